@@ -1,0 +1,1 @@
+"""Analysis of results tables: laws, frontiers, worth. Works on anyone's results."""

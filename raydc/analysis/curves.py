@@ -1,0 +1,190 @@
+"""From rows to curves: which keys vary, which points belong together, what the replicates say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from raydc.errors import InputError, did_you_mean
+from raydc.result import FINISHED, MEASURES, Row, is_spec_column
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean over replicates with its Student-t interval."""
+
+    value: float
+    low: float | None
+    """Lower end of the 95 % interval; None with one replicate."""
+    high: float | None
+    count: int
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Replicates of y at several x, all else equal."""
+
+    key: Mapping[str, Any]
+    """The keys that tell this curve from the others."""
+    x: NDArray[np.float64]
+    """[J], different values in rising order."""
+    replicates: tuple[NDArray[np.float64], ...]
+    """J arrays of y, one value a replicate."""
+
+    @property
+    def label(self) -> str:
+        return label_of(self.key)
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        return np.array([len(r) for r in self.replicates])
+
+    @property
+    def means(self) -> NDArray[np.float64]:
+        return np.array([r.mean() for r in self.replicates])
+
+    @property
+    def degrees(self) -> int:
+        """Degrees of freedom of the pooled variance."""
+        return int((self.counts - 1).sum())
+
+    @property
+    def pooled_deviation(self) -> float | None:
+        """Standard deviation between replicates, pooled over the points; None without replicates."""
+        if self.degrees == 0:
+            return None
+        squares = sum(((r - r.mean()) ** 2).sum() for r in self.replicates)
+        return float(np.sqrt(squares / self.degrees))
+
+    def means_with_intervals(self) -> list[Mean]:
+        """Mean of each point; intervals from the pooled deviation."""
+        deviation = self.pooled_deviation
+        out = []
+        for values in self.replicates:
+            half = None
+            if deviation is not None:
+                t = float(stats.t.ppf(0.5 + CONFIDENCE / 2, self.degrees))
+                half = t * deviation / np.sqrt(len(values))
+            mean = float(values.mean())
+            out.append(
+                Mean(
+                    mean,
+                    None if half is None else float(mean - half),
+                    None if half is None else float(mean + half),
+                    len(values),
+                )
+            )
+        return out
+
+
+def label_of(key: Mapping[str, Any]) -> str:
+    """`hard`, or `soft, teacher_epoch 30, temperature 4`: the values, with short names."""
+    parts = []
+    for name, value in key.items():
+        if value is None:
+            continue
+        short = name.partition(".")[2] or name
+        text = f"{value:g}" if isinstance(value, float) else str(value)
+        parts.append(text if short in ("kind", "method", "arch") else f"{short} {text}")
+    return ", ".join(parts) or "all"
+
+
+def mean_of(values: Sequence[float]) -> Mean:
+    """Mean with a Student-t interval of its own."""
+    array = np.asarray(values, np.float64)
+    mean = float(array.mean())
+    if len(array) < 2:
+        return Mean(mean, None, None, len(array))
+    t = float(stats.t.ppf(0.5 + CONFIDENCE / 2, len(array) - 1))
+    half = t * float(array.std(ddof=1)) / np.sqrt(len(array))
+    return Mean(mean, mean - half, mean + half, len(array))
+
+
+def finished(rows: Iterable[Row]) -> list[Row]:
+    """Rows that count: finished ones."""
+    return [row for row in rows if row["status"] == FINISHED]
+
+
+def check_column(rows: Sequence[Row], name: str, *, numeric: bool = False) -> None:
+    """Raise `InputError` if no row has a value of the column `name`."""
+    known = sorted({key for row in rows for key, value in row.items() if value is not None})
+    if not any(row.get(name) is not None for row in rows):
+        raise InputError(
+            f"the results have no value of {name!r}{did_you_mean(name, known)}; columns with values "
+            f"are {', '.join(known)}"
+        )
+    if numeric and not all(
+        isinstance(row[name], int | float) and not isinstance(row[name], bool)
+        for row in rows
+        if row.get(name) is not None
+    ):
+        raise InputError(f"{name!r} does not hold numbers only; choose one of {', '.join(MEASURES)}")
+
+
+def varying_keys(rows: Sequence[Row], exclude: Iterable[str] = ()) -> list[str]:
+    """The fewest spec columns that tell all points apart, in the order of the columns.
+
+    A column that only repeats what earlier ones tell (the codec of soft labels, say, once their kind
+    is known) is left out.
+    """
+    left_out = {*exclude, "seed"}
+    names = list(dict.fromkeys(n for row in rows for n in row if is_spec_column(n)))
+    chosen: list[str] = []
+    groups = 1
+    for name in names:
+        if name in left_out or len({_hashable(row.get(name)) for row in rows}) < 2:
+            continue
+        parts = {tuple(_hashable(row.get(n)) for n in (*chosen, name)) for row in rows}
+        if len(parts) > groups:
+            chosen.append(name)
+            groups = len(parts)
+    return chosen
+
+
+def _hashable(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def group(rows: Sequence[Row], keys: Sequence[str]) -> dict[tuple[Any, ...], list[Row]]:
+    """Rows by their values of `keys`, in the order of first appearance."""
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        groups.setdefault(tuple(_hashable(row.get(key)) for key in keys), []).append(row)
+    return groups
+
+
+def curves(
+    rows: Sequence[Row], x: str = "images.ipc", y: str = "test_acc", by: Sequence[str] | None = None
+) -> list[Curve]:
+    """Curves of y over x; `by` names the keys that separate them (default: all that vary)."""
+    rows = finished(rows)
+    if not rows:
+        return []
+    check_column(rows, x, numeric=True)
+    check_column(rows, y, numeric=True)
+    keys = list(by) if by is not None else varying_keys(rows, [x])
+    for key in keys:
+        check_column(rows, key)
+    found = []
+    for values, members in group(rows, keys).items():
+        points: dict[float, list[float]] = {}
+        for row in members:
+            if row.get(x) is not None and row.get(y) is not None:
+                points.setdefault(float(row[x]), []).append(float(row[y]))
+        if points:
+            places = sorted(points)
+            found.append(
+                Curve(
+                    dict(zip(keys, values, strict=True)),
+                    np.array(places),
+                    tuple(np.array(points[place]) for place in places),
+                )
+            )
+    return found

@@ -1,0 +1,141 @@
+"""Augmentations of a batch, each image with its own parameters; no loop over images.
+
+All take images [B, C, H, W] (standardised, so that 0 is the mean of the data) and uniform numbers
+`u` [B, 4], and return images of the same shape. `strength` scales the ranges; 1 is as published.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+DSA_OPERATIONS = ("colour", "crop", "cutout", "flip", "scale", "rotate")
+"""Strategy color_crop_cutout_flip_scale_rotate (VICO-UoE/DatasetCondensation: utils.py)."""
+CROP_RATIO = 0.125
+CUTOUT_RATIO = 0.5
+SCALE_RATIO = 1.2
+ROTATE_DEGREES = 15.0
+BRIGHTNESS, SATURATION, CONTRAST = 1.0, 2.0, 0.5
+
+
+def flip(images: Tensor, u: Tensor) -> Tensor:
+    """Mirror left to right with probability one half."""
+    return torch.where(_column(u, 0) < 0.5, images.flip(3), images)
+
+
+def crop(images: Tensor, u: Tensor, strength: float = 1.0) -> Tensor:
+    """Shift by up to an eighth of the side along each axis; what moves in is 0."""
+    height, width = images.shape[2:]
+    reach = [int(CROP_RATIO * strength * side + 0.5) for side in (height, width)]
+    down, right = (torch.floor(u[:, axis] * (2 * reach[axis] + 1)).long() - reach[axis] for axis in (0, 1))
+    rows = torch.arange(height, device=images.device) + down[:, None]
+    columns = torch.arange(width, device=images.device) + right[:, None]
+    inside = ((rows >= 0) & (rows < height))[:, None, :, None] & ((columns >= 0) & (columns < width))[
+        :, None, None, :
+    ]
+    rows, columns = rows.clamp(0, height - 1), columns.clamp(0, width - 1)
+    batch = torch.arange(len(images), device=images.device)
+    # Advanced indices first, so the gathered channels come last.
+    shifted = images[batch[:, None, None], :, rows[:, :, None], columns[:, None, :]]
+    return shifted.permute(0, 3, 1, 2) * inside
+
+
+def cutout(images: Tensor, u: Tensor, strength: float = 1.0) -> Tensor:
+    """Set a square of half the side to 0, its centre uniform over the image."""
+    height, width = images.shape[2:]
+    covered = []
+    for axis, side in enumerate((height, width)):
+        size = min(side, int(CUTOUT_RATIO * strength * side + 0.5))
+        centre = torch.floor(u[:, axis] * (side + (1 - size % 2))).long()
+        first = (centre - size // 2)[:, None]
+        place = torch.arange(side, device=images.device)
+        covered.append((place >= first) & (place < first + size))
+    return images * ~(covered[0][:, None, :, None] & covered[1][:, None, None, :])
+
+
+def scale(images: Tensor, u: Tensor, strength: float = 1.0) -> Tensor:
+    """Stretch each axis by its own factor in [1 / 1.2, 1.2]."""
+    ratio = 1 + (SCALE_RATIO - 1) * strength
+    factor = u[:, :2] * (ratio - 1 / ratio) + 1 / ratio
+    zero = torch.zeros_like(factor[:, 0])
+    return _affine(images, factor[:, 0], zero, zero, factor[:, 1])
+
+
+def rotate(images: Tensor, u: Tensor, strength: float = 1.0) -> Tensor:
+    """Rotate by up to 15 degrees."""
+    angle = (u[:, 0] - 0.5) * 2 * math.radians(ROTATE_DEGREES * strength)
+    cosine, sine = angle.cos(), angle.sin()
+    return _affine(images, cosine, -sine, sine, cosine)
+
+
+def colour(images: Tensor, u: Tensor, strength: float = 1.0) -> Tensor:
+    """Brightness, then saturation, then contrast."""
+    images = images + (_column(u, 0) - 0.5) * BRIGHTNESS * strength
+    grey = images.mean(1, keepdim=True)
+    images = (images - grey) * (1 + (_column(u, 1) * SATURATION - 1) * strength) + grey
+    mean = images.mean((1, 2, 3), keepdim=True)
+    return (images - mean) * (1 + (_column(u, 2) - 0.5) * 2 * CONTRAST * strength) + mean
+
+
+def dsa(images: Tensor, u: Tensor, operation: str, strength: float = 1.0) -> Tensor:
+    """One operation of differentiable siamese augmentation (arXiv 2102.08259, mode S)."""
+    if operation == "flip":
+        return flip(images, u)
+    by_name = {"colour": colour, "crop": crop, "cutout": cutout, "scale": scale, "rotate": rotate}
+    return by_name[operation](images, u, strength)
+
+
+def rrc(images: Tensor, u: Tensor, area: tuple[float, float] = (0.08, 1.0)) -> Tensor:
+    """Random resized crop: area uniform, log aspect uniform in 3/4 to 4/3, bilinear.
+
+    As torchvision's RandomResizedCrop, but a window that would not fit is clamped instead of drawn
+    again, so that a view takes a fixed number of draws.
+    """
+    part = u[:, 0] * (area[1] - area[0]) + area[0]
+    aspect = torch.exp((u[:, 1] * 2 - 1) * math.log(4 / 3))
+    width, height = (part * aspect).sqrt().clamp(max=1), (part / aspect).sqrt().clamp(max=1)
+    x = (u[:, 2] * 2 - 1) * (1 - width)
+    y = (u[:, 3] * 2 - 1) * (1 - height)
+    zero = torch.zeros_like(x)
+    theta = torch.stack([width, zero, x, zero, height, y], 1).view(-1, 2, 3)
+    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+
+
+def mixup(images: Tensor, partner: Tensor, share: Tensor) -> Tensor:
+    """share * image + (1 - share) * its partner; partner: [B] positions, share: a scalar."""
+    return images * share + images[partner] * (1 - share)
+
+
+def cutmix(images: Tensor, partner: Tensor, share: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+    """A box of area 1 - share replaced from the partner (clovaai/CutMix-PyTorch: train.py).
+
+    u: [2], the centre of the box; returns the images and the share of the image that remains.
+    """
+    height, width = images.shape[2:]
+    cut = (1 - share).sqrt()
+    inside = []
+    for side, centre in ((height, u[0]), (width, u[1])):
+        half = torch.div((side * cut).long(), 2, rounding_mode="floor")
+        middle = torch.floor(centre * side).long()
+        place = torch.arange(side, device=images.device)
+        low, high = (middle - half).clamp(0, side), (middle + half).clamp(0, side)
+        inside.append((place >= low) & (place < high))
+    box = inside[0][:, None] & inside[1][None, :]
+    remaining = 1 - inside[0].sum() * inside[1].sum() / (height * width)
+    return torch.where(box, images[partner], images), remaining
+
+
+def _column(u: Tensor, index: int) -> Tensor:
+    return u[:, index].view(-1, 1, 1, 1)
+
+
+def _affine(images: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
+    """Sample at [[a, b], [c, d]] applied to the coordinates; outside is 0."""
+    zero = torch.zeros_like(a)
+    theta = torch.stack([a, b, zero, c, d, zero], 1).view(-1, 2, 3)
+    grid = F.affine_grid(theta, list(images.shape), align_corners=True)
+    return F.grid_sample(images, grid, align_corners=True)

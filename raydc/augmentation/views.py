@@ -1,0 +1,194 @@
+"""Views of a set: the order of its images and the parameters of its augmentations.
+
+A view is a pure function of (set, policy, batch size, view seed, epoch, batch). All randomness comes
+from counters, one stream a purpose, computed alike on every device and pinned by a golden file;
+pixels agree between devices to 1/255.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from raydc.augmentation import operations
+from raydc.augmentation.philox import permutations, uniforms
+from raydc.spec.evaluation import Recipe
+
+STREAMS = {
+    name: number
+    for number, name in enumerate(
+        ("order", "dsa choice", "dsa", "crop", "rrc", "flip", "cutout", "mix", "partner")
+    )
+}
+CHUNK = 64
+"""Steps whose parameters are drawn together."""
+
+
+@dataclass(frozen=True)
+class View:
+    """What a student sees in one step."""
+
+    images: Tensor
+    """[B, C, H, W], augmented."""
+    index: Tensor | None
+    """[B] int64, which images of the set; None for all in their own order."""
+    partner: Tensor | None = None
+    """[B] int64, the position in the batch that each image is mixed with, if any."""
+    share: Tensor | None = None
+    """Scalar, the part of the image itself in the mix."""
+
+    def mix(self, targets: Tensor) -> Tensor:
+        """Rows of `targets` [N, ...] for this view, mixed as the images are."""
+        chosen = targets if self.index is None else targets[self.index]
+        if self.partner is None or self.share is None:
+            return chosen
+        return chosen * self.share + chosen[self.partner] * (1 - self.share)
+
+
+@dataclass(frozen=True)
+class Step:
+    """Parameters of one step's view."""
+
+    epoch: int
+    """Complete epochs before this step."""
+    batch: int
+    """Batch of the epoch."""
+    index: Tensor | None
+    """[B], images of the batch; None for the whole set in its own order."""
+    draws: dict[str, Tensor]
+    """[B, 4] uniform numbers by stream."""
+    dsa_operation: str | None
+    mix: str | None
+    """mixup, cutmix or None."""
+    partner: Tensor | None
+    share: Tensor | None
+
+
+class Views:
+    """The views of one training of `images` images, step by step; `key` is below 2**63."""
+
+    def __init__(self, recipe: Recipe, images: int, key: int, device: torch.device) -> None:
+        self.recipe = recipe
+        self.images = images
+        self.batch_size = min(recipe.batch_size, images)
+        self.per_epoch = recipe.steps_per_epoch(images)
+        self.device = device
+        self._key = key
+        self._streams: list[str] = [
+            name for name in ("crop", "rrc", "flip", "cutout") if name in recipe.augment
+        ]
+        self._mixes: list[str] = [name for name in ("mixup", "cutmix") if name in recipe.augment]
+
+    def steps(self, start: int, stop: int) -> Iterator[Step]:
+        """Parameters of the steps start..stop-1, drawn a chunk at a time."""
+        for first in range(start, stop, CHUNK):
+            yield from self._chunk(first, min(first + CHUNK, stop))
+
+    def _chunk(self, first: int, last: int) -> Iterator[Step]:
+        steps = torch.arange(first, last, device=self.device)
+        epochs, batches = steps // self.per_epoch, steps % self.per_epoch
+        size = self.batch_size
+        draws = {name: uniforms(self._key, STREAMS[name], epochs, batches, size) for name in self._streams}
+        choices: list[str] | None = None
+        if "dsa" in self.recipe.augment:
+            draws["dsa"] = uniforms(self._key, STREAMS["dsa"], epochs, batches, size)
+            choices = self._dsa_choices(epochs.cpu(), batches.cpu())
+        mixes, shares, centres = self._mix_parameters(epochs.cpu(), batches.cpu())
+        partners = permutations(self._key, STREAMS["partner"], epochs, batches, size) if mixes else None
+        if mixes:
+            draws["mix"] = centres.to(self.device)
+        orders = self._orders(first, last)
+        for i, step in enumerate(range(first, last)):
+            epoch, batch = divmod(step, self.per_epoch)
+            index = None
+            if orders is not None:
+                index = orders[epoch][batch * size : (batch + 1) * size]
+            count = size if index is None else len(index)
+            partner = partners[i] if partners is not None else None
+            if partner is not None and count < size:
+                partner = partner[partner < count]
+            yield Step(
+                epoch=epoch,
+                batch=batch,
+                index=index,
+                draws={name: drawn[i, :count] for name, drawn in draws.items()},
+                dsa_operation=choices[i] if choices is not None else None,
+                mix=mixes[i] if mixes else None,
+                partner=partner,
+                share=shares[i].to(self.device) if mixes else None,
+            )
+
+    def _orders(self, first: int, last: int) -> dict[int, Tensor] | None:
+        """The order of the images in each epoch; None where one batch holds them all."""
+        if self.per_epoch == 1:
+            return None
+        epochs = range(first // self.per_epoch, (last - 1) // self.per_epoch + 1)
+        numbers = torch.tensor(list(epochs), device=self.device)
+        orders = permutations(self._key, STREAMS["order"], numbers, torch.zeros_like(numbers), self.images)
+        return dict(zip(epochs, orders, strict=True))
+
+    def _dsa_choices(self, epochs: Tensor, batches: Tensor) -> list[str]:
+        u = uniforms(self._key, STREAMS["dsa choice"], epochs, batches, 1)[:, 0, 0]
+        names = operations.DSA_OPERATIONS
+        return [names[int(number * len(names))] for number in u.tolist()]
+
+    def _mix_parameters(self, epochs: Tensor, batches: Tensor) -> tuple[list[str], Tensor, Tensor]:
+        """(which mix, share of the image itself, centre of the box) of each step, on the CPU."""
+        if not self._mixes:
+            return [], torch.empty(0), torch.empty(0)
+        u = uniforms(self._key, STREAMS["mix"], epochs, batches, 1)[:, 0]
+        names = [self._mixes[int(number * len(self._mixes))] for number in u[:, 0].tolist()]
+        alphas = {"mixup": self.recipe.mixup_alpha, "cutmix": self.recipe.cutmix_alpha}
+        shares = [
+            np.interp(number, *_beta_quantiles(alphas[name]))
+            for name, number in zip(names, u[:, 1].tolist(), strict=True)
+        ]
+        return names, torch.tensor(shares, dtype=torch.float32), u[:, None, 2:]
+
+    def render(self, images: Tensor, step: Step) -> View:
+        """The view of `step`; images: [N, C, H, W], the whole set, or the step's batch already
+        gathered by its index (then pass it through `render_batch`)."""
+        return self.render_batch(images if step.index is None else images[step.index], step)
+
+    def render_batch(self, images: Tensor, step: Step) -> View:
+        """As `render`, for a batch [B, C, H, W] that was gathered by `step.index`."""
+        strength = self.recipe.augment_strength
+        draws = step.draws
+        if step.dsa_operation is not None:
+            images = operations.dsa(images, draws["dsa"], step.dsa_operation, strength)
+        if "crop" in draws:
+            images = operations.crop(images, draws["crop"], strength)
+        if "rrc" in draws:
+            images = operations.rrc(images, draws["rrc"], self.recipe.crop_scale)
+        if "flip" in draws:
+            images = operations.flip(images, draws["flip"])
+        if "cutout" in draws:
+            images = operations.cutout(images, draws["cutout"], strength)
+        share = step.share
+        if step.mix is not None:
+            assert step.partner is not None
+            assert share is not None
+            if step.mix == "mixup":
+                images = operations.mixup(images, step.partner, share)
+            else:
+                images, share = operations.cutmix(images, step.partner, share, draws["mix"][0])
+        return View(images, step.index, step.partner, share)
+
+
+@lru_cache(maxsize=16)
+def _beta_quantiles(alpha: float, points: int = 65537) -> tuple[np.ndarray, np.ndarray]:
+    """(probabilities, quantiles) of Beta(alpha, alpha), to interpolate in.
+
+    With x = sin^2(t) the density is (sin t cos t)^(2 alpha - 1), which is integrated by the
+    trapezoidal rule between half-steps, so that alpha < 1/2 has no infinite value at the ends.
+    """
+    t = np.linspace(0, np.pi / 2, points)
+    middle = (t[1:] + t[:-1]) / 2
+    mass = (np.sin(middle) * np.cos(middle)) ** (2 * alpha - 1)
+    probability = np.concatenate([[0], np.cumsum(mass)])
+    return probability / probability[-1], np.sin(t) ** 2

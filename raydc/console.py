@@ -1,0 +1,126 @@
+"""What a run looks like in a terminal, and in a log where there is none."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
+
+from raydc.result import FAILED, FINISHED, Row
+
+LINE_SECONDS = 5.0
+"""Least time between two lines where there is no terminal."""
+
+
+def duration(seconds: float) -> str:
+    """`42 s`, `3 min 10 s`, `2 h 05 min`."""
+    seconds = round(seconds)
+    if seconds < 60:
+        return f"{seconds} s"
+    if seconds < 3600:
+        return f"{seconds // 60} min {seconds % 60:02d} s"
+    return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
+
+
+def size(count: float) -> str:
+    """`812 B`, `3.4 MiB`."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"
+
+
+class LiveProgress:
+    """A bar a stage in a terminal; a line now and then elsewhere."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live: Progress | None = None
+        if console.is_terminal:
+            self._live = Progress(
+                SpinnerColumn(finished_text="[green]✓"),
+                TextColumn("{task.description:<12}"),
+                BarColumn(bar_width=28),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[detail]}"),
+                TimeElapsedColumn(),
+                console=console,
+            )
+        self._task: TaskID | None = None
+        self._name, self._total, self._unit = "", 0, ""
+        self._began = time.monotonic()
+        self._spoke = 0.0
+        self._done = self._failed = 0
+        self._best: float | None = None
+
+    def __enter__(self) -> LiveProgress:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def stage(self, name: str, total: int, unit: str) -> None:
+        self._finish_stage()
+        self._name, self._total, self._unit = name, total, unit
+        self._began = time.monotonic()
+        self._done = self._failed = 0
+        if self._live is not None:
+            self._task = self._live.add_task(name, total=total, detail=unit)
+        else:
+            self._say(f"{name}: {total} {unit}", always=True)
+
+    def _finish_stage(self) -> None:
+        if self._live is not None and self._task is not None and self._name != "evaluations":
+            self._live.update(self._task, completed=self._total, detail=self._unit)
+
+    def advance(self, done: float, detail: str = "") -> None:
+        if self._live is not None and self._task is not None:
+            self._live.update(self._task, completed=done, detail=detail or self._unit)
+        else:
+            self._say(f"{self._name}: {done:g}/{self._total} {self._unit}")
+
+    def results(self, rows: Sequence[Row], seconds_left: float | None) -> None:
+        self._done += len(rows)
+        self._failed += sum(1 for row in rows if row["status"] == FAILED)
+        for row in rows:
+            if row["status"] == FINISHED:
+                self._best = max(self._best or 0.0, row.get("val_acc") or row["test_acc"])
+            elif self._failed <= 3:
+                self.note(f"failed: {row['evaluation_id']}: {row['error']}")
+        elapsed = time.monotonic() - self._began
+        parts = [f"{60 * self._done / max(elapsed, 1e-9):.0f}/min"]
+        if self._best is not None:
+            parts.append(f"best {100 * self._best:.1f} %")
+        if self._failed:
+            parts.append(f"{self._failed} failed")
+        if seconds_left is not None and self._done < self._total:
+            parts.append(f"{duration(seconds_left)} left")
+        if self._live is not None and self._task is not None:
+            self._live.update(self._task, completed=self._done, detail=", ".join(parts))
+        else:
+            last = self._done >= self._total
+            text = f"{self._name}: {self._done}/{self._total}, {', '.join(parts)}"
+            self._say(text, always=last)
+
+    def note(self, text: str) -> None:
+        self._say(text, always=True)
+
+    def _say(self, text: str, always: bool = False) -> None:
+        now = time.monotonic()
+        if always or now - self._spoke > LINE_SECONDS:
+            self._spoke = now
+            self._console.print(text, highlight=False, markup=False, soft_wrap=True)

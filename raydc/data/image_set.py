@@ -1,0 +1,140 @@
+"""Compressed sets: the small training sets that everything is about."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from PIL import Image
+
+SPACES = ("pixel", "normalised", "zca")
+"""What the numbers of a float set mean; uint8 sets are pixels."""
+
+
+@dataclass(frozen=True)
+class CompressedSet:
+    """Images with labels, as stored and as a student sees them."""
+
+    images: NDArray[np.uint8] | NDArray[np.float32]
+    """[N, C, H, W]; uint8 pixels, or float32 in `space`."""
+    labels: NDArray[np.int64]
+    """[N], class numbers."""
+    images_bytes: int
+    """Size as stored, in bytes: the encoded images with their headers; float sets as fp16."""
+    space: str = "pixel"
+    """pixel, normalised or zca."""
+    sources: NDArray[np.int64] | None = None
+    """[N, tiles], rows of the original train split that an image was made from; None if synthetic."""
+    grid: tuple[int, int] = (1, 1)
+    """Rows and columns of tiles in an image."""
+    soft_labels: NDArray[np.float32] | None = None
+    """[N, classes], probabilities that the set brings along, if any."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @staticmethod
+    def from_pixels(
+        pixels: NDArray[np.uint8],
+        labels: NDArray[np.int64],
+        encoding: str = "png",
+        *,
+        sources: NDArray[np.int64] | None = None,
+        grid: tuple[int, int] = (1, 1),
+    ) -> CompressedSet:
+        """Encode pixels [N, C, H, W]; with a lossy encoding the students see what is decoded."""
+        encoded = [encode_image(image, encoding) for image in pixels]
+        seen = pixels
+        if encoding != "png" and len(encoded):
+            seen = np.stack([_decode(blob) for blob in encoded])
+        return CompressedSet(
+            images=seen,
+            labels=labels,
+            images_bytes=sum(map(len, encoded)),
+            sources=sources,
+            grid=grid,
+        )
+
+    def save(self, folder: Path, encoding: str, class_names: tuple[str, ...]) -> None:
+        """Write the set as `set.parquet`, in the layout of public dataset hubs."""
+        columns: dict[str, pa.Array] = {}
+        if self.space == "pixel":
+            suffix = encoding.partition("-")[0]
+            columns["image"] = pa.array(
+                [
+                    {"bytes": encode_image(image, encoding), "path": f"{i:06d}.{suffix}"}
+                    for i, image in enumerate(self.images)
+                ],
+                pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
+            )
+        else:
+            np.save(folder / "images.npy", self.images.astype(np.float16))
+        columns["label"] = pa.array(self.labels)
+        if self.sources is not None:
+            columns["source"] = pa.array(self.sources.tolist(), pa.list_(pa.int64()))
+        if self.soft_labels is not None:
+            columns["soft_label"] = pa.array(self.soft_labels.tolist(), pa.list_(pa.float32()))
+        features = {
+            "image": {"_type": "Image"},
+            "label": {"names": list(class_names), "_type": "ClassLabel"},
+        }
+        properties = {
+            "space": self.space,
+            "grid": self.grid,
+            "images_bytes": self.images_bytes,
+        }
+        table = pa.table(columns).replace_schema_metadata(
+            {
+                "huggingface": json.dumps({"info": {"features": features}}),
+                "raydc": json.dumps(properties),
+            }
+        )
+        pq.write_table(table, folder / "set.parquet")
+
+    @staticmethod
+    def load(folder: Path) -> CompressedSet:
+        table = pq.read_table(folder / "set.parquet")
+        properties = json.loads(table.schema.metadata[b"raydc"])
+        images: NDArray[np.uint8] | NDArray[np.float32]
+        if properties["space"] == "pixel":
+            images = np.stack([_decode(item["bytes"]) for item in table["image"].to_pylist()])
+        else:
+            images = np.load(folder / "images.npy").astype(np.float32)
+
+        def column(name: str, kind: type) -> NDArray[np.generic] | None:
+            if name not in table.column_names:
+                return None
+            return np.asarray(table[name].to_pylist(), kind)
+
+        return CompressedSet(
+            images=images,
+            labels=table["label"].to_numpy().astype(np.int64),
+            images_bytes=properties["images_bytes"],
+            space=properties["space"],
+            sources=column("source", np.int64),  # type: ignore[arg-type]
+            grid=tuple(properties["grid"]),
+            soft_labels=column("soft_label", np.float32),  # type: ignore[arg-type]
+        )
+
+
+def encode_image(image: NDArray[np.uint8], encoding: str) -> bytes:
+    """[C, H, W] uint8 with 1 or 3 channels as PNG or JPEG bytes."""
+    pixels = image[0] if image.shape[0] == 1 else image.transpose(1, 2, 0)
+    buffer = io.BytesIO()
+    kind, _, quality = encoding.partition("-")
+    if kind == "png":
+        Image.fromarray(pixels).save(buffer, "PNG")
+    else:
+        Image.fromarray(pixels).save(buffer, "JPEG", quality=int(quality))
+    return buffer.getvalue()
+
+
+def _decode(encoded: bytes) -> NDArray[np.uint8]:
+    pixels = np.asarray(Image.open(io.BytesIO(encoded)))
+    return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))

@@ -1,0 +1,133 @@
+"""Datasets in the Parquet layout of public hubs.
+
+A folder holds one file a split or many (`train-00000-of-00002.parquet`, also below `data/`). A row
+has an image struct of `bytes` and `path` and an integer label; class names stand in the schema's
+`huggingface` metadata.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from raydc.data.source import TEST_NAMES, Source, decode_image, stamp_of
+from raydc.errors import InputError, one_of
+
+LABEL_COLUMNS = ("label", "labels", "fine_label", "target", "class")
+
+
+class ParquetSplit:
+    """Rows of some Parquet files, images still encoded."""
+
+    def __init__(self, files: list[Path], columns: tuple[str, str]) -> None:
+        image, label = columns
+        try:
+            table = pa.concat_tables([pq.read_table(file, columns=list(columns)) for file in files])
+        except (pa.ArrowInvalid, OSError) as error:
+            raise InputError(f"{files[0].parent}: {_reason(error)}") from None
+        self._files = [str(file) for file in files]
+        struct = table.column(image).combine_chunks()
+        struct = struct.chunk(0) if isinstance(struct, pa.ChunkedArray) else struct
+        self._bytes = struct.field("bytes")
+        self._paths = struct.field("path") if "path" in struct.type.names else None
+        labels = table.column(label).fill_null(-1)
+        self.labels: NDArray[np.int64] = labels.to_numpy().astype(np.int64)
+
+    def image(self, index: int) -> NDArray[np.uint8]:
+        path = self._paths[index].as_py() if self._paths is not None else None
+        where = f"{self._files[0]}: row {index}" + (f" ({path})" if path else "")
+        encoded = self._bytes[index].as_py()
+        if encoded is None:
+            raise InputError(f"{where}: the image has no bytes; store them in the file")
+        return decode_image(encoded, where)
+
+
+def parquet(location: str) -> Source:
+    """The dataset in the folder `location`."""
+    folder = Path(location)
+    if not folder.is_dir():
+        raise InputError(
+            f"dataset.parquet is {location!r}, but there is no such folder; give the folder that holds "
+            "train-*.parquet and test-*.parquet"
+        )
+    by_split: dict[str, list[Path]] = {}
+    for file in sorted(folder.rglob("*.parquet")):
+        if match := re.match(r"(train|test|validation|valid|val)(?=[-_.]|$)", file.name):
+            by_split.setdefault(match[1], []).append(file)
+    test_names = [name for name in TEST_NAMES if name in by_split]
+    if "train" not in by_split or not test_names:
+        found = one_of(sorted(by_split)) or "none"
+        raise InputError(
+            f"dataset.parquet is {location!r}, whose files name the splits {found}; there must be "
+            f"train-*.parquet and one of {one_of(f'{name}-*.parquet' for name in TEST_NAMES)}"
+        )
+    schema = _schema(by_split["train"][0])
+    columns = _columns(schema, by_split["train"][0])
+    train = ParquetSplit(by_split["train"], columns)
+    for name in test_names:
+        files = by_split[name]
+        _columns(_schema(files[0]), files[0])
+        test = ParquetSplit(files, columns)
+        if (test.labels >= 0).all():
+            break
+    else:
+        raise InputError(f"dataset.parquet is {location!r}, whose test split has no labels; add them")
+    names = _class_names(schema, columns[1])
+    if names is None:
+        names = tuple(str(i) for i in range(int(train.labels.max(initial=-1)) + 1))
+    files = [*by_split["train"], *by_split[name]]
+    return Source(folder.name, names, train, test, stamp_of("parquet", files, folder))
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return f"it is not a complete Parquet file ({text[:160]}); copy it again"
+
+
+def _schema(file: Path) -> pa.Schema:
+    try:
+        return pq.read_schema(file)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(f"{file}: {_reason(error)}") from None
+
+
+def _features(schema: pa.Schema) -> dict[str, Any]:
+    try:
+        content = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        features = content["info"]["features"]
+    except (ValueError, KeyError, TypeError):
+        return {}
+    return features if isinstance(features, dict) else {}
+
+
+def _columns(schema: pa.Schema, file: Path) -> tuple[str, str]:
+    """Names of the image column and of the label column."""
+    images = [
+        field.name
+        for field in schema
+        if pa.types.is_struct(field.type)
+        and any(part.name == "bytes" and pa.types.is_binary(part.type) for part in field.type)
+    ]
+    whole = [field.name for field in schema if pa.types.is_integer(field.type)]
+    labels = [name for name in LABEL_COLUMNS if name in whole] or whole
+    if len(images) != 1 or not labels or (len(labels) > 1 and labels[0] not in LABEL_COLUMNS):
+        raise InputError(
+            f"{file}: it has the columns {one_of(schema.names)}, but there must be one image column (a "
+            f"struct with bytes) and a label column of whole numbers, such as {LABEL_COLUMNS[0]}"
+        )
+    return images[0], labels[0]
+
+
+def _class_names(schema: pa.Schema, label: str) -> tuple[str, ...] | None:
+    feature = _features(schema).get(label)
+    names = feature.get("names") if isinstance(feature, dict) else None
+    if isinstance(names, list) and names and all(isinstance(name, str) for name in names):
+        return tuple(names)
+    return None

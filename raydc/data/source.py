@@ -1,0 +1,83 @@
+"""Sources of labelled images: what a dataset is before anything is decoded.
+
+A source has two splits, train and test, of encoded or plain images with labels, and a stamp: a
+cheap text that changes when its files do. Adapters: `raydc.data.builtin`, `parquet`, `folder`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from raydc.errors import InputError
+
+LARGEST_IMAGE_PIXELS = 50_000_000
+"""A larger image is refused instead of filling the memory."""
+TEST_NAMES = ("test", "val", "valid", "validation")
+"""Names of the test split, in order of preference."""
+
+
+class Split(Protocol):
+    """Images with labels, read one at a time."""
+
+    labels: NDArray[np.int64]
+    """[N], class numbers; -1 where an image has no label."""
+
+    def image(self, index: int) -> NDArray[np.uint8]:
+        """Image `index` as [H, W] or [H, W, 3]; `InputError` names it if it cannot be decoded."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A dataset on this machine."""
+
+    name: str
+    """What messages call it."""
+    class_names: tuple[str, ...]
+    train: Split
+    test: Split
+    stamp: str
+    """Changes when the files do; the decoded cache is found by it."""
+
+
+def decode_image(encoded: bytes, where: str) -> NDArray[np.uint8]:
+    """An encoded image as [H, W] (grey) or [H, W, 3]; `InputError` names `where` if it is corrupt."""
+    try:
+        with Image.open(io.BytesIO(encoded)) as image:
+            if image.width * image.height > LARGEST_IMAGE_PIXELS:
+                raise InputError(
+                    f"{where}: the image has {image.width} x {image.height} pixels, but at most "
+                    f"{LARGEST_IMAGE_PIXELS:,} are read; shrink it"
+                )
+            mode = "L" if image.mode in ("1", "L", "I;16", "I", "F", "LA") else "RGB"
+            return np.asarray(image.convert(mode), dtype=np.uint8)
+    except (
+        UnidentifiedImageError,
+        Image.DecompressionBombError,
+        OSError,
+        SyntaxError,
+        ValueError,
+        EOFError,
+    ) as error:
+        if isinstance(error, InputError):
+            raise
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{where}: the image cannot be decoded ({reason}); replace or remove it") from None
+
+
+def stamp_of(kind: str, files: Sequence[Path], root: Path) -> str:
+    """A stamp from the relative names, sizes and change times of files."""
+    text = hashlib.sha256(kind.encode())
+    for file in files:
+        status = os.stat(file)
+        text.update(f"{file.relative_to(root)}|{status.st_size}|{status.st_mtime_ns}\n".encode())
+    return text.hexdigest()[:24]

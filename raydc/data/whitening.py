@@ -1,0 +1,65 @@
+"""ZCA whitening as the papers' code has it (kornia's ZCAWhitening, eps 0.1, pixels in [0, 1])."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+EPSILON = 0.1
+_BLOCK = 2048
+
+
+@dataclass(frozen=True)
+class Whitening:
+    """x -> (x - mean) @ matrix on flattened images."""
+
+    mean: Tensor
+    """[D] float32."""
+    matrix: Tensor
+    """[D, D] float32, symmetric."""
+
+    def apply(self, images: Tensor) -> Tensor:
+        """Whiten images [N, C, H, W] float32 in [0, 1]; same shape."""
+        mean, matrix = self.mean.to(images.device), self.matrix.to(images.device)
+        blocks = [(block.flatten(1) - mean) @ matrix for block in images.split(_BLOCK)]
+        return torch.cat(blocks).view_as(images)
+
+    def save(self, folder: Path) -> None:
+        np.save(folder / "mean.npy", self.mean.numpy())
+        np.save(folder / "matrix.npy", self.matrix.numpy())
+
+    @staticmethod
+    def load(folder: Path) -> Whitening:
+        return Whitening(
+            torch.from_numpy(np.load(folder / "mean.npy", mmap_mode="c")),
+            torch.from_numpy(np.load(folder / "matrix.npy", mmap_mode="c")),
+        )
+
+
+def fit_whitening(images: NDArray[np.uint8], epsilon: float = EPSILON) -> Whitening:
+    """The whitening of images [N, C, H, W] uint8.
+
+    With covariance S = U diag(s) U^T (unbiased), the matrix is U diag(1 / sqrt(s + epsilon)) U^T.
+    Sums are taken in blocks, so memory stays at D^2.
+    """
+    count, size = len(images), int(np.prod(images.shape[1:]))
+    total = torch.zeros(size, dtype=torch.float64)
+    for start in range(0, count, _BLOCK):
+        total += _flat(images[start : start + _BLOCK]).double().sum(0)
+    mean = (total / count).float()
+    scatter = torch.zeros(size, size, dtype=torch.float64)
+    for start in range(0, count, _BLOCK):
+        centred = _flat(images[start : start + _BLOCK]) - mean
+        scatter += (centred.T @ centred).double()
+    values, vectors = torch.linalg.eigh(scatter / max(1, count - 1))
+    scale = torch.rsqrt(values.clamp_min(0) + epsilon)
+    return Whitening(mean, ((vectors * scale) @ vectors.T).float())
+
+
+def _flat(images: NDArray[np.uint8]) -> Tensor:
+    return torch.from_numpy(images).float().flatten(1).div_(255)

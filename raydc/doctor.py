@@ -1,0 +1,126 @@
+"""raydc doctor: is everything here that a study needs, and what to do if not."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from raydc.errors import TrackingError
+
+LEAST_FREE_GIB = 5.0
+LEAST_TORCH = (2, 10)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One check."""
+
+    check: str
+    ok: bool
+    found: str
+    mend: str = ""
+    """What to do, where it is not well."""
+
+
+def examine(tracking_uri: str | None, store: str) -> list[Finding]:
+    """All checks, in order; none raises."""
+    checks: list[Callable[[], Finding]] = [
+        _python,
+        _torch,
+        _torchvision,
+        _device,
+        lambda: _package("ray", "pip install 'ray[default,tune]'"),
+        _ray_starts,
+        lambda: _package("mlflow", "pip install mlflow"),
+        lambda: _tracking(tracking_uri),
+        lambda: _disk(store),
+    ]
+    found = []
+    for check in checks:
+        try:
+            found.append(check())
+        except Exception as error:  # a check that breaks is a finding, not a crash
+            name = getattr(check, "__name__", "check").strip("_")
+            found.append(Finding(name, False, f"{type(error).__name__}: {error}", "see the error"))
+    return found
+
+
+def _python() -> Finding:
+    return Finding(
+        "python", sys.version_info >= (3, 11), platform.python_version(), "use Python 3.11 or newer"
+    )
+
+
+def _package(name: str, mend: str) -> Finding:
+    try:
+        return Finding(name, True, importlib.metadata.version(name))
+    except importlib.metadata.PackageNotFoundError:
+        return Finding(name, False, "not installed", mend)
+
+
+def _torch() -> Finding:
+    import torch
+
+    version = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
+    return Finding("torch", version >= LEAST_TORCH, torch.__version__, "pip install -U torch torchvision")
+
+
+def _torchvision() -> Finding:
+    mend = "install torch and torchvision together: pip install -U torch torchvision"
+    try:
+        import torchvision
+        from torchvision.ops import nms
+
+        assert nms is not None
+        return Finding("torchvision", True, torchvision.__version__)
+    except (ImportError, RuntimeError) as error:
+        return Finding("torchvision", False, str(error).split("\n")[0], mend)
+
+
+def _device() -> Finding:
+    import torch
+
+    cores = len(os.sched_getaffinity(0))
+    if torch.cuda.is_available():
+        names = {torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())}
+        return Finding("device", True, f"{torch.cuda.device_count()} GPU ({', '.join(names)}), {cores} cores")
+    return Finding("device", True, f"no GPU, {cores} CPU cores")
+
+
+def _ray_starts() -> Finding:
+    from raydc.orchestration.cluster import connected
+    from raydc.spec.study import Resources
+
+    with connected(None, Resources()) as capacity:
+        return Finding("ray starts", True, f"{capacity.cpus} CPUs, {capacity.gpus:g} GPUs")
+
+
+def _tracking(uri: str | None) -> Finding:
+    from raydc.tracking.reach import probe
+
+    if uri is None:
+        return Finding("mlflow server", True, "none given: SQLite in the study's folder")
+    try:
+        probe(uri)
+    except TrackingError as error:
+        return Finding("mlflow server", False, str(error), "start it, or check the address and password")
+    return Finding("mlflow server", True, uri)
+
+
+def _disk(store: str) -> Finding:
+    if "://" in store:
+        return Finding("store", True, f"{store} (remote; not measured)")
+    folder = Path(store).absolute()
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free / 2**30
+    with tempfile.TemporaryFile(dir=folder):
+        pass
+    return Finding("disk", free >= LEAST_FREE_GIB, f"{free:.1f} GiB free at {folder}", "make room")

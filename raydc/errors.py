@@ -1,0 +1,51 @@
+"""The errors of raydc: one root and few leaves.
+
+`InputError` is for what a user gave: its text is one sentence that says what was given, what is
+allowed and what to do; the command line prints it and exits with 2. Invariants of the code itself
+are assertions.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class RaydcError(Exception):
+    """Root of all errors that raydc raises on purpose."""
+
+
+class InputError(RaydcError, ValueError):
+    """Something that a user gave cannot be used; nothing was started."""
+
+
+class EvaluationError(RaydcError, RuntimeError):
+    """One evaluation cannot finish; it is recorded as failed and the others go on."""
+
+
+class ArtifactError(RaydcError, RuntimeError):
+    """An artifact is missing from the store, or its bytes are not those that were written."""
+
+
+class TrackingError(RaydcError, RuntimeError):
+    """The tracking server does not answer or refuses what it was sent."""
+
+
+def one_of(names: Iterable[object]) -> str:
+    """`a, b or c`, for sentences that say what is allowed."""
+    words = [str(name) for name in names]
+    if len(words) < 2:
+        return "".join(words)
+    return f"{', '.join(words[:-1])} or {words[-1]}"
+
+
+def nearest(name: str, options: Iterable[str]) -> str | None:
+    """The option that `name` is most likely a misspelling of, if there is one."""
+    found = difflib.get_close_matches(str(name), list(options), n=1, cutoff=0.6)
+    return found[0] if found else None
+
+
+def did_you_mean(name: str, options: Iterable[str]) -> str:
+    """`; did you mean X?`, or nothing."""
+    option = nearest(name, options)
+    return f"; did you mean {option}?" if option is not None else ""

@@ -1,0 +1,120 @@
+"""A study's folder: who may write it, and what lies in it.
+
+DIR/study.yaml       the study as merged
+DIR/ledger.jsonl     the truth (raydc.tracking.ledger)
+DIR/tracked.jsonl    which MLflow run records which evaluation
+DIR/mlflow.db        MLflow's records, where the study has no tracking server
+DIR/results.parquet  the results table
+DIR/report.html      the report
+"""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raydc.errors import InputError
+from raydc.result import Row, columns
+from raydc.spec.yaml_file import parse_yaml
+from raydc.store import write_atomically
+from raydc.tracking.ledger import FILE as LEDGER
+from raydc.tracking.ledger import read_rows
+from raydc.tracking.mlflow_ids import run_ids
+
+STUDY, RESULTS, REPORT, LOCK = "study.yaml", "results.parquet", "report.html", ".lock"
+
+
+def default_store(out: Path) -> str:
+    """`.raydc-store` beside the output folder, unless RAYDC_STORE says otherwise."""
+    return os.environ.get("RAYDC_STORE") or str(out.absolute().parent / ".raydc-store")
+
+
+def prepare(out: Path, study: str) -> None:
+    """Make the folder; `InputError` if it holds something else than this study."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out is {str(out)!r}, which cannot be made: {error.strerror}") from None
+    name = study_name(out)
+    if name is not None and name != study:
+        raise InputError(
+            f"--out is {str(out)!r}, which holds the study {name!r}; give {study!r} another folder"
+        )
+    strangers = [path.name for path in out.iterdir() if path.name != LOCK]
+    if name is None and strangers and LEDGER not in strangers:
+        raise InputError(
+            f"--out is {str(out)!r}, which holds other files ({sorted(strangers)[0]}); give an empty or a "
+            "new folder"
+        )
+
+
+def study_name(out: Path) -> str | None:
+    """Name of the study in a folder, or None if there is none."""
+    path = out / STUDY
+    if not path.is_file():
+        return None
+    content = parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    return str(content["name"]) if isinstance(content, dict) and "name" in content else None
+
+
+@contextmanager
+def locked(out: Path) -> Iterator[None]:
+    """Keep every other run out of the folder; the lock dies with its process."""
+    file: IO[str] = (out / LOCK).open("a+")
+    try:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(
+                f"--out is {str(out)!r}, where another run is going; wait for it or give another folder"
+            ) from None
+        yield
+    finally:
+        file.close()
+
+
+def read_folder(out: Path) -> list[Row]:
+    """The rows of a study's folder, also while a run is going or after a kill."""
+    if not (out / LEDGER).is_file() and study_name(out) is None:
+        raise InputError(
+            f"{str(out)!r} holds no study; give the folder of a run, such as runs/quickstart, or "
+            "mlflow:EXPERIMENT"
+        )
+    tracked = run_ids(out)
+    return [{**row, "mlflow_run_id": tracked.get(name)} for name, row in read_rows(out).items()]
+
+
+def table(rows: list[Row]) -> pd.DataFrame:
+    """Rows as the results table: every column, None where it does not apply."""
+    names = columns(rows)
+    frame = pd.DataFrame({n: pd.Series([r.get(n) for r in rows], dtype=object) for n in names})
+    return frame.infer_objects()
+
+
+def arrow_table(rows: list[Row]) -> pa.Table:
+    """Rows as Arrow: numbers as numbers, columns of mixed kinds as text."""
+    arrays = {}
+    for name in columns(rows):
+        values = [row.get(name) for row in rows]
+        try:
+            arrays[name] = pa.array(values)
+        except (pa.ArrowInvalid, pa.ArrowTypeError):
+            arrays[name] = pa.array([None if v is None else str(v) for v in values])
+    return pa.table(arrays)
+
+
+def write_results(out: Path, rows: list[Row]) -> Path:
+    """Write results.parquet; a reader sees the old table or the new one."""
+    buffer = io.BytesIO()
+    pq.write_table(arrow_table(rows), buffer)
+    write_atomically(out / RESULTS, buffer.getvalue())
+    return out / RESULTS

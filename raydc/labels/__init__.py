@@ -1,0 +1,1 @@
+"""Labels: from teachers' logits to what students learn."""

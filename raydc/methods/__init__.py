@@ -1,0 +1,1 @@
+"""Methods: how a compressed set is made from a dataset."""

@@ -1,0 +1,37 @@
+"""What a method chooses from, and what it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The train part of a dataset, with what a scorer says of it."""
+
+    labels: NDArray[np.int64]
+    """[N], class of each image."""
+    classes: tuple[int, ...]
+    """Class numbers that the compressed set holds."""
+    ipc: int
+    """Images that each class may store."""
+    generator: np.random.Generator
+    """Seeded by the replicate and by what the method depends on."""
+    scores: NDArray[np.float32] | None = None
+    """[N], for methods that need scores: the mean error norm of each image, at least 0."""
+    features: NDArray[np.float32] | None = None
+    """[N, D], for methods that need features: the input of the scorer's last layer."""
+
+    def rows_of(self, label: int) -> Rows:
+        """Rows of one class, in order."""
+        return np.flatnonzero(self.labels == label)
+
+    def by_class(self, choose: Callable[[Rows], Rows]) -> Rows:
+        """`choose` applied to the rows of each class, one class after the other."""
+        return np.concatenate([choose(self.rows_of(label)) for label in self.classes])

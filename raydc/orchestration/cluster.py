@@ -1,0 +1,88 @@
+"""Ray itself: started on this machine with explicit sizes, or joined where it runs."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+# Tune's own records are not what raydc resumes from; these keep it light and quiet.
+os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "3600")
+os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
+os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
+
+import ray
+
+from raydc.errors import InputError
+from raydc.spec.study import Resources
+
+OBJECT_STORE_BYTES = 256 * 2**20
+"""Of a local cluster; images and labels travel through the raydc store, not through Ray's."""
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """What a study may use at once."""
+
+    cpus: int
+    gpus: float
+    workers: int
+    """Students trained at a time."""
+
+
+def local_cpus() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0))
+
+
+@contextmanager
+def connected(address: str | None, resources: Resources) -> Iterator[Capacity]:
+    """A connection to the cluster at `address`, or to one started here and ended with the block.
+
+    Raises `InputError` if there is no cluster at `address`.
+    """
+    for name in ("ray", "ray.tune", "ray.data"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    common = {"logging_level": logging.ERROR, "log_to_driver": False, "namespace": "raydc"}
+    if address is None:
+        cpus = local_cpus()
+        if isinstance(resources.workers, int):
+            cpus = max(cpus, resources.workers * resources.threads)
+        ray.init(
+            "local",
+            num_cpus=cpus,
+            object_store_memory=OBJECT_STORE_BYTES,
+            include_dashboard=False,
+            **common,
+        )
+    else:
+        try:
+            ray.init(address, **common)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(
+                f"--address is {address!r}, where no Ray cluster answers ({reason}); start one or leave "
+                "--address out"
+            ) from None
+    try:
+        yield capacity(resources)
+    finally:
+        ray.shutdown()
+
+
+def capacity(resources: Resources) -> Capacity:
+    """What the connected cluster offers a study."""
+    total = ray.cluster_resources()
+    cpus, gpus = int(total.get("CPU", 1)), float(total.get("GPU", 0))
+    if isinstance(resources.workers, int):
+        workers = resources.workers
+    elif gpus:
+        workers = max(1, int(gpus * int(1 / resources.gpu_share)))
+    else:
+        workers = max(1, cpus // resources.threads)
+    return Capacity(cpus, gpus, workers)

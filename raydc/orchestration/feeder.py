@@ -1,0 +1,113 @@
+"""The feeder: what Tune asks for the next bundle, and tells what became of it.
+
+Queue --bundle--> Tune trial --rows--> sink (ledger, then everyone else)
+  ^                  |
+  +---- put back ----+ the worker died: each unfinished evaluation alone, at most `retries` times
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ray.tune.search import Searcher
+
+from raydc.orchestration.routing import Queue
+from raydc.orchestration.trainable import pack_bundle
+from raydc.result import FAILED, Row, make_row
+from raydc.spec.plan import Planned
+
+Sink = Callable[[Sequence[Row]], None]
+
+
+class Feeder(Searcher):
+    """Hands out bundles and takes in rows; all on the driver's thread."""
+
+    def __init__(
+        self,
+        evaluations: Sequence[Planned],
+        *,
+        cost: Callable[[Planned], float],
+        workers: int,
+        retries: int,
+        study: str,
+        dataset_id: str,
+        sink: Sink,
+        timeout_seconds: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.queue = Queue(evaluations, cost, workers)
+        self._retries = retries
+        self._study = study
+        self._dataset_id = dataset_id
+        self._sink = sink
+        self._timeout = timeout_seconds
+        self._attempts: dict[str, int] = {}
+        self._running: dict[str, dict[str, Planned]] = {}
+        self._heard: dict[str, float] = {}
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        bundle = self.queue.take()
+        if not bundle:
+            # A bundle that is still out may come back.
+            return None if self._running else str(Searcher.FINISHED)
+        self._running[trial_id] = {planned.id: planned for planned in bundle}
+        self._heard[trial_id] = time.time()
+        for planned in bundle:
+            self._attempts[planned.id] = self._attempts.get(planned.id, 0) + 1
+        return {"bundle": pack_bundle([(p, self._attempts[p.id]) for p in bundle])}
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        rows: list[Row] = json.loads(result.get("rows", "[]"))
+        running = self._running.get(trial_id, {})
+        for row in rows:
+            planned = running.pop(row["evaluation_id"], None)
+            if planned is not None:
+                self.queue.learn(planned, row["finished_at"] - row["started_at"])
+        self._heard[trial_id] = time.time()
+        self._sink(rows)
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        if result and not error:
+            self.on_trial_result(trial_id, result)
+        lost = list(self._running.pop(trial_id, {}).values())
+        since = self._heard.pop(trial_id, time.time())
+        given_up = []
+        for planned in lost:
+            if self._attempts[planned.id] <= self._retries:
+                self.queue.put_back(planned)
+            else:
+                given_up.append(self._failed(planned, since))
+        if given_up:
+            self._sink(given_up)
+
+    def _failed(self, planned: Planned, since: float) -> Row:
+        now = time.time()
+        attempts = self._attempts[planned.id]
+        reason = f"its worker process died {attempts} times"
+        if self._timeout is not None and now - since > self._timeout:
+            reason += f"; one evaluation may take {self._timeout:g} s (resources.evaluation_timeout_seconds)"
+        return make_row(
+            planned,
+            study=self._study,
+            dataset_id=self._dataset_id,
+            status=FAILED,
+            started_at=since,
+            finished_at=now,
+            attempts=attempts,
+            error=f"WorkerDied: {reason}",
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune pickles its searcher for a restore that raydc never asks for."""
+        return {}
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the ledger is the truth."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        raise AssertionError("raydc resumes from its ledger")

@@ -1,0 +1,89 @@
+"""Who does what next: pure decisions, tested without Ray."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+BUNDLE_SECONDS = 4.0
+"""What a bundle should take: long beside a Tune trial (13 to 34 ms), short beside a study."""
+LARGEST_BUNDLE = 256
+SHARE = 3
+"""A bundle holds at most 1 / SHARE of each worker's part of what is left, so that all end together."""
+
+
+def replica_for(checkpoint: str, replicas: int) -> int:
+    """Which of `replicas` teacher actors serves a checkpoint (rendezvous hashing).
+
+    The same checkpoint goes to the same replica, so it is resident once; another number of replicas
+    moves as few checkpoints as possible.
+    """
+
+    def weight(replica: int) -> bytes:
+        return hashlib.sha256(f"{checkpoint}/{replica}".encode()).digest()
+
+    return max(range(replicas), key=weight)
+
+
+def spread(sizes: Iterable[int], slots: int) -> list[int]:
+    """How many of `slots` threads each of some jobs that run at once gets; each at least one."""
+    count = len(list(sizes))
+    return [max(1, slots // max(1, count))] * count
+
+
+class Queue(Generic[T]):
+    """Evaluations that wait for a worker, the costliest first.
+
+    `cost` is in any unit that is proportional to seconds; how many seconds a unit takes is learnt
+    from what has finished.
+    """
+
+    def __init__(self, items: Iterable[T], cost: Callable[[T], float], workers: int) -> None:
+        self._cost = cost
+        self._workers = max(1, workers)
+        self._waiting = sorted(items, key=cost)
+        self._alone: list[T] = []
+        self._seconds = 0.0
+        self._units = 0.0
+
+    def __len__(self) -> int:
+        return len(self._waiting) + len(self._alone)
+
+    def put_back(self, item: T) -> None:
+        """Give an item back whose worker died; it is handed out again, alone."""
+        self._alone.append(item)
+
+    def learn(self, item: T, seconds: float) -> None:
+        """An item took this long."""
+        self._seconds += seconds
+        self._units += self._cost(item)
+
+    def seconds_left(self) -> float | None:
+        """Worker-seconds of what waits; None before anything has finished."""
+        if self._units == 0:
+            return None
+        cost = sum(map(self._cost, self._waiting)) + sum(map(self._cost, self._alone))
+        return cost * self._seconds / self._units
+
+    def take(self) -> list[T]:
+        """The next bundle; empty when nothing waits."""
+        if self._alone:
+            return [self._alone.pop()]
+        if not self._waiting:
+            return []
+        bundle = [self._waiting.pop()]
+        if self._units == 0:
+            return bundle
+        rate = self._seconds / self._units
+        share = sum(map(self._cost, self._waiting)) * rate / (self._workers * SHARE)
+        budget = min(BUNDLE_SECONDS, share)
+        spent = self._cost(bundle[0]) * rate
+        while self._waiting and len(bundle) < LARGEST_BUNDLE:
+            spent += self._cost(self._waiting[-1]) * rate
+            if spent > budget:
+                break
+            bundle.append(self._waiting.pop())
+        return bundle

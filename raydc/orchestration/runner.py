@@ -1,0 +1,354 @@
+"""The runner: takes a plan through its stages on a Ray cluster.
+
+    trajectories   Ray tasks, side by side; each streams its progress and resumes from its checkpoints
+    sets           Ray tasks
+    labels         teacher actors, asked for all passes with a bounded number open
+    evaluations    Tune trials on workers that are used again; rows go to the sink as they end
+
+A stage starts when the one before has ended, and what is in the store is not made again. Something
+that cannot be made fails the evaluations that wait for it, and only those.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any
+
+import ray
+from ray import tune
+
+from raydc.errors import RaydcError
+from raydc.orchestration.cluster import Capacity
+from raydc.orchestration.feeder import Feeder
+from raydc.orchestration.progress import Progress
+from raydc.orchestration.routing import spread
+from raydc.orchestration.site import Site
+from raydc.orchestration.teacher_actor import TeacherPool
+from raydc.orchestration.trainable import StudentWorker
+from raydc.result import FAILED, Row, make_row
+from raydc.spec.facts import DataFacts
+from raydc.spec.plan import (
+    LabelPass,
+    Plan,
+    Planned,
+    SetJob,
+    TrajectoryJob,
+    student_cost,
+    trajectory_jobs,
+)
+from raydc.spec.study import Resources
+from raydc.store import Store
+from raydc.teachers.checkpoint import name_of
+from raydc.teachers.expert import missing
+
+OPEN_PASSES = 64
+"""Label passes that are asked of one replica at a time."""
+
+
+@dataclass
+class Stages:
+    """What the stages took and did."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Wall time by stage."""
+    student_seconds: float = 0.0
+    """Summed over the evaluations of this run, inside their workers."""
+    workers: int = 1
+    images_forwarded: int = 0
+    """Images that teachers labelled in this run."""
+    passes_made: int = 0
+
+    @property
+    def efficiency(self) -> float | None:
+        """Part of the workers' time that students used; None if none ran."""
+        wall = self.seconds.get("evaluations", 0.0)
+        return self.student_seconds / (self.workers * wall) if wall and self.student_seconds else None
+
+
+@ray.remote(num_returns="streaming", max_retries=2)
+def _train(site: Site, job: TrajectoryJob) -> Any:
+    """Make a trajectory, yielding (epochs done, epochs in all)."""
+    events: SimpleQueue[tuple[int, int] | BaseException | None] = SimpleQueue()
+
+    def work() -> None:
+        try:
+            site.bench().make_trajectory(job, lambda done, total: events.put((done, total)))
+            events.put(None)
+        except BaseException as error:
+            events.put(error)
+
+    Thread(target=work, daemon=True).start()
+    while (event := events.get()) is not None:
+        if isinstance(event, BaseException):
+            raise event
+        yield event
+
+
+@ray.remote(max_retries=2)
+def _make_sets(site: Site, jobs: list[SetJob]) -> list[tuple[str, str | None]]:
+    """Make compressed sets; each id with None or the reason why it cannot be made."""
+    bench = site.bench()
+    made: list[tuple[str, str | None]] = []
+    for job in jobs:
+        try:
+            bench.make_set(job)
+            made.append((job.id, None))
+        except RaydcError as error:
+            made.append((job.id, str(error)))
+    return made
+
+
+class Runner:
+    """One run of a plan."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        site: Site,
+        facts: DataFacts,
+        store: Store,
+        resources: Resources,
+        study: str,
+        progress: Progress,
+        sink: Callable[[Sequence[Row]], None],
+    ) -> None:
+        self.plan = plan
+        self.site = site
+        self.facts = facts
+        self.store = store
+        self.resources = resources
+        self.study = study
+        self.progress = progress
+        self.stages = Stages()
+        self._write = sink
+        self._broken: dict[str, str] = {}
+        """What could not be made (trajectory, set or pass), with the reason."""
+
+    def run(self, capacity: Capacity, before_evaluations: Callable[[], object]) -> Stages:
+        """Take the plan to its end; `KeyboardInterrupt` passes through between two reports.
+
+        `before_evaluations` is called once what they wait for is made; it may raise.
+        """
+        self.stages.workers = capacity.workers
+        sets = {n: j for n, j in self.plan.sets.items() if self.store.find("set", n) is None}
+        passes = {n: p for n, p in self.plan.passes.items() if self.store.find("logits", n) is None}
+        pool = self._start_teachers(capacity) if passes else None
+        try:
+            self._timed("teachers", lambda: self._trajectories(sets, passes, capacity))
+            self._timed("sets", lambda: self._sets(sets, capacity))
+            self._timed("labels", lambda: self._labels(passes, pool))
+            before_evaluations()
+            self._timed("evaluations", lambda: self._evaluations(capacity, pool))
+        finally:
+            if pool is not None:
+                pool.stop()
+        return self.stages
+
+    def _timed(self, stage: str, work: Callable[[], None]) -> None:
+        start = time.monotonic()
+        try:
+            work()
+        finally:
+            self.stages.seconds[stage] = time.monotonic() - start
+
+    def _start_teachers(self, capacity: Capacity) -> TeacherPool:
+        gpu = {"num_gpus": min(self.resources.gpu_share, 0.5)} if capacity.gpus else {}
+        return TeacherPool.start(
+            replace(self.site, threads=1),
+            self.resources.teacher_replicas,
+            {"num_cpus": 0, "max_concurrency": 1000, **gpu},
+        )
+
+    # --- trajectories -------------------------------------------------------------------------
+
+    def _trajectories(
+        self, sets: dict[str, SetJob], passes: dict[str, LabelPass], capacity: Capacity
+    ) -> None:
+        asked = trajectory_jobs(sets.values(), passes.values())
+        jobs = [job for job in asked.values() if self._incomplete(job)]
+        if not jobs:
+            return
+        epochs = {job.id: max([*job.epochs, job.scored, 1]) for job in jobs}
+        self.progress.stage("teachers", sum(epochs.values()), "epochs")
+        threads = spread(epochs.values(), capacity.cpus)
+        gpu = {"num_gpus": self.resources.gpu_share} if capacity.gpus else {}
+        streams = {
+            _train.options(num_cpus=n, **gpu).remote(replace(self.site, threads=n), job): job
+            for job, n in zip(jobs, threads, strict=True)
+        }
+        done = dict.fromkeys(epochs, 0)
+        while streams:
+            ready, _ = ray.wait(list(streams), timeout=1.0, fetch_local=False)
+            for stream in ready:
+                job = streams[stream]
+                try:
+                    done[job.id] = ray.get(next(stream))[0]
+                except StopIteration:
+                    done[job.id] = epochs[job.id]
+                    del streams[stream]
+                except ray.exceptions.RayError as error:
+                    self._broken[job.id] = f"the teacher {job.teacher.name!r}: {_cause(error)}"
+                    self.progress.note(f"teacher {job.teacher.name!r} failed: {_cause(error)}")
+                    del streams[stream]
+            self.progress.advance(sum(done.values()), f"{len(streams)} training")
+
+    def _incomplete(self, job: TrajectoryJob) -> bool:
+        if job.teacher.trained_here:
+            return any(missing(job, self.store))
+        return self.store.find("checkpoint", name_of(job.id, None)) is None
+
+    # --- compressed sets ----------------------------------------------------------------------
+
+    def _sets(self, sets: dict[str, SetJob], capacity: Capacity) -> None:
+        jobs = []
+        for job in sets.values():
+            reason = next((self._broken[s] for s in job.scorers if s in self._broken), None)
+            if reason is None:
+                jobs.append(job)
+            else:
+                self._broken[job.id] = reason
+        if not jobs:
+            return
+        self.progress.stage("sets", len(jobs), "sets")
+        gpu = {"num_gpus": self.resources.gpu_share} if capacity.gpus else {}
+        # Sets of one scorer stay together: its features or scores are read once.
+        jobs.sort(key=lambda job: (job.scorers, job.id))
+        lanes = min(len(jobs), capacity.workers)
+        size = -(-len(jobs) // lanes)
+        parts = [jobs[i : i + size] for i in range(0, len(jobs), size)]
+        open_parts = [_make_sets.options(num_cpus=1, **gpu).remote(self.site, p) for p in parts]
+        done = 0
+        while open_parts:
+            ready, open_parts = ray.wait(open_parts, timeout=1.0)
+            for made in ray.get(ready):
+                done += len(made)
+                self._broken |= {name: reason for name, reason in made if reason is not None}
+            self.progress.advance(done)
+
+    # --- labels -------------------------------------------------------------------------------
+
+    def _labels(self, passes: dict[str, LabelPass], pool: TeacherPool | None) -> None:
+        waiting = []
+        for label_pass in passes.values():
+            needs = (label_pass.trajectory, label_pass.compressed_set)
+            reason = next((self._broken[n] for n in needs if n in self._broken), None)
+            if reason is None:
+                waiting.append(label_pass)
+            else:
+                self._broken[label_pass.id] = reason
+        if not waiting or pool is None:
+            return
+        self.progress.stage("labels", len(waiting), "label passes")
+        # By checkpoint, so that a replica loads each once and forwards its sets together.
+        waiting.sort(key=lambda p: (p.trajectory, p.epoch or 0), reverse=True)
+        total = len(waiting)
+        asked: dict[Any, LabelPass] = {}
+        while waiting or asked:
+            while waiting and len(asked) < OPEN_PASSES * len(pool.replicas):
+                label_pass = waiting.pop()
+                asked[pool.ask(label_pass)] = label_pass
+            ready, _ = ray.wait(list(asked), num_returns=min(16, len(asked)), timeout=0.5)
+            for reference in ready:
+                label_pass = asked.pop(reference)
+                try:
+                    self.stages.images_forwarded += ray.get(reference)
+                    self.stages.passes_made += 1
+                except ray.exceptions.RayError as error:
+                    self._broken[label_pass.id] = f"its label pass: {_cause(error)}"
+            self.progress.advance(total - len(waiting) - len(asked))
+
+    # --- evaluations --------------------------------------------------------------------------
+
+    def _evaluations(self, capacity: Capacity, pool: TeacherPool | None) -> None:
+        able: list[Planned] = []
+        lost: list[Row] = []
+        now = time.time()
+        for planned in self.plan.evaluations:
+            needs = (planned.compressed_set, *(p.id for p in planned.passes))
+            reason = next((self._broken[n] for n in needs if n in self._broken), None)
+            if reason is None:
+                able.append(planned)
+                continue
+            lost.append(
+                make_row(
+                    planned,
+                    study=self.study,
+                    dataset_id=self.facts.dataset_id,
+                    status=FAILED,
+                    started_at=now,
+                    finished_at=now,
+                    attempts=0,
+                    error=f"not started: {reason}",
+                )
+            )
+        self.progress.stage("evaluations", len(able) + len(lost), "evaluations")
+        if lost:
+            self._take(lost, None)
+        if able:
+            self._tune(able, capacity, pool)
+
+    def _tune(self, evaluations: Sequence[Planned], capacity: Capacity, pool: TeacherPool | None) -> None:
+        facts, resources = self.facts, self.resources
+        tests = facts.test_images + facts.val_images
+        workers = min(capacity.workers, len(evaluations))
+        self.stages.workers = workers
+        feeder = Feeder(
+            evaluations,
+            cost=lambda p: student_cost(p.evaluation, facts.classes, tests),
+            workers=workers,
+            retries=resources.retries,
+            study=self.study,
+            dataset_id=facts.dataset_id,
+            sink=lambda rows: self._take(rows, feeder),
+            timeout_seconds=resources.evaluation_timeout_seconds,
+        )
+        worker = tune.with_parameters(
+            StudentWorker,
+            site=replace(self.site, threads=resources.threads),
+            teachers=pool,
+            study=self.study,
+            timeout_seconds=resources.evaluation_timeout_seconds,
+        )
+        request: dict[str, float] = {"cpu": resources.threads}
+        if capacity.gpus:
+            request["gpu"] = resources.gpu_share
+        folder = tempfile.mkdtemp(prefix="raydc-tune-")
+        try:
+            tune.Tuner(
+                tune.with_resources(worker, request),
+                tune_config=tune.TuneConfig(
+                    search_alg=feeder,
+                    num_samples=-1,
+                    reuse_actors=True,
+                    # One more than runs waits for each worker, so that its actor is kept.
+                    max_concurrent_trials=2 * workers,
+                ),
+                run_config=tune.RunConfig(
+                    name="students",
+                    storage_path=folder,
+                    verbose=0,
+                    failure_config=tune.FailureConfig(max_failures=0),
+                    checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                ),
+            ).fit()
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _take(self, rows: Sequence[Row], feeder: Feeder | None) -> None:
+        self._write(rows)
+        self.stages.student_seconds += sum(r["finished_at"] - r["started_at"] for r in rows)
+        left = feeder.queue.seconds_left() if feeder is not None else None
+        self.progress.results(rows, None if left is None else left / self.stages.workers)
+
+
+def _cause(error: Exception) -> str:
+    """The last line of a remote error, which says what happened."""
+    cause = getattr(error, "cause", None) or error
+    return " ".join(str(cause).strip().split("\n")[-1].split())[:300]

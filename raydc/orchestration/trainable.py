@@ -1,0 +1,98 @@
+"""The student's worker: a Tune trial that runs a bundle of evaluations, then is used again.
+
+A bundle travels as text in the trial's config, so that Tune's own records stay small. A step runs
+evaluations until REPORT_SECONDS have passed and reports their rows; the driver writes them to the
+ledger before it asks for more.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import pickle
+import threading
+import time
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+from ray import tune
+
+from raydc.evaluate import attempt
+from raydc.orchestration.site import Site
+from raydc.orchestration.teacher_actor import TeacherPool
+from raydc.result import Row
+from raydc.spec.plan import Planned
+
+REPORT_SECONDS = 0.5
+"""A step ends with the first evaluation that ends after this."""
+
+
+def pack_bundle(bundle: Sequence[tuple[Planned, int]]) -> str:
+    """Evaluations, each with the number of this attempt, as text."""
+    return base64.b64encode(zlib.compress(pickle.dumps(list(bundle)), 1)).decode()
+
+
+def unpack_bundle(text: str) -> list[tuple[Planned, int]]:
+    """The evaluations of `pack_bundle`; only for text that raydc's own driver made."""
+    bundle: list[tuple[Planned, int]] = pickle.loads(zlib.decompress(base64.b64decode(text)))
+    return bundle
+
+
+class Watchdog:
+    """Ends this process when one evaluation takes longer than it may."""
+
+    def __init__(self, limit_seconds: float | None) -> None:
+        self._limit = limit_seconds
+        self._deadline: float | None = None
+        if limit_seconds is not None:
+            threading.Thread(target=self._watch, daemon=True).start()
+
+    def __enter__(self) -> None:
+        if self._limit is not None:
+            self._deadline = time.monotonic() + self._limit
+
+    def __exit__(self, *_: object) -> None:
+        self._deadline = None
+
+    def _watch(self) -> None:
+        while True:
+            time.sleep(0.2)
+            deadline = self._deadline
+            if deadline is not None and time.monotonic() > deadline:
+                os._exit(124)
+
+
+class StudentWorker(tune.Trainable):
+    """Runs bundles of evaluations on this process's workbench."""
+
+    def setup(
+        self,
+        config: dict[str, Any],
+        site: Site | None = None,
+        teachers: TeacherPool | None = None,
+        study: str = "",
+        timeout_seconds: float | None = None,
+    ) -> None:
+        assert site is not None
+        self._study = study
+        self._bench = site.bench(teachers)
+        self._watchdog = Watchdog(timeout_seconds)
+        self.reset_config(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._left = unpack_bundle(new_config["bundle"])[::-1]
+        return True
+
+    def step(self) -> dict[str, Any]:
+        rows: list[Row] = []
+        start = time.monotonic()
+        while self._left and (not rows or time.monotonic() - start < REPORT_SECONDS):
+            planned, attempts = self._left.pop()
+            with self._watchdog:
+                rows.append(attempt(planned, self._bench, study=self._study, attempts=attempts))
+        return {"rows": json.dumps(rows, allow_nan=False), "done": not self._left}
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Nothing: an evaluation is finished or it is not."""

@@ -1,0 +1,165 @@
+"""raydc plan: what a study takes, with or without its data."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from raydc import folder
+from raydc.console import duration, size
+from raydc.errors import InputError
+from raydc.estimate import Estimate, estimate, rates
+from raydc.evaluate import export_line
+from raydc.launch import Ready, get_ready, with_digests
+from raydc.result import Row
+from raydc.spec.plan import Plan, make_plan
+from raydc.spec.study import Study
+from raydc.store import Store, open_store, write_atomically
+from raydc.tracking.ledger import read_rows
+
+UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class StudyPlan:
+    """A plan with what is known about it."""
+
+    study: Study
+    plan: Plan
+    dataset_id: str | None
+    """None where the data were not at hand."""
+    finished: int
+    elsewhere: int
+    """Finished in other studies, to be taken over."""
+    made: Mapping[str, int]
+    """How many trajectories, sets and label passes are in the store."""
+    estimate: Estimate | None
+    workers: int
+    without_data: str | None
+    """Why the data were not at hand."""
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row a kind of work."""
+        plan, known = self.plan, self.dataset_id is not None
+        epochs = sum(max([*j.epochs, j.scored, 0]) for j in plan.trajectories.values())
+
+        def row(what: str, count: Any, done: Any, note: str = "") -> dict[str, Any]:
+            return {
+                "what": what,
+                "count": count,
+                "done": done if known else None,
+                "note": note or None,
+            }
+
+        return [
+            row(
+                "evaluations",
+                len(plan.evaluations),
+                self.finished + self.elsewhere,
+                f"{self.elsewhere} in other studies" if self.elsewhere else "",
+            ),
+            row(
+                "teachers",
+                len(plan.trajectories),
+                self.made.get("trajectories"),
+                f"{epochs} epochs in all",
+            ),
+            row("compressed sets", len(plan.sets), self.made.get("sets")),
+            row(
+                "label passes",
+                len(plan.passes),
+                self.made.get("passes"),
+                f"a naive run makes {plan.naive_passes}" if plan.naive_passes else "",
+            ),
+            row("time left", *self._time()),
+            row("storage", self._storage(), None),
+        ]
+
+    def _time(self) -> tuple[str, None, str]:
+        if self.estimate is None or self.estimate.student_seconds is None:
+            return UNKNOWN, None, "no earlier results with these networks on these data"
+        students = self.estimate.student_seconds / self.workers
+        teachers = self.estimate.teacher_seconds
+        if teachers is None:
+            return UNKNOWN, None, f"students {duration(students)}, teachers unknown"
+        note = f"teachers {duration(teachers)}, students {duration(students)} on {self.workers} workers"
+        return duration(teachers + students), None, note
+
+    def _storage(self) -> str:
+        return UNKNOWN if self.estimate is None else f"at most {size(self.estimate.store_bytes)}"
+
+
+def plan_study(study: Study, out: Path | None, store_uri: str | None, download: bool) -> StudyPlan:
+    """Plan `study`; data that are not at hand only cost the parts that need them."""
+    out = out or Path("runs") / study.name
+    store = open_store(store_uri or study.store_uri or folder.default_store(out))
+    try:
+        ready = get_ready(study, store, download)
+    except InputError as error:
+        if not _data_are_missing(study):
+            raise
+        plan = make_plan(with_digests(study.evaluations()), "unknown data")
+        return StudyPlan(study, plan, None, 0, 0, {}, None, 1, str(error))
+    return _with_data(ready, out, store)
+
+
+def _data_are_missing(study: Study) -> bool:
+    """Whether the study's data are nowhere on this machine, as opposed to being wrong."""
+    spec = study.dataset
+    if spec.source == "named" and spec.location is None:
+        return spec.name != "digits" and not Path("data").exists()
+    return spec.location is not None and not Path(spec.location).exists()
+
+
+def _with_data(ready: Ready, out: Path, store: Store) -> StudyPlan:
+    dataset, plan = ready.dataset, ready.plan
+    ledger = read_rows(out)
+    shared: list[Row] = list(store.results(dataset.id))
+    elsewhere = {row["evaluation_id"] for row in shared}
+    finished = {n for n, row in ledger.items() if row["status"] == "finished"}
+    left = plan.without(finished | elsewhere)
+    known = rates([*shared, *ledger.values()], dataset.facts)
+    names = {p.id for p in plan.evaluations}
+    made = {
+        "trajectories": sum(
+            all(store.has("checkpoint", f"{job.id}-{epoch:05d}") for epoch in job.epochs)
+            for job in plan.trajectories.values()
+        ),
+        "sets": sum(store.has("set", name) for name in plan.sets),
+        "passes": sum(store.has("logits", name) for name in plan.passes),
+    }
+    return StudyPlan(
+        study=ready.study,
+        plan=plan,
+        dataset_id=dataset.id,
+        finished=len(names & finished),
+        elsewhere=len((names & elsewhere) - finished),
+        made=made,
+        estimate=estimate(left, dataset.facts, known),
+        workers=_local_workers(ready.study),
+        without_data=None,
+    )
+
+
+def _local_workers(study: Study) -> int:
+    """Students that this machine would train at a time."""
+    chosen = study.resources.workers
+    if isinstance(chosen, int):
+        return chosen
+    if gpus := torch.cuda.device_count():
+        return max(1, int(gpus * int(1 / study.resources.gpu_share)))
+    return max(1, len(os.sched_getaffinity(0)) // study.resources.threads)
+
+
+def export(planned: StudyPlan, path: Path) -> None:
+    """Write the evaluations as JSON lines for `python -m raydc.evaluate`."""
+    lines = [export_line(p, planned.study.name, planned.dataset_id) for p in planned.plan.evaluations]
+    try:
+        write_atomically(path, ("\n".join(lines) + "\n").encode())
+    except OSError as error:
+        raise InputError(f"--export is {str(path)!r}, which cannot be written: {error.strerror}") from None

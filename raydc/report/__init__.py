@@ -1,0 +1,1 @@
+"""The report: figure data, drawings, and one self-contained HTML file."""

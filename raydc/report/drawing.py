@@ -1,0 +1,195 @@
+"""Drawing figure data with matplotlib; text stays text, so a page can style and search it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
+
+from raydc.report.figures import Heat, LawFigure, Lines, Scatter
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F", "#000000")
+"""Okabe and Ito's palette, readable with every kind of colour vision."""
+MARKERS = "osD^vP*X"
+STYLE: Any = {
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "svg.hashsalt": "raydc",
+    "figure.dpi": 100,
+}
+WIDTH, HEIGHT = 7.2, 4.2
+
+
+def svg(figure: Figure) -> str:
+    """The figure as an <svg> element without an XML header; equal figures give equal text."""
+    buffer = io.StringIO()
+    with mpl.rc_context(STYLE):
+        figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
+
+
+def _axes(width: float = WIDTH, height: float = HEIGHT) -> tuple[Figure, Axes]:
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        return figure, figure.add_subplot()
+
+
+def _percent(axes: Axes, axis: str = "y") -> None:
+    formatter = FuncFormatter(lambda value, _: f"{100 * value:g} %")
+    getattr(axes, f"{axis}axis").set_major_formatter(formatter)
+
+
+def _log_ticks(axes: Axes, places: Sequence[float]) -> None:
+    axes.set_xscale("log")
+    axes.set_xticks(list(places), [f"{place:g}" for place in places])
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _byte_ticks(axes: Axes, low: float, high: float) -> None:
+    """Ticks at 1, 2, 5 times powers of ten, written as B, kB, MB."""
+    axes.set_xscale("log")
+    decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
+    steps = (1, 2, 5) if high / low < 300 else (1,)
+    places = [s * 10.0**d for d in decades for s in steps if low / 1.2 <= s * 10.0**d <= high * 1.2]
+    axes.set_xticks(places, [_bytes(place) for place in places])
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _bytes(count: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:g} {unit}"
+        count /= 1000
+    return f"{count:g} GB"
+
+
+def _look(number: int) -> tuple[str, str]:
+    return COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
+
+
+def _legend(axes: Axes, entries: int) -> None:
+    if entries > 1:
+        axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+
+
+def lines(data: Lines) -> Figure:
+    """Curves with error bars."""
+    figure, axes = _axes()
+    for number, series in enumerate(data.series):
+        colour, marker = _look(number)
+        errors = None
+        if all(value is not None for value in (*series.low, *series.high)):
+            y = np.array(series.y)
+            low, high = np.array(series.low, float), np.array(series.high, float)
+            errors = np.array([y - low, high - y])
+        axes.errorbar(
+            series.x,
+            series.y,
+            yerr=errors,
+            label=series.label,
+            color=colour,
+            marker=marker,
+            markersize=5,
+            capsize=2,
+            linewidth=1.5,
+        )
+    _log_ticks(axes, sorted({x for series in data.series for x in series.x}))
+    _percent(axes)
+    axes.set(xlabel=data.x_label, ylabel=data.y_label)
+    _legend(axes, len(data.series))
+    return figure
+
+
+def laws(data: LawFigure) -> Figure:
+    """Points with fitted laws and bands; points without a law are drawn hollow."""
+    figure, axes = _axes()
+    number = 0
+    for law in data.laws:
+        colour, marker = _look(number)
+        x = law.curve.x
+        fine = np.geomspace(x[0], x[-1], 200)
+        band = law.band(fine)
+        if band is not None:
+            axes.fill_between(fine, *band, color=colour, alpha=0.15, linewidth=0)
+        axes.plot(fine, law.predict(fine), color=colour, linewidth=1.5)
+        axes.plot(x, law.curve.means, marker, color=colour, markersize=5, label=law.curve.label)
+        number += 1
+    for fit in data.unfitted:
+        colour, marker = _look(number)
+        label = f"{fit.curve.label} (no fit)"
+        x, y = fit.curve.x, fit.curve.means
+        axes.plot(x, y, marker, color=colour, markersize=5, fillstyle="none", label=label)
+        number += 1
+    everything = [*(law.curve for law in data.laws), *(fit.curve for fit in data.unfitted)]
+    _log_ticks(axes, sorted({float(x) for curve in everything for x in curve.x}))
+    _percent(axes)
+    axes.set(xlabel=data.x_label, ylabel=data.y_label)
+    _legend(axes, number)
+    return figure
+
+
+def heat(data: Heat) -> Figure:
+    """A table of colours with the numbers written in."""
+    columns, rows = len(data.x), len(data.y)
+    figure, axes = _axes(1.0 + 0.62 * columns, 0.9 + 0.4 * rows)
+    values = np.array([[np.nan if v is None else v for v in row] for row in data.values])
+    axes.imshow(values, cmap="viridis", aspect="auto", origin="lower")
+    axes.grid(visible=False)
+    axes.set_xticks(range(columns), [f"{x:g}" for x in data.x])
+    axes.set_yticks(range(rows), [f"{y:g}" for y in data.y])
+    axes.set(xlabel=data.x_label, ylabel=data.y_label, title=data.title)
+    axes.title.set_fontsize(9)
+    middle = (np.nanmin(values) + np.nanmax(values)) / 2
+    for (row, column), value in np.ndenumerate(values):
+        if not np.isnan(value):
+            colour = "white" if value < middle else "black"
+            text = f"{100 * value:.1f}"
+            axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8)
+    return figure
+
+
+def scatter(data: Scatter) -> Figure:
+    """All configurations by size and accuracy; the frontier as a line."""
+    figure, axes = _axes()
+    names = list(dict.fromkeys(data.groups))
+    for number, name in enumerate(names):
+        colour, marker = _look(number)
+        members = [p for p, g in zip(data.points, data.groups, strict=True) if g == name]
+        axes.plot(
+            [p.total_bytes for p in members],
+            [p.test_acc.value for p in members],
+            marker,
+            color=colour,
+            markersize=4,
+            alpha=0.6,
+            label=name,
+        )
+    best = [p for p in data.points if p.on_frontier]
+    axes.step(
+        [p.total_bytes for p in best],
+        [p.test_acc.value for p in best],
+        where="post",
+        color="#444444",
+        linewidth=1.2,
+        label="frontier",
+    )
+    sizes = [p.total_bytes for p in data.points]
+    _byte_ticks(axes, min(sizes), max(sizes))
+    _percent(axes)
+    axes.set(xlabel="stored bytes (images and labels)", ylabel="test accuracy")
+    _legend(axes, len(names) + 1)
+    return figure

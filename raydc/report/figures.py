@@ -1,0 +1,232 @@
+"""What the figures show, as plain data; drawing is somewhere else (raydc.report.drawing)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from raydc.analysis.curves import Curve, curves, finished, group, label_of, varying_keys
+from raydc.analysis.frontier import StoredPoint, frontier
+from raydc.analysis.laws import Law, NoLaw, fit_power
+from raydc.analysis.worth import choose_labels
+from raydc.errors import InputError
+from raydc.result import Row
+
+LABEL_BLOCKS = ("labels.", "teacher.")
+
+
+@dataclass(frozen=True)
+class Series:
+    """A line with an interval at each point."""
+
+    label: str
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    low: tuple[float | None, ...]
+    high: tuple[float | None, ...]
+    notes: tuple[str, ...] = ()
+    """What was chosen at each point, to be shown beside it."""
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Accuracy over a logarithmic axis."""
+
+    title: str
+    caption: str
+    x_label: str
+    y_label: str
+    series: tuple[Series, ...]
+
+
+@dataclass(frozen=True)
+class LawFigure:
+    """Points, fitted laws and their bands."""
+
+    title: str
+    caption: str
+    x_label: str
+    y_label: str
+    laws: tuple[Law, ...]
+    unfitted: tuple[NoLaw, ...]
+
+
+@dataclass(frozen=True)
+class Heat:
+    """Mean accuracy by two keys."""
+
+    title: str
+    caption: str
+    x_label: str
+    y_label: str
+    x: tuple[Any, ...]
+    y: tuple[Any, ...]
+    values: tuple[tuple[float | None, ...], ...]
+    """[len(y)][len(x)] fractions."""
+
+
+@dataclass(frozen=True)
+class Scatter:
+    """Accuracy over stored bytes, with the frontier."""
+
+    title: str
+    caption: str
+    points: tuple[StoredPoint, ...]
+    groups: tuple[str, ...]
+    """Group of each point, by which it is coloured."""
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Some images of a compressed set, class by class."""
+
+    title: str
+    caption: str
+    png: bytes
+
+
+@dataclass
+class Figures:
+    """All figures of a report."""
+
+    curves: list[Lines] = field(default_factory=list)
+    heat: list[Heat] = field(default_factory=list)
+    laws: list[LawFigure] = field(default_factory=list)
+    frontier: list[Scatter] = field(default_factory=list)
+    sheets: list[Sheet] = field(default_factory=list)
+
+
+def all_figures(rows: Sequence[Row]) -> Figures:
+    """Every figure that the rows can support; compressed images are added by the caller."""
+    rows = finished(rows)
+    figures = Figures()
+    if not rows:
+        return figures
+    chosen = best_label_rows(rows)
+    named = _named_curves(chosen)
+    if any(len(curve.x) > 1 for curve in named):
+        figures.curves.append(_accuracy_over_ipc(named, chosen))
+        figures.laws.append(_law_figure(named))
+    figures.heat += heat_maps(rows)
+    points = frontier(rows)
+    if len(points) > 1:
+        figures.frontier.append(_frontier_figure(points))
+    return figures
+
+
+def best_label_rows(rows: Sequence[Row]) -> list[Row]:
+    """Rows whose label keys are the best at their IPC by validation accuracy, kind by kind.
+
+    Rows without a validation accuracy stand as they are.
+    """
+    shared = [k for k in varying_keys(rows) if not k.startswith(LABEL_BLOCKS)]
+    keys = list(dict.fromkeys([*shared, "labels.kind", "images.ipc"]))
+    kept: list[Row] = []
+    for members in group(rows, keys).values():
+        try:
+            kept += choose_labels(members)[1]
+        except InputError:
+            kept += members
+    return kept
+
+
+def _named_curves(rows: Sequence[Row]) -> list[Curve]:
+    """Accuracy over IPC of the chosen labels: one curve a label kind and shared keys."""
+    shared = [k for k in varying_keys(rows, ["images.ipc"]) if not k.startswith(LABEL_BLOCKS)]
+    by = list(dict.fromkeys([*shared, "labels.kind"]))
+    return curves(rows, by=by)
+
+
+def _accuracy_over_ipc(named: Sequence[Curve], chosen: Sequence[Row]) -> Lines:
+    series = []
+    for curve in named:
+        means = curve.means_with_intervals()
+        series.append(
+            Series(
+                label=curve.label,
+                x=tuple(map(float, curve.x)),
+                y=tuple(m.value for m in means),
+                low=tuple(m.low for m in means),
+                high=tuple(m.high for m in means),
+                notes=tuple(_chosen_note(curve, x, chosen) for x in curve.x),
+            )
+        )
+    return Lines(
+        title="Accuracy over images per class",
+        caption=(
+            "Test accuracy after the last step; bars are 95 % intervals from the spread of replicates, "
+            "pooled over a curve. Label keys are chosen at each IPC by validation accuracy."
+        ),
+        x_label="images per class",
+        y_label="test accuracy",
+        series=tuple(series),
+    )
+
+
+def _chosen_note(curve: Curve, x: float, chosen: Sequence[Row]) -> str:
+    members = [r for r in chosen if r["images.ipc"] == x and all(r.get(k) == v for k, v in curve.key.items())]
+    keys = [k for k in varying_keys(chosen) if k.startswith(LABEL_BLOCKS) and k != "labels.kind"]
+    return label_of({k: members[0].get(k) for k in keys}) if members and keys else ""
+
+
+def _law_figure(named: Sequence[Curve]) -> LawFigure:
+    fits = [fit_power(curve) for curve in named]
+    return LawFigure(
+        title="Scaling laws",
+        caption=(
+            "acc(IPC) = a - b IPC^-c, least squares; bands are 95 %, from a parametric bootstrap with the "
+            "pooled spread of replicates."
+        ),
+        x_label="images per class",
+        y_label="test accuracy",
+        laws=tuple(f for f in fits if isinstance(f, Law)),
+        unfitted=tuple(f for f in fits if isinstance(f, NoLaw)),
+    )
+
+
+def heat_maps(
+    rows: Sequence[Row], x: str = "labels.temperature", y: str = "labels.teacher_epoch"
+) -> list[Heat]:
+    """Mean test accuracy by temperature and teacher epoch, for each IPC and everything shared."""
+    rows = [r for r in rows if r.get(x) is not None and r.get(y) is not None]
+    shared = list(varying_keys(rows, [x, y])) if rows else []
+    found = []
+    for values, members in group(rows, shared).items():
+        xs, ys = (sorted({r[k] for r in members}) for k in (x, y))
+        if len(xs) < 2 or len(ys) < 2:
+            continue
+        cells = group(members, [y, x])
+        found.append(
+            Heat(
+                title=label_of(dict(zip(shared, values, strict=True))),
+                caption="Mean test accuracy over replicates.",
+                x_label=x.partition(".")[2].replace("_", " "),
+                y_label=y.partition(".")[2].replace("_", " "),
+                x=tuple(xs),
+                y=tuple(ys),
+                values=tuple(
+                    tuple(
+                        float(np.mean([r["test_acc"] for r in cells[b, a]])) if (b, a) in cells else None
+                        for a in xs
+                    )
+                    for b in ys
+                ),
+            )
+        )
+    return found
+
+
+def _frontier_figure(points: Sequence[StoredPoint]) -> Scatter:
+    names = [k for k in ("images.method", "labels.kind") if k in points[0].key]
+    return Scatter(
+        title="Accuracy over stored bytes",
+        caption=(
+            "Images as encoded and labels as stored, together. The line is the Pareto frontier; membership "
+            "is decided by validation accuracy where there is one."
+        ),
+        points=tuple(points),
+        groups=tuple(label_of({k: p.key[k] for k in names}) for p in points),
+    )

@@ -1,0 +1,271 @@
+"""The report: one HTML file that opens offline, made from the results table and the store."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from raydc import __version__
+from raydc.analysis.curves import Mean, finished, group, label_of, mean_of, varying_keys
+from raydc.analysis.frontier import frontier
+from raydc.analysis.laws import Interval
+from raydc.analysis.worth import Worth, worth
+from raydc.analysis.worth import describe as describe_worth
+from raydc.errors import InputError
+from raydc.report import drawing
+from raydc.report.figures import Figures, Scatter, all_figures
+from raydc.report.sheets import sheets
+from raydc.result import FAILED, Row
+from raydc.store import Store, write_atomically
+
+MOST_TABLE_ROWS = 200
+MOST_HEAT_MAPS = 12
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure on the page."""
+
+    title: str
+    caption: str
+    svg: Markup
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table on the page; numbers are written already."""
+
+    title: str
+    note: str
+    head: tuple[str, ...]
+    body: tuple[tuple[str, ...], ...]
+
+
+def percent(mean: Mean | None) -> str:
+    """`62.9 % [61.8, 64.0]`."""
+    if mean is None:
+        return "-"
+    text = f"{100 * mean.value:.1f} %"
+    if mean.low is not None and mean.high is not None:
+        text += f" [{100 * mean.low:.1f}, {100 * mean.high:.1f}]"
+    return text
+
+
+def interval(value: Interval, digits: int = 3) -> str:
+    """`0.412 [0.380, 0.450]`."""
+    text = f"{value.value:.{digits}f}"
+    if value.low is not None and value.high is not None:
+        text += f" [{value.low:.{digits}f}, {value.high:.{digits}f}]"
+    return text
+
+
+def write_report(rows: Sequence[Row], path: Path, store: Store | None, command: str = "") -> Path:
+    """Write the report of `rows` to `path`; `InputError` if nothing is finished."""
+    done = finished(rows)
+    if not done:
+        raise InputError("there is no finished evaluation to report; run the study first")
+    figures = all_figures(done)
+    answers = _worth(done)
+    if store is not None:
+        figures.sheets = sheets(done, store)
+    environment = Environment(
+        loader=PackageLoader("raydc.report", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    names = sorted({str(row["study"]) for row in rows})
+    page = environment.get_template("report.html.j2").render(
+        title=", ".join(names),
+        version=__version__,
+        made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        summary=summary_sentences(rows, answers),
+        figures=_drawn(figures),
+        heat_more=max(0, len(figures.heat) - MOST_HEAT_MAPS),
+        sheets=[
+            {
+                "title": sheet.title,
+                "caption": sheet.caption,
+                "data": base64.b64encode(sheet.png).decode(),
+            }
+            for sheet in figures.sheets
+        ],
+        tables=_tables(rows, figures, answers),
+        command=command,
+    )
+    write_atomically(path, page.encode())
+    return path
+
+
+def _worth(rows: Sequence[Row]) -> list[Worth]:
+    """What labels are worth, where hard and soft ones are there to compare."""
+    try:
+        return worth(rows)
+    except InputError:
+        return []
+
+
+def summary_sentences(rows: Sequence[Row], answers: Sequence[Worth]) -> list[str]:
+    """What the numbers say, in sentences made from them."""
+    done = finished(rows)
+    failed = sum(1 for row in rows if row["status"] == FAILED)
+    seeds = len({row["seed"] for row in done})
+    hours = sum(row.get("train_seconds") or 0 for row in done) / 3600
+    sentences = [
+        f"{len(done)} evaluations finished"
+        + (f" and {failed} failed" if failed else "")
+        + f", with {seeds} replicate{'s' if seeds != 1 else ''} and {hours:.2f} hours of student training."
+    ]
+    if seeds == 1:
+        sentences.append("With one replicate there are no intervals: nothing here shows its spread.")
+    keys = varying_keys(done)
+    best_values, best = max(
+        group(done, keys).items(),
+        key=lambda item: sum(_quality(r) for r in item[1]) / len(item[1]),
+    )
+    chosen = dict(zip(keys, best_values, strict=True))
+    accuracy = mean_of([r["test_acc"] for r in best])
+    by = "validation" if best[0].get("val_acc") is not None else "test"
+    sentences.append(
+        f"The best configuration by {by} accuracy ({label_of(chosen)}) reaches {percent(accuracy)} on test."
+    )
+    if answers:
+        # Plain random images are what labels are usually judged on; inside the data, a number is exact.
+        told = max(
+            answers,
+            key=lambda w: (w.group.get("images.method") == "random", w.hard_ipc is not None, w.ipc),
+        )
+        sentences.append(f"What labels are worth: {describe_worth(told)}.")
+    return sentences
+
+
+def _quality(row: Row) -> float:
+    value = row.get("val_acc")
+    return float(value if value is not None else row["test_acc"])
+
+
+def _drawn(figures: Figures) -> dict[str, list[Drawn]]:
+    def draw(make: Any, items: Sequence[Any]) -> list[Drawn]:
+        return [Drawn(f.title, f.caption, Markup(drawing.svg(make(f)))) for f in items]
+
+    return {
+        "curves": draw(drawing.lines, figures.curves),
+        "laws": draw(drawing.laws, figures.laws),
+        "heat": draw(drawing.heat, figures.heat[:MOST_HEAT_MAPS]),
+        "frontier": draw(drawing.scatter, figures.frontier),
+    }
+
+
+def _tables(rows: Sequence[Row], figures: Figures, answers: Sequence[Worth]) -> list[Table]:
+    tables = [*_law_tables(figures)]
+    if answers:
+        tables.append(_worth_table(answers))
+    tables += [_frontier_table(scatter) for scatter in figures.frontier]
+    tables.append(_results_table(finished(rows)))
+    if any(row["status"] == FAILED for row in rows):
+        tables.append(_failures_table(rows))
+    return tables
+
+
+def _law_tables(figures: Figures) -> list[Table]:
+    return [
+        Table(
+            "Laws",
+            "acc(IPC) = a - b IPC^-c with 95 % intervals; p is the probability of points this far from the "
+            "law if it holds.",
+            ("curve", "a", "b", "c", "rmse", "p"),
+            (
+                *(
+                    (
+                        law.curve.label,
+                        interval(law.a),
+                        interval(law.b),
+                        interval(law.c),
+                        f"{law.rmse:.4f}",
+                        "-" if law.lack_of_fit is None else f"{law.lack_of_fit:.3f}",
+                    )
+                    for law in figure.laws
+                ),
+                *((fit.curve.label, fit.reason, "", "", "", "") for fit in figure.unfitted),
+            ),
+        )
+        for figure in figures.laws
+    ]
+
+
+def _worth_table(answers: Sequence[Worth]) -> Table:
+    return Table(
+        "Worth",
+        "Hard-labelled images a class that reach the accuracy of the soft labels, read off the hard "
+        "labels' law inside their data.",
+        ("group", "IPC", "labels", "soft", "hard", "hard-labelled images a class"),
+        tuple(_worth_row(item) for item in answers),
+    )
+
+
+def _worth_row(item: Worth) -> tuple[str, ...]:
+    answer = item.text()
+    return (
+        label_of(item.group),
+        f"{item.ipc:g}",
+        label_of(item.labels),
+        percent(item.soft_acc),
+        percent(item.hard_acc),
+        answer if answer != "-" else item.note,
+    )
+
+
+def _frontier_table(scatter: Scatter) -> Table:
+    best = [point for point in scatter.points if point.on_frontier]
+    return Table(
+        "Pareto frontier",
+        "Configurations that no other beats at equal or smaller size.",
+        ("configuration", "images, bytes", "labels, bytes", "test accuracy"),
+        tuple(
+            (p.label, f"{p.images_bytes:,.0f}", f"{p.labels_bytes:,.0f}", percent(p.test_acc)) for p in best
+        ),
+    )
+
+
+def _results_table(rows: Sequence[Row]) -> Table:
+    keys = varying_keys(rows)
+    groups = group(rows, keys)
+    body = []
+    for values, members in list(groups.items())[:MOST_TABLE_ROWS]:
+        teacher = members[0].get("teacher_test_acc")
+        size = frontier(members, keys)[0].total_bytes if members[0].get("images_bytes") else None
+        body.append(
+            (
+                *("-" if v is None else f"{v:g}" if isinstance(v, float) else str(v) for v in values),
+                percent(mean_of([r["test_acc"] for r in members])),
+                "-" if teacher is None else f"{100 * teacher:.1f} %",
+                "-" if size is None else f"{size:,.0f}",
+                str(len(members)),
+            )
+        )
+    more = len(groups) - len(body)
+    return Table(
+        "Results",
+        "Means over replicates with Student-t intervals."
+        + (f" {more} more rows are in results.parquet." if more > 0 else ""),
+        (*keys, "test accuracy", "teacher", "bytes", "replicates"),
+        tuple(body),
+    )
+
+
+def _failures_table(rows: Sequence[Row]) -> Table:
+    failed = [row for row in rows if row["status"] == FAILED]
+    return Table(
+        "Failures",
+        "Evaluations that did not finish; `raydc run` tries them again.",
+        ("evaluation", "error"),
+        tuple((str(r["evaluation_id"]), str(r.get("error"))) for r in failed[:MOST_TABLE_ROWS]),
+    )

@@ -1,0 +1,160 @@
+"""Results: one row an evaluation, the same in the ledger, in MLflow and in results.parquet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, TypeAlias
+
+from raydc import __version__
+from raydc.spec.evaluation import PROTOCOL_VERSION, Evaluation, TeacherSpec
+from raydc.spec.plan import Planned
+from raydc.spec.point import flat_value, point_grammar
+
+Row: TypeAlias = dict[str, Any]
+"""A result by column name; what does not apply is None or absent."""
+
+FINISHED, FAILED, STOPPED = "finished", "failed", "stopped"
+"""Values of `status`; `stopped` by a scheduler is never reused and in no fit."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one evaluation measured; accuracies are fractions, times are seconds."""
+
+    test_acc: float
+    """On the test split, after the last step."""
+    best_test_acc: float | None
+    """Best of the passes that `train.test_every` asks for; None without it."""
+    val_acc: float | None
+    """On the validation part; None without one."""
+    test_loss: float
+    """Mean cross-entropy on the test split, in nats."""
+    train_acc: float
+    """On the compressed set as stored, against its classes."""
+    test_acc_by_class: tuple[float | None, ...]
+    teacher_test_acc: float | None
+    """Mean over the networks that labelled; None without a teacher."""
+    images_bytes: int
+    labels_bytes: int
+    steps: int
+    """Optimizer steps of the student."""
+    train_seconds: float
+    """From the second step to the last, scaled to all; of a pack, its time over its students."""
+    setup_seconds: float
+    """Loading the set, making targets and network."""
+    wait_seconds: float
+    """Waiting for labels that were not made yet."""
+    test_seconds: float
+    """Validation and test passes."""
+    labels_seconds: float
+    """What the label passes took when they were made."""
+    images_seconds: float
+    """What the compressed set took when it was made."""
+    device: str
+
+
+MEASURES = tuple(field.name for field in fields(Measured))
+IDENTITY = ("evaluation_id", "study", "seed", "status")
+RECORD = (
+    "attempts",
+    "reused_from",
+    "started_at",
+    "finished_at",
+    "protocol_version",
+    "raydc_version",
+    "mlflow_run_id",
+    "error",
+    "dataset_id",
+    "set_id",
+)
+DATASET_KEYS = ("name", "resolution", "zca", "val_fraction", "classes", "train_limit")
+
+
+def columns(rows: Iterable[Mapping[str, Any]] = ()) -> list[str]:
+    """All columns in order: identity, spec keys (known ones and those in `rows`), measures, record."""
+    spec = dict.fromkeys(f"dataset.{key}" for key in DATASET_KEYS)
+    spec |= dict.fromkeys(point_grammar().keys)
+    fixed = {*IDENTITY, *MEASURES, *RECORD}
+    for row in rows:
+        for key in row:
+            if key not in fixed:
+                spec.setdefault(key)
+    return [*IDENTITY, *spec, *MEASURES, *RECORD]
+
+
+def is_spec_column(name: str) -> bool:
+    """Whether a column says what was evaluated, not what came out."""
+    return "." in name
+
+
+def spec_columns(evaluation: Evaluation) -> Row:
+    """Every spec key that applies, in dotted form."""
+    spec: Row = {}
+    for key in DATASET_KEYS:
+        value = flat_value(getattr(evaluation.dataset, key))
+        if value is not None:
+            spec[f"dataset.{key}"] = value
+    spec |= {key: flat_value(value) for key, value in evaluation.point.items()}
+    for role, teacher in (("teacher", evaluation.teacher), ("scorer", evaluation.scorer)):
+        if teacher is not None:
+            spec |= _teacher_columns(role, teacher)
+    return spec
+
+
+def _teacher_columns(role: str, teacher: TeacherSpec) -> Row:
+    described: Row = {f"{role}.arch": teacher.arch, f"{role}.count": teacher.count}
+    described |= {
+        f"{role}.{key.removeprefix('train.')}": flat_value(value) for key, value in teacher.train.items()
+    }
+    for key in ("checkpoint", "weights"):
+        if getattr(teacher, key) is not None:
+            described[f"{role}.{key}"] = getattr(teacher, key)
+    return described
+
+
+def make_row(
+    planned: Planned,
+    *,
+    study: str,
+    dataset_id: str,
+    status: str,
+    started_at: float,
+    finished_at: float,
+    attempts: int,
+    measured: Measured | None = None,
+    error: str | None = None,
+) -> Row:
+    """The row of an evaluation that ended; times are seconds since 1970."""
+    row: Row = {
+        "evaluation_id": planned.id,
+        "study": study,
+        "seed": planned.evaluation.seed,
+        "status": status,
+        **spec_columns(planned.evaluation),
+        **dict.fromkeys(MEASURES),
+        "attempts": attempts,
+        "reused_from": None,
+        "started_at": started_at,
+        "finished_at": finished_at,
+        "protocol_version": PROTOCOL_VERSION,
+        "raydc_version": __version__,
+        "error": error,
+        "dataset_id": dataset_id,
+        "set_id": planned.compressed_set,
+    }
+    if measured is not None:
+        row |= asdict(measured)
+        row["test_acc_by_class"] = list(measured.test_acc_by_class)
+    return row
+
+
+def reused(row: Mapping[str, Any], planned: Planned, study: str) -> Row:
+    """A finished result of another study as a row of `study`."""
+    return {
+        **row,
+        **spec_columns(planned.evaluation),
+        "study": study,
+        "reused_from": row.get("reused_from") or row["study"],
+        "mlflow_run_id": None,
+    }

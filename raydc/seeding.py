@@ -1,0 +1,18 @@
+"""Randomness by role.
+
+Every random choice of a study has a role (which images, which initial weights, which views) and is
+seeded from the role and from only the fields that it depends on. So image sets stay equal across
+temperatures, students of one replicate start from equal weights, and nothing depends on the order
+in which things run. The clock is never a seed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+
+def seed_of(role: str, *fields: object) -> int:
+    """A seed in [0, 2**63) for `role`, a pure function of the JSON of its `fields`."""
+    text = json.dumps([role, *fields], sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1

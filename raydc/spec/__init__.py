@@ -1,0 +1,1 @@
+"""What a study says: keys, points, grids, ids, plans."""

@@ -1,0 +1,267 @@
+"""The catalogue: datasets, methods, label kinds, recipes, augmentations and schedules by name.
+
+A new method, label kind, recipe or dataset is one file with its code and one entry here (or in a
+plugin); listing, study files, the docs and the contract tests find it by themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from raydc.registry import Entry, Registry
+from raydc.spec.keys import Choice, Flag, Key, OneOf, Real, Text, Value, Whole
+
+
+@dataclass(frozen=True)
+class DatasetEntry(Entry):
+    """A dataset with a name; `target` is a function (options) -> source of decoded splits."""
+
+    val_fraction: float = 0.1
+    """Part of train that is held out when the study does not say."""
+    fetchable: bool = False
+    """Whether `--download` can fetch it."""
+
+
+@dataclass(frozen=True)
+class Method(Entry):
+    """A way to make a compressed set; `target` is a function of `raydc.methods.pool.Pool`."""
+
+    keys: tuple[Key, ...] = ()
+    """Keys of `images` that it reads; they are passed to `target` as keyword arguments."""
+    seeded: bool = False
+    """Whether the replicate changes what is chosen."""
+    needs: str = "nothing"
+    """What a scorer must provide: nothing, scores or features."""
+
+
+@dataclass(frozen=True)
+class LabelKind(Entry):
+    """A kind of labels; `target` is a function of `raydc.labels.kinds.LabelInputs`."""
+
+    keys: tuple[Key, ...] = ()
+    """Keys of `labels` that it reads."""
+    teacher: bool = False
+    """Whether a teacher's logits are needed."""
+    soft: bool = True
+    """Whether the targets are more than class numbers."""
+
+
+@dataclass(frozen=True)
+class RecipeEntry(Entry):
+    """A named set of defaults for the keys of `train`, and for `labels.temperature` if it has one.
+
+    `target` names the source of the values (paper, repository), not code.
+    """
+
+    values: Mapping[str, Value] = field(default_factory=dict)
+
+    def load(self) -> Mapping[str, Value]:
+        return self.values
+
+
+DATASETS: Registry[DatasetEntry] = Registry("dataset")
+METHODS: Registry[Method] = Registry("method")
+LABELS: Registry[LabelKind] = Registry("label kind")
+RECIPES: Registry[RecipeEntry] = Registry("recipe")
+AUGMENTATIONS: Registry[Entry] = Registry("augmentation")
+
+# --- datasets -----------------------------------------------------------------------------------
+
+DATASETS.add(
+    DatasetEntry(
+        "digits",
+        "raydc.data.builtin:digits",
+        "1,797 handwritten digits of 8 x 8 pixels (scikit-learn); needs no files",
+        val_fraction=297 / 1297,
+    )
+)
+DATASETS.add(
+    DatasetEntry(
+        "cifar10",
+        "raydc.data.builtin:cifar10",
+        "CIFAR-10, 60,000 images of 32 x 32 pixels, 10 classes (torchvision)",
+        fetchable=True,
+    )
+)
+DATASETS.add(
+    DatasetEntry(
+        "cifar100",
+        "raydc.data.builtin:cifar100",
+        "CIFAR-100, 60,000 images of 32 x 32 pixels, 100 classes (torchvision)",
+        fetchable=True,
+    )
+)
+
+# --- methods ------------------------------------------------------------------------------------
+
+END = Key(
+    "images.end",
+    Choice(("easy", "hard")),
+    "which end of the score is kept: the easiest images or the hardest",
+    "easy",
+)
+BALANCE = Key(
+    "images.balance",
+    Choice(("class", "global")),
+    "class: exactly ipc images of each class; global: ipc x classes images, whatever their classes",
+    "class",
+    inert=True,
+)
+
+METHODS.add(
+    Method(
+        "random",
+        "raydc.methods.random_choice:select",
+        "images drawn uniformly from each class",
+        seeded=True,
+    )
+)
+METHODS.add(
+    Method(
+        "herding",
+        "raydc.methods.herding:select",
+        "greedily keeps the mean of the penultimate features (Welling 2009)",
+        needs="features",
+    )
+)
+METHODS.add(
+    Method(
+        "el2n",
+        "raydc.methods.el2n:select",
+        "smallest or largest error norm early in training (arXiv 2107.07075)",
+        keys=(END, BALANCE),
+        needs="scores",
+    )
+)
+
+# --- labels -------------------------------------------------------------------------------------
+
+CLASS = OneOf((Whole(0), Text(form="the name of a class")))
+TEACHER_KEYS = (
+    Key(
+        "labels.teacher",
+        Text(form="the name of one of the study's teachers"),
+        "which teacher labels the images",
+        None,
+    ),
+    Key(
+        "labels.teacher_epoch",
+        Whole(0),
+        "complete epochs after which the teacher labels; 0 is its initial weights; default: its last",
+        None,
+    ),
+    Key(
+        "labels.ensemble",
+        Whole(1),
+        "how many of the teacher's `count` networks label together, by the mean of their logits",
+        1,
+        inert=True,
+    ),
+    Key("labels.temperature", Real(above=0), "T in softmax(logits / T)", 1.0),
+    Key(
+        "labels.drop_class",
+        CLASS,
+        "class whose probability is set to 0 in the labels of all other classes' images",
+        None,
+        inert=True,
+    ),
+    Key(
+        "labels.swap_rank",
+        Whole(1),
+        "rank (1 = largest) whose probability is exchanged with the smallest",
+        None,
+        inert=True,
+    ),
+    Key("labels.top_k", Whole(1), "how many of the largest probabilities are kept", None, inert=True),
+    Key(
+        "labels.renormalise",
+        Flag(),
+        "whether the kept probabilities are scaled to sum to one",
+        False,
+        inert=True,
+    ),
+    Key(
+        "labels.codec",
+        Choice(("fp16", "fp32")),
+        "how the logits of a label are stored; sets labels_bytes and the precision of the labels",
+        "fp16",
+        inert=True,
+    ),
+)
+
+LABELS.add(LabelKind("hard", "raydc.labels.kinds:hard", "the class of the image", soft=False))
+LABELS.add(
+    LabelKind(
+        "soft",
+        "raydc.labels.kinds:soft",
+        "one fixed vector an image, made from a teacher's logits (arXiv 2406.10485)",
+        keys=TEACHER_KEYS,
+        teacher=True,
+    )
+)
+
+# --- augmentations, in the order in which they are applied -----------------------------------------
+
+for _name, _summary in (
+    ("dsa", "one of six operations a batch, random parameters an image (arXiv 2102.08259, mode S)"),
+    ("crop", "zero-padded by an eighth and shifted back at random"),
+    ("rrc", "random resized crop, area `crop_scale`, aspect 3/4 to 4/3"),
+    ("flip", "mirrored left to right with probability one half"),
+    ("cutout", "a square of half the side set to zero"),
+    ("mixup", "each image blended with another of the batch (arXiv 1710.09412)"),
+    ("cutmix", "a box of each image replaced from another of the batch (arXiv 1905.04899)"),
+):
+    AUGMENTATIONS.add(Entry(_name, f"raydc.augmentation.operations:{_name}", _summary))
+
+# --- recipes ------------------------------------------------------------------------------------
+
+
+def _recipe(name: str, source: str, summary: str, **values: Any) -> None:
+    dotted = {("labels." if k == "temperature" else "train.") + k: v for k, v in values.items()}
+    RECIPES.add(RecipeEntry(name, source, summary, values=dotted))
+
+
+_recipe(
+    "label-worth",
+    "arXiv 2406.10485; sunnytqin/no-distillation: softlabel/nodistill.py, utils.py",
+    "students of the soft-label study: SGD 0.01, x0.3 each quarter, 3,000 epochs, DSA",
+    optimizer="sgd",
+    lr=0.01,
+    momentum=0.9,
+    weight_decay=5e-4,
+    schedule="quarters",
+    epochs=3000,
+    batch_size=256,
+    loss="soft_ce",
+    augment=("dsa",),
+)
+_recipe(
+    "label-worth-expert",
+    "arXiv 2406.10485 Table 7 (CIFAR-10); sunnytqin/no-distillation: train_expert/buffer.py",
+    "teachers of the soft-label study: plain SGD 0.0005, 400 epochs, DSA",
+    optimizer="sgd",
+    lr=5e-4,
+    momentum=0.0,
+    weight_decay=0.0,
+    schedule="constant",
+    epochs=400,
+    batch_size=256,
+    loss="ce",
+    augment=("dsa",),
+)
+_recipe(
+    "mtt-expert",
+    "arXiv 2203.11932; GeorgeCazenavette/mtt-distillation: buffer.py",
+    "teachers of trajectory matching: plain SGD 0.01, 50 epochs, DSA",
+    optimizer="sgd",
+    lr=0.01,
+    momentum=0.0,
+    weight_decay=0.0,
+    schedule="constant",
+    epochs=50,
+    batch_size=256,
+    loss="ce",
+    augment=("dsa",),
+)

@@ -1,0 +1,96 @@
+"""What a plan knows of the data, and what it refuses because of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from raydc.errors import InputError, did_you_mean
+from raydc.spec.evaluation import Evaluation
+from raydc.spec.keys import Value
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """Facts of a dataset after its options were applied."""
+
+    dataset_id: str
+    """Name of contents and options."""
+    class_names: tuple[str, ...]
+    train_counts: tuple[int, ...]
+    """Images of each class that a compressed set may be made from."""
+    test_images: int
+    val_images: int
+    channels: int
+    resolution: int
+    """Side in pixels."""
+
+    @property
+    def classes(self) -> int:
+        return len(self.class_names)
+
+
+def bind(evaluations: Iterable[Evaluation], facts: DataFacts, source: str) -> list[Evaluation]:
+    """The evaluations with class names as numbers, once each is found possible on these data.
+
+    Raises `InputError` that names `source`, the key, the value and what the data allow.
+    """
+    bound = []
+    smallest = min(range(facts.classes), key=lambda c: facts.train_counts[c])
+    for evaluation in evaluations:
+        try:
+            point = _with_class_numbers(evaluation.point, facts)
+            if point.get("images.balance", "class") == "class":
+                _check_ipc(evaluation.ipc, facts, smallest)
+            for name in ("labels.top_k", "labels.swap_rank"):
+                if point.get(name, 1) > facts.classes:
+                    raise InputError(
+                        f"{name} is {point[name]}, but must be at most the number of classes, {facts.classes}"
+                    )
+            for arch in {evaluation.arch, *_teacher_archs(evaluation)}:
+                _check_depth(arch, facts.resolution)
+        except InputError as error:
+            raise InputError(f"{source}: {error}") from None
+        bound.append(replace(evaluation, point=point))
+    return bound
+
+
+def _teacher_archs(evaluation: Evaluation) -> list[str]:
+    return [t.arch for t in (evaluation.teacher, evaluation.scorer) if t is not None]
+
+
+def _check_ipc(ipc: int, facts: DataFacts, smallest: int) -> None:
+    if ipc > facts.train_counts[smallest]:
+        raise InputError(
+            f"images.ipc is {ipc}, but the class {facts.class_names[smallest]!r} has "
+            f"{facts.train_counts[smallest]} training images; choose at most that"
+        )
+
+
+def _check_depth(arch: str, resolution: int) -> None:
+    match = re.fullmatch(r"convnet-d(\d+)-w\d+(-bn)?", arch)
+    if match and resolution >> int(match[1]) < 1:
+        deepest = resolution.bit_length() - 1
+        raise InputError(
+            f"the network {arch} halves its input {match[1]} times, but the images have {resolution} x "
+            f"{resolution} pixels; choose a depth of at most {deepest} or raise dataset.resolution"
+        )
+
+
+def _with_class_numbers(point: Mapping[str, Value], facts: DataFacts) -> dict[str, Value]:
+    numbered = dict(point)
+    for name in ("images.drop_class", "labels.drop_class"):
+        chosen = point.get(name)
+        if isinstance(chosen, str):
+            if chosen not in facts.class_names:
+                raise InputError(
+                    f"{name} is {chosen!r}, which is no class of the data"
+                    f"{did_you_mean(chosen, facts.class_names)}"
+                )
+            numbered[name] = facts.class_names.index(chosen)
+        elif chosen is not None and chosen >= facts.classes:
+            raise InputError(
+                f"{name} is {chosen}, but the classes are numbered from 0 to {facts.classes - 1}"
+            )
+    return numbered

@@ -1,0 +1,148 @@
+"""Ids: everything that is made is named by the hash of what it was made from.
+
+No path, device, pack or worker enters an id. Keys that do not apply are absent and keys at an inert
+default are left out, so a later version can add keys without renaming old results. A committed
+sample (tests/spec/ids.json) pins them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+from raydc.spec import catalog
+from raydc.spec.evaluation import (
+    PROTOCOL_VERSION,
+    DatasetSpec,
+    Evaluation,
+    TeacherSpec,
+    canonical_json,
+)
+from raydc.spec.keys import Grammar, Point, Value
+from raydc.spec.point import point_grammar
+
+EL2N_EPOCHS = 10
+"""EL2N is the mean over epochs 1 to min(this, epochs) (arXiv 2107.07075; CCS's released code)."""
+
+
+def digest(kind: str, content: Any) -> str:
+    """20 hexadecimal digits that name `content`, an object that JSON can hold."""
+    text = canonical_json([kind, PROTOCOL_VERSION, content])
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+def dataset_id(fingerprint: str, spec: DatasetSpec) -> str:
+    """Name of the images as trained on: contents and options, never the path."""
+    return digest("dataset", {"fingerprint": fingerprint, **spec.choices()})
+
+
+class Namer:
+    """Names everything that is made from one dataset."""
+
+    def __init__(self, dataset: str, grammar: Grammar | None = None) -> None:
+        self.dataset = dataset
+        self._grammar = grammar or point_grammar()
+        self._trajectories: dict[tuple[str, int], str] = {}
+
+    def _essential(self, point: Point, block: str) -> dict[str, Value]:
+        """Values of one block without inert defaults."""
+        return {
+            name: point[key.name]
+            for name, key in self._grammar.block(block).items()
+            if key.name in point and not (key.inert and point[key.name] == key.default)
+        }
+
+    def _train(self, point: Point) -> dict[str, Value]:
+        """`train` as ids see it: the recipe's values instead of its name, seeds apart."""
+        train = self._essential(point, "train")
+        return {k: v for k, v in train.items() if k not in ("recipe", "view_seed")}
+
+    def trajectory(self, teacher: TeacherSpec, index: int) -> str:
+        """Network `index` of a teacher, over all its epochs."""
+        known = (
+            canonical_json([teacher.arch, teacher.train, teacher.digest, teacher.weights]),
+            index,
+        )
+        if known not in self._trajectories:
+            content: dict[str, Value] = {"arch": teacher.arch, "dataset": self.dataset}
+            if teacher.checkpoint is not None:
+                content["checkpoint"] = teacher.digest
+            elif teacher.weights is not None:
+                content["weights"] = teacher.weights
+            else:
+                train = self._train(teacher.train)
+                if train["schedule"] == "constant":
+                    del train["epochs"]
+                content |= {"train": train, "index": index}
+            self._trajectories[known] = digest("trajectory", content)
+        return self._trajectories[known]
+
+    def compressed_set(self, evaluation: Evaluation) -> str:
+        """The images that the student of `evaluation` learns from."""
+        images = self._essential(evaluation.point, "images")
+        if catalog.METHODS[evaluation.method].seeded:
+            images["seed"] = evaluation.image_seed
+        content: dict[str, Value] = {"dataset": self.dataset, "images": images}
+        if (need := scoring(evaluation)) is not None:
+            content["scorer"] = {
+                "trajectories": [self.trajectory(need.scorer, i) for i in range(need.networks)],
+                "epoch": need.epoch,
+            }
+        return digest("set", content)
+
+    @staticmethod
+    def logits(compressed_set: str, trajectory: str, epoch: int | None) -> str:
+        """A label pass: what one checkpoint says of one compressed set."""
+        return digest("logits", {"set": compressed_set, "trajectory": trajectory, "epoch": epoch})
+
+    def label_trajectories(self, evaluation: Evaluation) -> list[str]:
+        """The networks whose logits make the labels of `evaluation`."""
+        if evaluation.teacher is None:
+            return []
+        return [self.trajectory(evaluation.teacher, i) for i in range(evaluation.ensemble)]
+
+    def evaluation(self, evaluation: Evaluation) -> str:
+        """`evaluation` and its result."""
+        labels = self._essential(evaluation.point, "labels")
+        if evaluation.teacher is not None:
+            labels = {k: v for k, v in labels.items() if k not in ("teacher", "ensemble")}
+            labels["trajectories"] = self.label_trajectories(evaluation)
+        return digest(
+            "evaluation",
+            {
+                "set": self.compressed_set(evaluation),
+                "labels": labels,
+                "student": self._essential(evaluation.point, "student"),
+                "train": self._train(evaluation.point),
+                "seed": evaluation.seed,
+                "view_seed": evaluation.view_seed,
+            },
+        )
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """What a method needs of its scorer."""
+
+    scorer: TeacherSpec
+    what: str
+    """`scores` or `features`."""
+    epoch: int | None
+    """Up to which epoch scores are read, or of which epoch the features are; null for a teacher
+    that was not trained here and has one state only."""
+    networks: int
+    """How many of the scorer's networks take part."""
+
+
+def scoring(evaluation: Evaluation) -> Scoring | None:
+    """What the method of `evaluation` needs of its scorer, or None."""
+    needs = catalog.METHODS[evaluation.method].needs
+    if needs == "nothing":
+        return None
+    scorer = evaluation.scorer
+    assert scorer is not None, f"{evaluation.method} needs a scorer"
+    if needs == "features":
+        return Scoring(scorer, needs, scorer.epochs, 1)
+    assert scorer.epochs is not None, "scores are recorded while a scorer trains"
+    return Scoring(scorer, needs, min(EL2N_EPOCHS, scorer.epochs), scorer.count)

@@ -1,0 +1,287 @@
+"""The grammar of values: what a key of a study file may hold, and where it applies.
+
+A `Kind` casts a given value to its canonical form or says what is allowed. A `Key` is a dotted name
+with a kind, a default and the conditions under which it means anything. Ids, results tables and the
+reference in the docs are all made from these.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Protocol, TypeAlias
+
+from raydc.errors import did_you_mean, one_of
+
+Value: TypeAlias = Any
+"""None, bool, int, float, str, or a tuple of these: what JSON can hold, frozen."""
+Point: TypeAlias = Mapping[str, Value]
+"""Canonical values by dotted key; a key that does not apply is absent."""
+
+
+class Kind(Protocol):
+    """A set of allowed values."""
+
+    def cast(self, given: Value) -> Value:
+        """The canonical form of `given`; `ValueError` with a hint (or nothing) if not allowed."""
+
+    def describe(self) -> str:
+        """What is allowed, to follow the word `must be`."""
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A whole number in [low, high]."""
+
+    low: int | None = None
+    high: int | None = None
+
+    def cast(self, given: Value) -> int:
+        if isinstance(given, bool) or not isinstance(given, int | float):
+            raise ValueError
+        if not math.isfinite(given) or given != int(given):
+            raise ValueError
+        value = int(given)
+        if (self.low is not None and value < self.low) or (self.high is not None and value > self.high):
+            raise ValueError
+        return value
+
+    def describe(self) -> str:
+        if self.low is None:
+            return "a whole number"
+        if self.high is None:
+            return f"a whole number of at least {self.low}"
+        return f"a whole number from {self.low} to {self.high}"
+
+
+@dataclass(frozen=True)
+class Real:
+    """A finite number; `low` and `high` are inside the range, `above` and `below` are not."""
+
+    low: float | None = None
+    high: float | None = None
+    above: float | None = None
+    below: float | None = None
+
+    def cast(self, given: Value) -> float:
+        if isinstance(given, bool) or not isinstance(given, int | float):
+            raise ValueError
+        try:
+            value = float(given)
+        except OverflowError:
+            raise ValueError from None
+        if (
+            not math.isfinite(value)
+            or (self.low is not None and value < self.low)
+            or (self.high is not None and value > self.high)
+            or (self.above is not None and value <= self.above)
+            or (self.below is not None and value >= self.below)
+        ):
+            raise ValueError
+        return value + 0.0  # -0.0 and 0.0 are one value
+
+    def describe(self) -> str:
+        bounds = [
+            f"{word} {limit:g}"
+            for word, limit in (
+                ("at least", self.low),
+                ("above", self.above),
+                ("at most", self.high),
+                ("below", self.below),
+            )
+            if limit is not None
+        ]
+        return " ".join(["a finite number", " and ".join(bounds)]).strip()
+
+
+@dataclass(frozen=True)
+class Flag:
+    """true or false."""
+
+    def cast(self, given: Value) -> bool:
+        if not isinstance(given, bool):
+            raise ValueError
+        return given
+
+    def describe(self) -> str:
+        return "true or false"
+
+
+@dataclass(frozen=True)
+class Text:
+    """A non-empty text, optionally of a given form."""
+
+    pattern: str | None = None
+    form: str = "a text"
+
+    def cast(self, given: Value) -> str:
+        if not isinstance(given, str) or not given.strip():
+            raise ValueError
+        if self.pattern is not None and not re.fullmatch(self.pattern, given):
+            raise ValueError
+        return given
+
+    def describe(self) -> str:
+        return self.form
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of some names; a callable is asked each time, so that plugins count."""
+
+    names: tuple[str, ...] | Callable[[], tuple[str, ...]]
+
+    def options(self) -> tuple[str, ...]:
+        return self.names() if callable(self.names) else self.names
+
+    def cast(self, given: Value) -> str:
+        if not isinstance(given, str) or given not in self.options():
+            raise ValueError(did_you_mean(str(given), self.options()).removeprefix("; "))
+        return given
+
+    def describe(self) -> str:
+        return one_of(self.options())
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """A value of any of several kinds, tried in order."""
+
+    kinds: tuple[Kind, ...]
+
+    def cast(self, given: Value) -> Value:
+        hints = []
+        for kind in self.kinds:
+            try:
+                return kind.cast(given)
+            except ValueError as error:
+                hints.append(str(error))
+        raise ValueError(next(filter(None, hints), ""))
+
+    def describe(self) -> str:
+        return one_of(kind.describe() for kind in self.kinds)
+
+
+@dataclass(frozen=True)
+class Many:
+    """A list of values of one kind, with at least `low` and at most `high` of them."""
+
+    item: Kind
+    low: int = 1
+    high: int | None = None
+    form: str | None = None
+
+    def cast(self, given: Value) -> tuple[Value, ...]:
+        if not isinstance(given, list | tuple):
+            raise ValueError
+        if len(given) < self.low or (self.high is not None and len(given) > self.high):
+            raise ValueError
+        return tuple(self.item.cast(value) for value in given)
+
+    def describe(self) -> str:
+        return self.form or f"a list, each item {self.item.describe()}"
+
+
+@dataclass(frozen=True)
+class Where:
+    """The condition that `key` holds one of `values` (or, where it holds a list, has one)."""
+
+    key: str
+    values: tuple[Value, ...]
+
+    def holds(self, point: Point) -> bool:
+        value = point.get(self.key)
+        if isinstance(value, tuple):
+            return any(item in self.values for item in value)
+        return value in self.values
+
+    def __str__(self) -> str:
+        return f"{self.key} is {one_of(self.values)}"
+
+
+REQUIRED: Any = object()
+"""Default of a key that a study must give."""
+DERIVED: Any = object()
+"""Default of a key that the recipe or the teacher gives."""
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key of a study point."""
+
+    name: str
+    """Dotted name, such as `labels.temperature`."""
+    kind: Kind
+    """What it may hold; null is allowed as well where the default is null."""
+    summary: str
+    """What it means, with units."""
+    default: Value = REQUIRED
+    """Value when nothing is given; REQUIRED and DERIVED are special."""
+    where: tuple[Where, ...] = ()
+    """All must hold for the key to apply."""
+    inert: bool = False
+    """Whether the default changes nothing: it is then left out of ids, so that later versions can
+    add keys without renaming old results."""
+
+    def applies(self, point: Point) -> bool:
+        return all(condition.holds(point) for condition in self.where)
+
+    def conditions(self) -> str:
+        """Where the key applies, in words."""
+        return " and ".join(str(condition) for condition in self.where) or "everywhere"
+
+    def describe(self) -> str:
+        allowed = self.kind.describe()
+        return f"{allowed}, or null" if self.default is None else allowed
+
+    def cast(self, given: Value) -> Value:
+        """Canonical value, or `ValueError` whose text is one clause: what was given, what is allowed."""
+        if given is None and self.default is None:
+            return None
+        try:
+            return self.kind.cast(given)
+        except ValueError as error:
+            hint = f"; {error}" if str(error) else ""
+            raise ValueError(f"is {show(given)}, but must be {self.describe()}{hint}") from None
+
+
+def show(given: Value) -> str:
+    """`given` as a study file would write it, cut to a readable length."""
+    if given is None:
+        return "null"
+    if isinstance(given, bool):
+        return str(given).lower()
+    text = repr(given) if not isinstance(given, tuple) else repr(list(given))
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+@dataclass(frozen=True)
+class Grammar:
+    """An ordered set of keys; a key stands after those that its conditions name."""
+
+    keys: Mapping[str, Key] = field(default_factory=dict)
+
+    @staticmethod
+    def of(keys: Iterable[Key]) -> Grammar:
+        table: dict[str, Key] = {}
+        for key in keys:
+            if key.name in table:
+                raise AssertionError(f"the key {key.name} is declared twice")
+            table[key.name] = key
+        return Grammar(table)
+
+    @cached_property
+    def blocks(self) -> Mapping[str, Mapping[str, Key]]:
+        """Keys by block and by their name inside it."""
+        blocks: dict[str, dict[str, Key]] = {}
+        for name, key in self.keys.items():
+            block, _, rest = name.partition(".")
+            blocks.setdefault(block, {})[rest] = key
+        return blocks
+
+    def block(self, block: str) -> Mapping[str, Key]:
+        """Keys of one block by their name inside it."""
+        return self.blocks[block]

@@ -1,0 +1,302 @@
+"""A point of a study: every key that applies, with its value.
+
+`resolve` turns what a study gives (base, one combination of a grid) into a point: the recipe fills
+what was not given, keys that do not apply fall away, and what cannot be used is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from raydc.errors import InputError, did_you_mean, one_of
+from raydc.spec import catalog
+from raydc.spec.keys import (
+    DERIVED,
+    REQUIRED,
+    Choice,
+    Grammar,
+    Key,
+    Many,
+    Point,
+    Real,
+    Text,
+    Value,
+    Where,
+    Whole,
+    show,
+)
+
+BLOCKS = ("images", "labels", "student", "train")
+LOSSES = ("ce", "soft_ce", "kl", "kl_t2", "mse_ce")
+SCHEDULES = ("constant", "cosine", "half-cosine", "quarters", "halfway", "thirds")
+PRECISIONS = ("fp32", "tf32", "bf16")
+RIVALS = {"train.epochs": "train.steps", "train.steps": "train.epochs"}
+"""Exactly one of the two counts; the later given replaces the other."""
+
+ARCH = Text(
+    r"convnet-d[1-9]\d*-w[1-9]\d*(-bn)?|resnet18-small|(timm|torchvision)/[\w.\-]+",
+    "convnet-dD-wW, convnet-dD-wW-bn, resnet18-small, timm/NAME or torchvision/NAME",
+)
+
+
+@dataclass(frozen=True)
+class Augment:
+    """none, a name, or a list of names; kept in the order in which they are applied."""
+
+    def cast(self, given: Value) -> tuple[str, ...]:
+        names = [given] if isinstance(given, str) else given
+        if not isinstance(names, list | tuple) or not all(isinstance(n, str) for n in names):
+            raise ValueError
+        if list(names) == ["none"]:
+            return ()
+        known = catalog.AUGMENTATIONS.names()
+        for name in names:
+            if name not in known:
+                raise ValueError(f"{name} is not known{did_you_mean(name, known)}")
+        if len(set(names)) < len(names):
+            raise ValueError("one is named twice")
+        return tuple(sorted(names, key=known.index))
+
+    def describe(self) -> str:
+        return f"none, or one or a list of {one_of(catalog.AUGMENTATIONS.names())}"
+
+
+@dataclass(frozen=True)
+class CropScale:
+    """[smallest, largest] part of the image's area."""
+
+    def cast(self, given: Value) -> tuple[float, float]:
+        low, high = Many(Real(above=0, high=1), 2, 2).cast(given)
+        if low > high:
+            raise ValueError("the first is larger than the second")
+        return low, high
+
+    def describe(self) -> str:
+        return "a list of two numbers, smallest and largest area, above 0 and at most 1"
+
+
+def _declared(entries: Iterable[catalog.Method | catalog.LabelKind], discriminator: str) -> list[Key]:
+    """Keys that registered entries declare, each applying where one of its declarers is chosen."""
+    users: dict[str, list[str]] = {}
+    keys: dict[str, Key] = {}
+    for entry in entries:
+        for key in entry.keys:
+            assert keys.setdefault(key.name, key) == key, f"{key.name} is declared in two ways"
+            users.setdefault(key.name, []).append(entry.name)
+    return [
+        replace(key, where=(Where(discriminator, tuple(users[name])), *key.where))
+        for name, key in keys.items()
+    ]
+
+
+def train_keys() -> list[Key]:
+    """Keys of `train`, which a teacher block takes as well."""
+    augmented = Where("train.augment", catalog.AUGMENTATIONS.names())
+    soft = tuple(kind.name for kind in catalog.LABELS if kind.soft)
+    return [
+        Key("train.recipe", Choice(catalog.RECIPES.names), "named set of defaults", "label-worth"),
+        Key("train.optimizer", Choice(("sgd", "adam", "adamw")), "optimizer", DERIVED),
+        Key("train.lr", Real(above=0), "peak learning rate", DERIVED),
+        Key("train.weight_decay", Real(low=0), "weight decay", DERIVED),
+        Key(
+            "train.momentum",
+            Real(low=0, below=1),
+            "momentum",
+            0.9,
+            where=(Where("train.optimizer", ("sgd",)),),
+        ),
+        Key(
+            "train.schedule",
+            Choice(SCHEDULES),
+            "how the learning rate falls over the steps",
+            DERIVED,
+        ),
+        Key("train.epochs", Whole(1), "complete passes over the training set", None),
+        Key("train.steps", Whole(0), "optimizer steps, instead of epochs", None),
+        Key("train.batch_size", Whole(1), "images a step", DERIVED),
+        Key(
+            "train.loss",
+            Choice(LOSSES),
+            "how the student meets soft targets; hard labels always mean cross-entropy (ce)",
+            DERIVED,
+            where=(Where("labels.kind", soft),),
+        ),
+        Key(
+            "train.precision",
+            Choice(PRECISIONS),
+            "fp32 (TF32 off), tf32, or bf16 autocast",
+            "fp32",
+            inert=True,
+        ),
+        Key("train.augment", Augment(), "how each view of the training images is made", DERIVED),
+        Key(
+            "train.augment_strength",
+            Real(low=0, high=4),
+            "scale of the augmentation's geometric and colour ranges",
+            1.0,
+            where=(augmented,),
+            inert=True,
+        ),
+        Key(
+            "train.crop_scale",
+            CropScale(),
+            "area of a random resized crop, as parts of the image",
+            (0.08, 1.0),
+            where=(Where("train.augment", ("rrc",)),),
+        ),
+        Key(
+            "train.mixup_alpha",
+            Real(above=0),
+            "alpha of the Beta(alpha, alpha) that mixup draws from",
+            0.8,
+            where=(Where("train.augment", ("mixup",)),),
+        ),
+        Key(
+            "train.cutmix_alpha",
+            Real(above=0),
+            "alpha of the Beta(alpha, alpha) that CutMix draws from",
+            1.0,
+            where=(Where("train.augment", ("cutmix",)),),
+        ),
+        Key(
+            "train.test_every",
+            Whole(1),
+            "epochs between extra test passes; fills best_test_acc, and nothing chooses by it",
+            None,
+            inert=True,
+        ),
+        Key(
+            "train.view_seed",
+            Whole(0),
+            "seed of the views; default: the replicate",
+            None,
+            inert=True,
+        ),
+    ]
+
+
+def point_grammar() -> Grammar:
+    """All keys of a point, as the catalogue stands now."""
+    seeded = tuple(method.name for method in catalog.METHODS if method.seeded)
+    return Grammar.of(
+        [
+            Key(
+                "images.method",
+                Choice(catalog.METHODS.names),
+                "how the compressed set is made",
+                "random",
+            ),
+            Key("images.ipc", Whole(1), "images per class that the compressed set may store"),
+            Key(
+                "images.seed",
+                Whole(0),
+                "seed of the choice of images; default: the replicate",
+                None,
+                where=(Where("images.method", seeded),),
+                inert=True,
+            ),
+            Key(
+                "images.encoding",
+                Text(r"png|jpeg-([1-9]\d?|100)", "png or jpeg-QUALITY with a quality from 1 to 100"),
+                "how a stored image is encoded; sets images_bytes",
+                "png",
+                inert=True,
+            ),
+            Key(
+                "images.drop_class",
+                catalog.CLASS,
+                "class whose images are left out of the compressed set",
+                None,
+                inert=True,
+            ),
+            *_declared(catalog.METHODS, "images.method"),
+            Key("labels.kind", Choice(catalog.LABELS.names), "what the student learns from", "hard"),
+            *_declared(catalog.LABELS, "labels.kind"),
+            Key("student.arch", ARCH, "network of the student"),
+            *train_keys(),
+        ]
+    )
+
+
+def recipe_values(given: Point) -> dict[str, Value]:
+    """Defaults of the recipe that `given` names, without a rival of what it gives."""
+    name = given.get("train.recipe", "label-worth")
+    values = dict(catalog.RECIPES[name].values)
+    for key, rival in RIVALS.items():
+        if key in given:
+            values.pop(rival, None)
+    return values
+
+
+def resolve(grammar: Grammar, given: Point) -> dict[str, Value]:
+    """The point that `given` (canonical values by dotted key) describes.
+
+    Raises `InputError` for a required key that is missing and for values that exclude each other;
+    the message starts with the dotted key.
+    """
+    defaults = recipe_values(given)
+    point: dict[str, Value] = {}
+    for name, key in grammar.keys.items():
+        if not key.applies(point):
+            continue
+        value = given.get(name, defaults.get(name, key.default))
+        if value is REQUIRED or value is DERIVED:
+            raise InputError(f"{name} is missing; it must be {key.kind.describe()}")
+        if value is not None:
+            point[name] = value
+    if "train.epochs" not in point and "train.steps" not in point:
+        raise InputError("train.epochs is missing; give train.epochs or train.steps")
+    if point.get("train.loss") == "ce":
+        raise InputError(
+            "train.loss is ce, which does not look at soft labels; it must be "
+            f"{one_of(LOSSES[1:])} where labels.kind is {point['labels.kind']}"
+        )
+    if "train.steps" in point and "train.test_every" in point and point["train.steps"] == 0:
+        raise InputError("train.test_every is given, but train.steps is 0; leave it out")
+    return point
+
+
+def key_error(grammar: Grammar, name: str, where: str) -> str:
+    """One sentence on an unknown key: the nearest known one, or the keys of its block."""
+    block, _, rest = name.partition(".")
+    if block not in BLOCKS or not rest:
+        return (
+            f"{where}{name} is not a key; keys begin with {one_of(b + '.' for b in BLOCKS)}"
+            f"{did_you_mean(name, grammar.keys)}"
+        )
+    return (
+        f"{where}{name} is not a key of {block}; there are "
+        f"{one_of(grammar.block(block))}{did_you_mean(name, grammar.keys)}"
+    )
+
+
+def cast(grammar: Grammar, name: str, given: Value, where: str = "") -> Value:
+    """Canonical value of one key; `InputError` names `where` + key, value and what is allowed."""
+    if name not in grammar.keys:
+        raise InputError(key_error(grammar, name, where))
+    try:
+        return grammar.keys[name].cast(given)
+    except ValueError as error:
+        raise InputError(f"{where}{name} {error}") from None
+
+
+def flat_value(value: Value) -> Value:
+    """A point's value as tables and MLflow show it: lists joined by `+`, an empty list as none."""
+    if isinstance(value, tuple):
+        return "+".join(str(item) for item in value) or "none"
+    return value
+
+
+def unused(grammar: Grammar, given: Mapping[str, Value], used: set[str]) -> str | None:
+    """A sentence on the first given key that applies to no point, or None."""
+    for name, value in given.items():
+        if name in used or (name == "train.loss" and value in ("ce", ("ce",))):
+            continue
+        key = grammar.keys[name]
+        shown = show(value[0] if isinstance(value, tuple) and value else value)
+        return (
+            f"{name} ({shown}) applies to no point of this study; it applies where "
+            f"{key.conditions()}; take it out or change that"
+        )
+    return None

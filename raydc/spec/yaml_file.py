@@ -1,0 +1,113 @@
+"""Study files as YAML, read safely.
+
+YAML 1.2's core schema is used: 1e-3 is a number, `no` is a text, dates stay texts. Tags, duplicate
+keys, keys that are not texts and aliases that blow up are refused.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import yaml
+
+from raydc.errors import InputError
+
+LARGEST_FILE_BYTES = 1 << 20
+MOST_NODES = 200_000
+
+
+def _problem(problem: str, mark: Any) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader with YAML 1.2's scalars and no tags."""
+
+    yaml_implicit_resolvers: dict[str, list[Any]] = {}  # noqa: RUF012 (PyYAML's own design)
+
+
+for _tag, _pattern, _first in (
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("null", r"~|null|Null|NULL|", "~nN"),
+    ("int", r"[-+]?[0-9]+", "-+0123456789"),
+    (
+        "float",
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        "-+0123456789.",
+    ),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), [*_first, ""])
+
+
+def _integer(loader: _Loader, node: yaml.ScalarNode) -> int:
+    text = str(loader.construct_scalar(node))
+    if len(text) > 30:
+        raise _problem("a whole number has more than 30 digits", node.start_mark)
+    return int(text)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _integer)
+
+
+def _check(node: yaml.Node, open_nodes: set[int], sizes: dict[int, int]) -> int:
+    """Expanded size of `node`; duplicate keys, odd keys and self-reference raise."""
+    if id(node) in open_nodes:
+        raise _problem("an alias contains itself", node.start_mark)
+    if id(node) in sizes:
+        return sizes[id(node)]
+    open_nodes.add(id(node))
+    size = 1
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.tag != "tag:yaml.org,2002:str":
+                raise _problem("a key is not a text", key.start_mark)
+            if key.value in seen:
+                raise _problem(f"the key {key.value!r} stands twice; keep one", key.start_mark)
+            seen.add(key.value)
+            size += 1 + _check(value, open_nodes, sizes)
+    elif isinstance(node, yaml.SequenceNode):
+        size += sum(_check(value, open_nodes, sizes) for value in node.value)
+    if size > MOST_NODES:
+        raise _problem(f"more than {MOST_NODES:,} values when its aliases are written out", None)
+    open_nodes.discard(id(node))
+    sizes[id(node)] = size
+    return size
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """The value that `text` holds; `InputError` names `where`, the line, and what is wrong."""
+    loader = None
+    try:
+        loader = _Loader(text)
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            tag = getattr(event, "tag", None)
+            if tag is not None:
+                raise _problem(
+                    f"the tag {tag} is not allowed; write plain values",
+                    event.start_mark,
+                )
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _check(node, set(), {})
+        return loader.construct_document(node)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise InputError(f"{where}: {_sentence(error)}") from None
+    finally:
+        if loader is not None:
+            loader.dispose()
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, yaml.MarkedYAMLError):
+        mark = error.problem_mark or error.context_mark
+        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        problem = error.problem or "this is not YAML"
+        if problem.startswith("but ") and error.context:
+            problem = f"{error.context}, {problem}"
+        return f"{place}{problem}"
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    return " ".join(str(error).split())

@@ -1,0 +1,350 @@
+"""The store: artifacts by kind and name, built once, checked when read, rebuilt when damaged.
+
+An artifact is a folder of files with a manifest that holds their sizes and CRC-32 sums and what
+they were made from. Local stores write to a temporary folder, fsync and rename; object stores
+upload the files and the manifest last, and keep a checked copy in a local cache. So an artifact is
+either complete or absent, whoever was killed when.
+
+    store/KIND/NAME/manifest.json   and the files beside it
+    store/results/DATASET/*.jsonl   finished results, appended in segments
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import uuid
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from pyarrow import fs
+
+from raydc.errors import ArtifactError, InputError
+
+logger = logging.getLogger(__name__)
+
+MANIFEST = "manifest.json"
+_BLOCK = 1 << 22
+
+
+def checksum(path: Path) -> str:
+    """CRC-32 of a file as 8 hexadecimal digits (3 GB/s: it is read at every start)."""
+    crc = 0
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            crc = zlib.crc32(block, crc)
+    return f"{crc:08x}"
+
+
+def sync(path: Path) -> None:
+    """Force a file's bytes, or a folder's entries, to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace `path` by `content`: a reader sees the old file or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync(path.parent)
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A complete, checked artifact on this machine's disk."""
+
+    folder: Path
+    meta: Mapping[str, Any]
+    """What it was made from and what was measured while it was made."""
+
+    def path(self, name: str) -> Path:
+        return self.folder / name
+
+
+class Draft:
+    """An artifact that is being written; it is seen only after `commit`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.name: str | None = None
+        self.meta: dict[str, Any] = {}
+
+    def path(self, name: str) -> Path:
+        """Where to write the file `name`."""
+        return self.folder / name
+
+    def commit(self, name: str, **meta: Any) -> None:
+        """Give the artifact its name; it is published when the draft's block ends."""
+        self.name = name
+        self.meta = meta
+
+
+class Store(Protocol):
+    """Where artifacts and finished results are kept."""
+
+    uri: str
+
+    def find(self, kind: str, name: str) -> Artifact | None:
+        """The artifact, checked once a process; None if absent or damaged (it is then set aside)."""
+
+    def has(self, kind: str, name: str) -> bool:
+        """Whether it is there, unchecked."""
+
+    def names(self, kind: str) -> list[str]:
+        """Names of all artifacts of a kind, sorted."""
+
+    def draft(self, kind: str) -> Any:
+        """Context manager that yields a `Draft` and publishes it when it was committed."""
+
+    def remove(self, kind: str, name: str) -> None:
+        """Delete an artifact, if it is there."""
+
+    def append_results(self, dataset: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Keep finished results; durable on return."""
+
+    def results(self, dataset: str) -> Iterator[dict[str, Any]]:
+        """All finished results on a dataset, in no particular order."""
+
+
+def get(store: Store, kind: str, name: str) -> Artifact:
+    """The artifact, which must be there; `ArtifactError` otherwise."""
+    artifact = store.find(kind, name)
+    if artifact is None:
+        raise ArtifactError(f"{kind}/{name} is not in the store {store.uri}, or is damaged")
+    return artifact
+
+
+def open_store(uri: str | os.PathLike[str]) -> Store:
+    """The store at a folder or at a URI that pyarrow.fs opens (s3://, gs://, file://, ...)."""
+    text = os.fspath(uri)
+    if "://" not in text:
+        return LocalStore(Path(text).absolute())
+    try:
+        filesystem, root = fs.FileSystem.from_uri(text)
+    except (ValueError, OSError) as error:
+        raise InputError(
+            f"the store {text!r} cannot be opened: {' '.join(str(error).split())}; give a folder or "
+            "a URI such as s3://bucket/folder"
+        ) from None
+    if isinstance(filesystem, fs.LocalFileSystem):
+        return LocalStore(Path(root))
+    cache = Path(os.environ.get("RAYDC_CACHE", "~/.cache/raydc")).expanduser()
+    return RemoteStore(text, filesystem, root, LocalStore(cache / f"{zlib.crc32(text.encode()):08x}"))
+
+
+class LocalStore:
+    """A store in a folder; several processes may use it at once."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.uri = str(root)
+        self._checked: dict[tuple[str, str], Artifact] = {}
+
+    def _folder(self, kind: str, name: str) -> Path:
+        return self.root / kind / name
+
+    def has(self, kind: str, name: str) -> bool:
+        return (self._folder(kind, name) / MANIFEST).is_file()
+
+    def names(self, kind: str) -> list[str]:
+        folder = self.root / kind
+        if not folder.is_dir():
+            return []
+        return sorted(p.name for p in folder.iterdir() if (p / MANIFEST).is_file())
+
+    def find(self, kind: str, name: str) -> Artifact | None:
+        known = self._checked.get((kind, name))
+        if known is not None and known.path(MANIFEST).is_file():
+            return known
+        folder = self._folder(kind, name)
+        try:
+            manifest = json.loads((folder / MANIFEST).read_text())
+            for file, (size, crc) in manifest["files"].items():
+                path = folder / file
+                if path.stat().st_size != size or checksum(path) != crc:
+                    raise ArtifactError(f"{file} does not have the bytes that were written")
+        except FileNotFoundError:
+            if folder.is_dir():
+                self._set_aside(folder, "a file is missing")
+            return None
+        except (ValueError, KeyError, TypeError, AttributeError, ArtifactError) as error:
+            self._set_aside(folder, str(error))
+            return None
+        artifact = Artifact(folder, manifest["meta"])
+        self._checked[kind, name] = artifact
+        return artifact
+
+    def _set_aside(self, folder: Path, reason: str) -> None:
+        logger.warning("%s is damaged (%s) and is made again", folder, reason)
+        aside = folder.with_name(f".damaged-{folder.name}-{uuid.uuid4().hex[:8]}")
+        try:
+            folder.rename(aside)
+        except FileNotFoundError:
+            return  # another process was faster
+        shutil.rmtree(aside, ignore_errors=True)
+
+    @contextmanager
+    def draft(self, kind: str) -> Iterator[Draft]:
+        parent = self.root / kind
+        parent.mkdir(parents=True, exist_ok=True)
+        folder = parent / f".draft-{uuid.uuid4().hex}"
+        folder.mkdir()
+        draft = Draft(folder)
+        try:
+            yield draft
+            if draft.name is not None:
+                self._publish(draft, self._folder(kind, draft.name))
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    @staticmethod
+    def _publish(draft: Draft, target: Path) -> None:
+        files = {p.name: (p.stat().st_size, checksum(p)) for p in draft.folder.iterdir()}
+        for name in files:
+            sync(draft.folder / name)
+        text = json.dumps({"files": files, "meta": draft.meta}, indent=1, allow_nan=False)
+        write_atomically(draft.folder / MANIFEST, text.encode())
+        try:
+            draft.folder.rename(target)
+        except OSError:
+            if not (target / MANIFEST).is_file():
+                raise
+            # Another process made the same artifact first; equal names mean equal contents.
+        sync(target.parent)
+
+    def remove(self, kind: str, name: str) -> None:
+        self._checked.pop((kind, name), None)
+        folder = self._folder(kind, name)
+        aside = folder.with_name(f".removed-{folder.name}-{uuid.uuid4().hex[:8]}")
+        try:
+            folder.rename(aside)
+        except FileNotFoundError:
+            return
+        shutil.rmtree(aside, ignore_errors=True)
+
+    def append_results(self, dataset: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        if rows:
+            path = self.root / "results" / dataset / f"{uuid.uuid4().hex}.jsonl"
+            write_atomically(path, _lines(rows))
+
+    def results(self, dataset: str) -> Iterator[dict[str, Any]]:
+        folder = self.root / "results" / dataset
+        for path in sorted(folder.glob("*.jsonl")) if folder.is_dir() else ():
+            yield from _parse_lines(path.read_bytes(), str(path))
+
+
+class RemoteStore:
+    """A store behind pyarrow.fs, with a checked copy of what was read in a local cache."""
+
+    def __init__(self, uri: str, filesystem: fs.FileSystem, root: str, cache: LocalStore) -> None:
+        self.uri = uri
+        self._fs = filesystem
+        self._root = root.rstrip("/")
+        self._cache = cache
+
+    def _path(self, *parts: str) -> str:
+        return "/".join((self._root, *parts))
+
+    def has(self, kind: str, name: str) -> bool:
+        info = self._fs.get_file_info(self._path(kind, name, MANIFEST))
+        return bool(info.type == fs.FileType.File)
+
+    def names(self, kind: str) -> list[str]:
+        selector = fs.FileSelector(self._path(kind), recursive=True, allow_not_found=True)
+        return sorted(
+            info.path.split("/")[-2]
+            for info in self._fs.get_file_info(selector)
+            if info.base_name == MANIFEST
+        )
+
+    def _read(self, path: str) -> bytes:
+        with self._fs.open_input_stream(path) as stream:
+            return bytes(stream.read())
+
+    def _write(self, path: str, content: bytes) -> None:
+        self._fs.create_dir(path.rpartition("/")[0], recursive=True)
+        with self._fs.open_output_stream(path) as stream:
+            stream.write(content)
+
+    def find(self, kind: str, name: str) -> Artifact | None:
+        if (cached := self._cache.find(kind, name)) is not None:
+            return cached
+        if not self.has(kind, name):
+            return None
+        try:
+            manifest = json.loads(self._read(self._path(kind, name, MANIFEST)))
+            with self._cache.draft(kind) as draft:
+                for file, (size, crc) in manifest["files"].items():
+                    if Path(file).name != file:
+                        raise ArtifactError(f"{file!r} is not a plain file name")
+                    target = draft.path(file)
+                    path = self._path(kind, name, file)
+                    with self._fs.open_input_stream(path) as stream, target.open("wb") as copy:
+                        shutil.copyfileobj(stream, copy, _BLOCK)
+                    if target.stat().st_size != size or checksum(target) != crc:
+                        raise ArtifactError(f"{file} does not have the bytes that were written")
+                draft.commit(name, **manifest["meta"])
+        except (FileNotFoundError, ValueError, KeyError, TypeError, ArtifactError) as error:
+            logger.warning("%s/%s in %s is damaged (%s) and is made again", kind, name, self.uri, error)
+            self.remove(kind, name)
+            return None
+        return self._cache.find(kind, name)
+
+    @contextmanager
+    def draft(self, kind: str) -> Iterator[Draft]:
+        with self._cache.draft(kind) as draft:
+            yield draft
+        if draft.name is None:
+            return
+        made = get(self._cache, kind, draft.name)
+        files = sorted(made.folder.iterdir(), key=lambda path: path.name == MANIFEST)
+        for file in files:
+            self._write(self._path(kind, draft.name, file.name), file.read_bytes())
+
+    def remove(self, kind: str, name: str) -> None:
+        self._cache.remove(kind, name)
+        if self.has(kind, name):
+            self._fs.delete_file(self._path(kind, name, MANIFEST))
+            self._fs.delete_dir(self._path(kind, name))
+
+    def append_results(self, dataset: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        if rows:
+            path = self._path("results", dataset, f"{uuid.uuid4().hex}.jsonl")
+            self._write(path, _lines(rows))
+
+    def results(self, dataset: str) -> Iterator[dict[str, Any]]:
+        selector = fs.FileSelector(self._path("results", dataset), allow_not_found=True)
+        for info in self._fs.get_file_info(selector):
+            if info.extension == "jsonl":
+                yield from _parse_lines(self._read(info.path), info.path)
+
+
+def _lines(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    return "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows).encode()
+
+
+def _parse_lines(content: bytes, path: str) -> Iterator[dict[str, Any]]:
+    for number, line in enumerate(content.splitlines(), 1):
+        try:
+            row = json.loads(line)
+        except ValueError:
+            logger.warning("%s line %d is damaged and is passed over", path, number)
+            continue
+        yield row

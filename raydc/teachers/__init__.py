@@ -1,0 +1,1 @@
+"""Teachers: networks that label and score images."""

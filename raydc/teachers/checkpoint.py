@@ -1,0 +1,200 @@
+"""Checkpoints: the kept states of trajectories, and networks that were trained elsewhere.
+
+Files from others are read without executing anything: safetensors, or torch.load with weights_only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from raydc.data.dataset import Dataset
+from raydc.errors import InputError
+from raydc.networks import zoo
+from raydc.spec.evaluation import TeacherSpec
+from raydc.spec.plan import TrajectoryJob
+from raydc.store import Store, get
+from raydc.teachers.expert import checkpoint_name
+from raydc.teachers.teacher import Teacher
+
+GIVEN = "given"
+"""Stands for the epoch of a network that was trained elsewhere."""
+
+
+def name_of(trajectory: str, epoch: int | None) -> str:
+    """Name of a checkpoint; a network that was trained elsewhere has no epoch."""
+    return f"{trajectory}-{GIVEN}" if epoch is None else checkpoint_name(trajectory, epoch)
+
+
+def file_digest(path: str) -> str:
+    """SHA-256 of a checkpoint file; `InputError` if it cannot be read."""
+    text = hashlib.sha256()
+    try:
+        with Path(path).open("rb") as file:
+            while block := file.read(1 << 22):
+                text.update(block)
+    except OSError as error:
+        raise InputError(
+            f"teacher.checkpoint is {path!r}, which cannot be read: {error.strerror}; give a file"
+        ) from None
+    return text.hexdigest()
+
+
+def read_state(path: str) -> dict[str, Tensor]:
+    """Weights by name from a safetensors file or a state dict; `InputError` for anything else."""
+    try:
+        if path.endswith(".safetensors"):
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (
+        SafetensorError,
+        pickle.UnpicklingError,
+        RuntimeError,
+        OSError,
+        ValueError,
+        EOFError,
+    ) as error:
+        reason = str(error).strip().split("\n")[0][:160]
+        raise InputError(
+            f"teacher.checkpoint is {path!r}, which is neither safetensors nor a plain state dict ({reason})"
+        ) from None
+    for wrapper in ("state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
+            content = content[wrapper]
+    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
+        raise InputError(f"teacher.checkpoint is {path!r}, which holds no weights by name; save a state dict")
+    return {str(name).removeprefix("module."): value for name, value in content.items()}
+
+
+@dataclass(frozen=True)
+class Given:
+    """A network that was trained elsewhere."""
+
+    network: nn.Module
+    mean: Sequence[float] | None = None
+    """Per channel; None where it takes the dataset's own inputs."""
+    std: Sequence[float] | None = None
+
+
+def load_given(teacher: TeacherSpec, dataset: Dataset) -> Given:
+    """The network of a `checkpoint` or `weights` teacher; `InputError` if it does not fit."""
+    if teacher.weights is not None:
+        return _published(teacher, dataset)
+    assert teacher.checkpoint is not None
+    network = zoo.build(teacher.arch, dataset.channels, dataset.classes, dataset.resolution)
+    try:
+        network.load_state_dict(read_state(teacher.checkpoint))
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).split("\n")[1:2]]
+        raise InputError(
+            f"teacher.checkpoint is {teacher.checkpoint!r}, whose weights are not those of "
+            f"{teacher.arch} for {dataset.classes} classes: {' '.join(lines)}"
+        ) from None
+    return Given(network)
+
+
+def _published(teacher: TeacherSpec, dataset: Dataset) -> Given:
+    library, _, name = teacher.arch.partition("/")
+    tag = str(teacher.weights)
+    if library == "torchvision":
+        from torchvision import models
+
+        try:
+            enumeration = models.get_model_weights(name)
+            chosen = enumeration[tag]
+        except (KeyError, ValueError):
+            raise InputError(
+                f"teacher.weights is {tag!r}, which torchvision/{name} does not have; see "
+                "torchvision.models.get_model_weights"
+            ) from None
+        network = models.get_model(name, weights=chosen)
+        transforms = chosen.transforms()
+        mean, std = transforms.mean, transforms.std
+    elif library == "timm":
+        import timm
+
+        network = timm.create_model(f"{name}.{tag}", pretrained=True)
+        config = timm.data.resolve_model_data_config(network)
+        mean, std = config["mean"], config["std"]
+    else:
+        raise InputError(f"teacher.weights goes with timm/NAME and torchvision/NAME, not with {teacher.arch}")
+    outputs = zoo.classifier_of(network).out_features
+    if outputs != dataset.classes:
+        raise InputError(
+            f"teacher.weights is {tag!r}, whose network has {outputs} classes, but the data have "
+            f"{dataset.classes}; choose weights for these classes"
+        )
+    return Given(network, list(mean), list(std))
+
+
+def store_given(job: TrajectoryJob, dataset: Dataset, store: Store) -> None:
+    """Put a network that was trained elsewhere into the store, where every worker finds it."""
+    name = name_of(job.id, None)
+    if store.find("checkpoint", name) is not None:
+        return
+    given = load_given(job.teacher, dataset)
+    weights = {k: v.detach().cpu().contiguous() for k, v in given.network.state_dict().items()}
+    with store.draft("checkpoint") as draft:
+        save_file(weights, draft.path("weights.safetensors"))
+        draft.commit(name, arch=job.teacher.arch, mean=given.mean, std=given.std)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A teacher with the inputs that it expects."""
+
+    teacher: Teacher
+    inputs: Callable[[Tensor], Tensor]
+    """Pixels uint8 [N, C, H, W] -> network inputs."""
+    test_acc: float | None
+    """Its accuracy on the test split, where it was recorded."""
+
+
+def load_checkpoint(
+    dataset: Dataset,
+    teacher: TeacherSpec,
+    trajectory: str,
+    epoch: int | None,
+    store: Store,
+    device: torch.device,
+) -> Loaded:
+    """A network from the store; `ArtifactError` if it was not made."""
+    artifact = get(store, "checkpoint", name_of(trajectory, epoch))
+    with torch.random.fork_rng(devices=[]):
+        network = zoo.build(teacher.arch, dataset.channels, dataset.classes, dataset.resolution)
+    network.load_state_dict(load_file(artifact.path("weights.safetensors")))
+    inputs: Callable[[Tensor], Tensor] = dataset.inputs
+    if artifact.meta.get("mean") is not None:
+        inputs = _standardise(artifact.meta["mean"], artifact.meta["std"])
+    return Loaded(Teacher(network, device), inputs, artifact.meta.get("test_acc"))
+
+
+def _standardise(mean: Sequence[float], std: Sequence[float]) -> Callable[[Tensor], Tensor]:
+    centre, spread = (torch.tensor(v).view(1, -1, 1, 1) for v in (mean, std))
+
+    def apply(pixels: Tensor) -> Tensor:
+        return (pixels.float() / 255 - centre.to(pixels.device)) / spread.to(pixels.device)
+
+    return apply
+
+
+def score_records(trajectories: Sequence[str], epochs: int, store: Store) -> NDArray[Any]:
+    """Records [networks, epochs, 4, N] float32 of the epochs 1 to `epochs`."""
+
+    def one(trajectory: str, epoch: int) -> NDArray[Any]:
+        artifact = get(store, "scores", checkpoint_name(trajectory, epoch))
+        record: NDArray[Any] = np.load(artifact.path("record.npy"))
+        return record
+
+    return np.stack([np.stack([one(t, e) for e in range(1, epochs + 1)]) for t in trajectories])

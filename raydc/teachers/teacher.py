@@ -1,0 +1,51 @@
+"""A frozen network that says what it sees."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from raydc.networks.zoo import forward_with_features
+from raydc.training.inputs import Inputs
+from raydc.training.optimizer import tensor_cores
+
+FORWARD_BATCH = {"cpu": 64, "cuda": 256}
+"""Images of one forward. Always filled up to this size, because the last bits of a logit depend on the
+size of its batch: so an image has the same logits whoever asks and whatever else is asked for."""
+
+
+class Teacher:
+    """A network in eval mode on its device; `logits` is a pure function of the images."""
+
+    def __init__(self, network: nn.Module, device: torch.device) -> None:
+        self.network = network.to(device).eval().requires_grad_(False)
+        self.device = device
+        self.batch = FORWARD_BATCH.get(device.type, 64)
+        self.images_forwarded = 0
+        """Images given to `logits` and `features` so far, without filling."""
+
+    def logits(self, inputs: Inputs) -> Tensor:
+        """Logits [N, C] float32 on the CPU."""
+        return self._forward(inputs, features=False)[0]
+
+    def features(self, inputs: Inputs) -> Tensor:
+        """Penultimate features [N, D] float32 on the CPU."""
+        return self._forward(inputs, features=True)[1]
+
+    def _forward(self, inputs: Inputs, features: bool) -> tuple[Tensor, Tensor]:
+        logits, penultimate = [], []
+        with torch.inference_mode(), tensor_cores("fp32"):
+            for start in range(0, len(inputs), self.batch):
+                batch = inputs.take(slice(start, start + self.batch)).to(self.device)
+                count = len(batch)
+                if count < self.batch:
+                    filling = batch.new_zeros(self.batch - count, *batch.shape[1:])
+                    batch = torch.cat([batch, filling])
+                if features:
+                    said, seen = forward_with_features(self.network, batch)
+                    penultimate.append(seen[:count].float().cpu())
+                else:
+                    said = self.network(batch)
+                logits.append(said[:count].float().cpu())
+        self.images_forwarded += len(inputs)
+        return torch.cat(logits), torch.cat(penultimate) if features else torch.empty(0)

@@ -1,0 +1,1 @@
+"""Where results go: the ledger (the truth) and the trackers (its public record)."""

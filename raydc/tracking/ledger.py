@@ -1,0 +1,114 @@
+"""The ledger: the append-only truth of a study's results.
+
+`ledger.jsonl` has one row a line with a CRC-32 of itself. A result counts as finished when its line
+is on the disk. A line that was torn by a kill is cut off when the ledger is next opened for
+writing; a line with damaged bytes is passed over, so its evaluation runs again.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from raydc.result import FINISHED, Row
+
+logger = logging.getLogger(__name__)
+
+FILE = "ledger.jsonl"
+
+
+def encode(row: Mapping[str, Any]) -> bytes:
+    """One line: the row's JSON with the CRC-32 of that JSON."""
+    text = json.dumps(row, allow_nan=False, separators=(",", ":"))
+    return f'{text[:-1]},"crc32":"{zlib.crc32(text.encode()):08x}"}}\n'.encode()
+
+
+def decode(line: bytes) -> Row | None:
+    """The row of a line, or None if its bytes are damaged."""
+    try:
+        row = json.loads(line)
+        crc = row.pop("crc32")
+    except (ValueError, KeyError, AttributeError, TypeError):
+        return None
+    text = json.dumps(row, allow_nan=False, separators=(",", ":"))
+    return row if f"{zlib.crc32(text.encode()):08x}" == crc else None
+
+
+def read_rows(folder: Path) -> dict[str, Row]:
+    """The row of each evaluation by id, also while a run is writing.
+
+    A finished row stands whatever follows it; else the newest counts.
+    """
+    rows: dict[str, Row] = {}
+    for row in _read_all(folder / FILE):
+        name = row["evaluation_id"]
+        if rows.get(name, {}).get("status") != FINISHED:
+            rows[name] = row
+    return rows
+
+
+def _read_all(path: Path) -> Iterator[Row]:
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.endswith(b"\n"):
+                return
+            row = decode(line)
+            if row is None:
+                logger.warning("%s line %d is damaged and is passed over", path, number)
+            else:
+                yield row
+
+
+class Ledger:
+    """The ledger of one study's folder, open for writing; one writer at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / FILE
+        self._cut_torn_line()
+        self.rows = read_rows(folder)
+        """The row of each evaluation by id."""
+        self._file: IO[bytes] = self.path.open("ab")
+
+    def _cut_torn_line(self) -> None:
+        if not self.path.exists():
+            return
+        with self.path.open("rb+") as file:
+            content = file.read()
+            whole = content.rfind(b"\n") + 1
+            if whole < len(content):
+                logger.warning("%s ended in a torn line, which is cut off", self.path)
+                file.truncate(whole)
+
+    def append(self, rows: Iterable[Row]) -> None:
+        """Write rows; they are on the disk on return."""
+        rows = list(rows)
+        self._file.write(b"".join(encode(row) for row in rows))
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        for row in rows:
+            name = row["evaluation_id"]
+            if self.rows.get(name, {}).get("status") != FINISHED:
+                self.rows[name] = row
+
+    def finished(self) -> set[str]:
+        """Ids of finished evaluations."""
+        return {name for name, row in self.rows.items() if row["status"] == FINISHED}
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.close()

@@ -1,0 +1,345 @@
+"""MLflow: the complete public record of a study.
+
+One experiment and one parent run a study, one child run an evaluation. Rows are written by one thread,
+in order, in three requests each, and idempotently: a run is found by the tag `raydc.evaluation_id`,
+so nothing is recorded twice, whoever was killed when.
+
+    record() -> queue -> writer thread -> MLflow     the queue holds rows, the ledger has them too
+                            | no answer: waits 1, 2, 4 ... 30 s and tries the same row again
+    close()  -> waits for the queue, at most its patience; what is left is counted, not lost
+
+This is the only module that imports mlflow.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import queue
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from raydc import __version__
+from raydc.errors import InputError, TrackingError
+from raydc.result import FINISHED, MEASURES, RECORD, Row, is_spec_column
+from raydc.tracking.mlflow_ids import note_run
+
+# Failing requests are tried again here, with the study's own patience.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+
+import requests
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
+
+logger = logging.getLogger(__name__)
+
+PAGE = 5000
+LONGEST_WAIT_SECONDS = 30.0
+_OVER = ("FINISHED", "FAILED", "KILLED")
+_REFUSED = (
+    "INVALID_PARAMETER_VALUE",
+    "BAD_REQUEST",
+    "PERMISSION_DENIED",
+    "RESOURCE_DOES_NOT_EXIST",
+)
+
+
+def default_uri(folder: Path) -> str:
+    """SQLite in the study's folder."""
+    return f"sqlite:///{folder.absolute() / 'mlflow.db'}"
+
+
+def quiet() -> None:
+    """Keep the migration notes of a new database off the terminal."""
+    for name in ("alembic", "mlflow", "mlflow.store.db.utils"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+class MlflowTracker:
+    """Records the rows of one study; see the module's diagram."""
+
+    def __init__(self, uri: str, study: str, folder: Path) -> None:
+        quiet()
+        self.uri = uri
+        self.study = study
+        self.folder = folder
+        self.client = MlflowClient(tracking_uri=uri)
+        self.experiment_id = ""
+        self.parent_id = ""
+        self._known: dict[str, Run] = {}
+        self._done: dict[str, str] = {}
+        self._queue: queue.Queue[Row | None] = queue.Queue()
+        self._pending = 0
+        self._refused = 0
+        self._lock = threading.Lock()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._write_all, name="mlflow-writer", daemon=True)
+
+    # --- starting -----------------------------------------------------------------------------
+
+    def start(self) -> None:
+        try:
+            self.experiment_id = self._experiment()
+            self.parent_id = self._parent()
+            self._known = self._children()
+            self._done = {name: run.info.status for name, run in self._known.items()}
+        except (MlflowException, requests.RequestException, OSError) as error:
+            raise TrackingError(_reason(self.uri, error)) from None
+        self._thread.start()
+
+    def _experiment(self) -> str:
+        known = self.client.get_experiment_by_name(self.study)
+        if known is not None:
+            if known.lifecycle_stage != "active":
+                raise TrackingError(
+                    f"the MLflow experiment {self.study!r} at {self.uri} is deleted; restore it or rename "
+                    "the study"
+                )
+            return str(known.experiment_id)
+        location = None
+        if self.uri.startswith("sqlite:"):
+            location = (self.folder.absolute() / "mlartifacts").as_uri()
+        return str(self.client.create_experiment(self.study, location, tags={"raydc.study": self.study}))
+
+    def _parent(self) -> str:
+        found = self.client.search_runs([self.experiment_id], "tags.`raydc.role` = 'study'", max_results=1)
+        if found:
+            run_id = str(found[0].info.run_id)
+            self.client.update_run(run_id, status="RUNNING")
+            return run_id
+        run = self.client.create_run(
+            self.experiment_id,
+            run_name=self.study,
+            tags={
+                "raydc.role": "study",
+                "raydc.study": self.study,
+                "raydc.raydc_version": __version__,
+            },
+        )
+        return str(run.info.run_id)
+
+    def _children(self) -> dict[str, Run]:
+        """Child runs by evaluation id."""
+        return {
+            run.data.tags["raydc.evaluation_id"]: run
+            for run in _search(
+                self.client, self.experiment_id, f"tags.`mlflow.parentRunId` = '{self.parent_id}'"
+            )
+            if "raydc.evaluation_id" in run.data.tags
+        }
+
+    # --- writing ------------------------------------------------------------------------------
+
+    def record(self, rows: Iterable[Row]) -> None:
+        for row in rows:
+            if row.get("reused_from") is not None:
+                continue  # its own study has recorded it
+            with self._lock:
+                self._pending += 1
+            self._queue.put(row)
+
+    def _write_all(self) -> None:
+        while (row := self._queue.get()) is not None:
+            if self._write_patiently(row):
+                with self._lock:
+                    self._pending -= 1
+
+    def _write_patiently(self, row: Row) -> bool:
+        """Write one row, waiting for a server that does not answer; False if it stays unwritten."""
+        wait = 1.0
+        while True:
+            try:
+                self._write(row)
+                return True
+            except (MlflowException, requests.RequestException, OSError) as error:
+                if isinstance(error, MlflowException) and error.error_code in _REFUSED:
+                    logger.warning("MLflow refuses %s: %s", row["evaluation_id"], error)
+                    with self._lock:
+                        self._refused += 1
+                        self._pending -= 1
+                    return False
+                if wait == 1.0:
+                    logger.warning("%s; the study goes on", _reason(self.uri, error))
+                if self._closing.is_set():
+                    time.sleep(1.0)
+                else:
+                    self._closing.wait(wait)
+                wait = min(2 * wait, LONGEST_WAIT_SECONDS)
+
+    def _write(self, row: Row) -> None:
+        name = row["evaluation_id"]
+        status = "FINISHED" if row["status"] == FINISHED else "FAILED"
+        run = self._known.get(name)
+        if run is not None and self._done.get(name) == status:
+            note_run(self.folder, name, run.info.run_id)
+            return
+        tags: list[RunTag] = []
+        if run is not None:
+            tags = [RunTag(key, value) for key, value in self._tags(row).items()]
+        else:
+            run = self.client.create_run(
+                self.experiment_id,
+                start_time=int(row["started_at"] * 1000),
+                run_name=_run_name(row),
+                tags=self._tags(row),
+            )
+            self._known[name] = run
+        present = run.data.params
+        self.client.log_batch(
+            run.info.run_id,
+            metrics=_metrics(row),
+            params=[p for p in _params(row) if p.key not in present],
+            tags=tags,
+        )
+        ended = int(row["finished_at"] * 1000)
+        self.client.set_terminated(run.info.run_id, status=status, end_time=ended)
+        self._done[name] = status
+        note_run(self.folder, name, run.info.run_id)
+
+    def _tags(self, row: Row) -> dict[str, str]:
+        tags = {
+            "mlflow.parentRunId": self.parent_id,
+            "raydc.evaluation_id": row["evaluation_id"],
+            "raydc.study": row["study"],
+        }
+        for key in ("protocol_version", "raydc_version", "device", "dataset_id", "set_id"):
+            if row.get(key) is not None:
+                tags[f"raydc.{key}"] = str(row[key])
+        if row.get("error"):
+            tags["raydc.error"] = str(row["error"])[:5000]
+        if row.get("test_acc_by_class"):
+            by_class = json.dumps(row["test_acc_by_class"])
+            if len(by_class) <= 5000:
+                tags["raydc.test_acc_by_class"] = by_class
+        return tags
+
+    # --- the study as a whole --------------------------------------------------------------------
+
+    def describe(self, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
+        now = int(time.time() * 1000)
+        self._try(
+            lambda: self.client.log_batch(
+                self.parent_id,
+                metrics=[Metric(key, float(value), now, 0) for key, value in metrics.items()],
+                tags=[RunTag(key, value) for key, value in tags.items()],
+            )
+        )
+
+    def attach(self, files: Iterable[Path]) -> None:
+        for file in files:
+            if file.exists():
+                self._try(lambda path=str(file): self.client.log_artifact(self.parent_id, path))
+
+    def _try(self, action: Any) -> None:
+        """Do something to the parent run; a server that is away only costs a warning."""
+        try:
+            action()
+        except (MlflowException, requests.RequestException, OSError) as error:
+            logger.warning("%s; `raydc sync` mends the record", _reason(self.uri, error))
+
+    def close(self, status: str, patience_seconds: float) -> int:
+        self._closing.set()
+        self._queue.put(None)
+        self._thread.join(patience_seconds)
+        with self._lock:
+            behind = self._pending + self._refused
+        if not behind:
+            self._try(lambda: self.client.set_terminated(self.parent_id, status=status))
+        return behind
+
+
+def _reason(uri: str, error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return f"MLflow at {uri} does not answer ({text[:200]})"
+
+
+def _run_name(row: Row) -> str:
+    """What tells this evaluation from its neighbours at a glance."""
+    parts = [
+        f"{row.get('images.method')} ipc{row.get('images.ipc')}",
+        str(row.get("labels.kind")),
+    ]
+    if row.get("labels.teacher_epoch") is not None:
+        parts.append(f"e{row['labels.teacher_epoch']}")
+    if row.get("labels.temperature") is not None:
+        parts.append(f"T{row['labels.temperature']:g}")
+    return " ".join([*parts, f"s{row['seed']}"])
+
+
+def _metrics(row: Row) -> list[Metric]:
+    when = int(row["finished_at"] * 1000)
+    return [
+        Metric(key, float(row[key]), when, 0)
+        for key in (*MEASURES, "attempts")
+        if isinstance(row.get(key), int | float)
+    ]
+
+
+def _params(row: Row) -> list[Param]:
+    spec = {key: value for key, value in row.items() if is_spec_column(key) and value is not None}
+    return [Param("seed", str(row["seed"])), *(Param(key, _text(v)) for key, v in spec.items())]
+
+
+def _text(value: Any) -> str:
+    """A value as MLflow shows it; `_value` reads it back."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _search(client: MlflowClient, experiment: str, query: str) -> Iterator[Run]:
+    token = None
+    while True:
+        page = client.search_runs([experiment], query, max_results=PAGE, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def read_experiment(name: str, uri: str) -> list[Row]:
+    """Rows of all finished and failed runs of an MLflow experiment, whoever logged them.
+
+    Raises `InputError` if there is no such experiment, `TrackingError` if MLflow does not answer.
+    """
+    quiet()
+    client = MlflowClient(tracking_uri=uri)
+    try:
+        experiment = client.get_experiment_by_name(name)
+        if experiment is None:
+            raise InputError(f"there is no MLflow experiment {name!r} at {uri}")
+        runs = list(_search(client, experiment.experiment_id, "tags.`raydc.evaluation_id` != ''"))
+    except (MlflowException, requests.RequestException, OSError) as error:
+        raise TrackingError(_reason(uri, error)) from None
+    return [_row(run) for run in runs if run.info.status in _OVER]
+
+
+def _row(run: Run) -> Row:
+    tags, metrics = run.data.tags, run.data.metrics
+    row: Row = {"evaluation_id": tags["raydc.evaluation_id"], "study": tags.get("raydc.study")}
+    row |= {key: _value(text) for key, text in run.data.params.items()}
+    row["status"] = "finished" if run.info.status == "FINISHED" else "failed"
+    row |= {key: metrics.get(key) for key in MEASURES if key not in ("device", "test_acc_by_class")}
+    row["test_acc_by_class"] = _value(tags.get("raydc.test_acc_by_class", "null"))
+    for key in (*RECORD, "device"):
+        if (tag := tags.get(f"raydc.{key}")) is not None:
+            row[key] = tag if key in ("dataset_id", "set_id", "device", "error") else _value(tag)
+    row["mlflow_run_id"] = run.info.run_id
+    row["started_at"] = run.info.start_time / 1000
+    row["finished_at"] = run.info.end_time / 1000 if run.info.end_time else None
+    row["attempts"] = int(metrics.get("attempts", 1))
+    for key in ("images_bytes", "labels_bytes", "steps"):
+        if row.get(key) is not None:
+            row[key] = int(row[key])
+    return row

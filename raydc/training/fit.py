@@ -1,0 +1,171 @@
+"""Training one network: the loop that every teacher and every single student runs.
+
+No DataLoader, no synchronisation inside the loop: parameters of views are drawn in chunks, losses
+stay on the device and are looked at once a chunk.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from raydc.augmentation.views import CHUNK, Step, View, Views
+from raydc.errors import EvaluationError
+from raydc.spec.evaluation import Recipe
+from raydc.training.inputs import Inputs
+from raydc.training.losses import Targets, loss_of
+from raydc.training.optimizer import autocast, make_optimizer, schedule_factor, tensor_cores
+
+
+class TargetSource(Protocol):
+    """What a student should say of a view."""
+
+    def at(self, view: View, step: Step) -> Targets:
+        """Targets of the view's images."""
+
+
+class StaticTargets:
+    """One fixed target an image, whatever the view."""
+
+    def __init__(self, targets: Targets) -> None:
+        self.targets = targets
+
+    def at(self, view: View, step: Step) -> Targets:
+        del step
+        return self.targets.of(view)
+
+
+OnEpoch = Callable[[int, nn.Module, Optimizer], None]
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a training took."""
+
+    steps: int
+    """Optimizer steps done."""
+    train_seconds: float
+    """From the start of the second step to the end of the last, scaled to all steps; without
+    compilation, tests and pauses."""
+    losses: Tensor
+    """[steps] float32 on the CPU, the loss of each step."""
+
+
+def fit(
+    network: nn.Module,
+    inputs: Inputs,
+    targets: TargetSource,
+    recipe: Recipe,
+    *,
+    key: int,
+    device: torch.device,
+    first_step: int = 0,
+    last_step: int | None = None,
+    optimizer: Optimizer | None = None,
+    on_epoch: OnEpoch | None = None,
+) -> Training:
+    """Train `network` in place, from `first_step` (a multiple of an epoch) to the recipe's end.
+
+    key: seed of the views (below 2**63). `last_step` stops earlier than the schedule's end.
+    `on_epoch(epochs, network, optimizer)` is called after each complete epoch and is not timed.
+    Raises `EvaluationError` naming the first step whose loss is not finite.
+    """
+    total = recipe.total_steps(len(inputs))
+    last = total if last_step is None else last_step
+    views = Views(recipe, len(inputs), key, device)
+    optimizer = make_optimizer(recipe, network) if optimizer is None else optimizer
+    clock = StepClock(device)
+    losses: list[Tensor] = []
+    network.train()
+    with tensor_cores(recipe.precision):
+        for step_number, step in enumerate(views.steps(first_step, last), first_step):
+            clock.before_step()
+            for group in optimizer.param_groups:
+                group["lr"] = recipe.lr * schedule_factor(recipe.schedule, step_number, total)
+            view = views.render_batch(inputs.take(step.index), step)
+            optimizer.zero_grad()
+            with autocast(recipe.precision, device):
+                logits = network(view.images)
+            loss = loss_of(recipe.loss, logits.float(), targets.at(view, step))
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.detach())
+            done = step_number + 1
+            if len(losses) % CHUNK == 0 or done == last:
+                _refuse_not_finite(losses[-CHUNK:], done)
+            if on_epoch is not None and done % views.per_epoch == 0:
+                with clock.pause():
+                    on_epoch(done // views.per_epoch, network, optimizer)
+                    network.train()
+    return Training(
+        steps=last - first_step,
+        train_seconds=clock.seconds(last - first_step),
+        losses=torch.stack(losses).float().cpu() if losses else torch.empty(0),
+    )
+
+
+def _refuse_not_finite(losses: list[Tensor], done: int) -> None:
+    finite = torch.stack(losses).isfinite()
+    if not bool(finite.all()):
+        first = done - len(losses) + int((~finite).nonzero()[0])
+        raise EvaluationError(
+            f"the loss is {losses[first - done + len(losses)].item()} at step {first}; lower train.lr"
+        )
+
+
+class StepClock:
+    """Times steps from the start of the second one, leaving pauses out."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._steps = 0
+        self._start: float | None = None
+        self._created = self._now()
+        self._paused = 0.0
+
+    def _now(self) -> float:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        return time.perf_counter()
+
+    def before_step(self) -> None:
+        self._steps += 1
+        if self._steps == 2:
+            self._start = self._now()
+            self._paused = 0.0
+
+    def pause(self) -> _Pause:
+        return _Pause(self)
+
+    def add_pause(self, seconds: float) -> None:
+        self._paused += seconds
+
+    def now(self) -> float:
+        return self._now()
+
+    def seconds(self, steps: int) -> float:
+        """Seconds of `steps` steps, measured without the first where there is a second."""
+        if steps == 0:
+            return 0.0
+        if self._start is None:
+            return self._now() - self._created - self._paused
+        return (self._now() - self._start - self._paused) * steps / (steps - 1)
+
+
+class _Pause:
+    """Time between entering and leaving is not counted."""
+
+    def __init__(self, clock: StepClock) -> None:
+        self._clock = clock
+
+    def __enter__(self) -> None:
+        self._start = self._clock.now()
+
+    def __exit__(self, *_: object) -> None:
+        self._clock.add_pause(self._clock.now() - self._start)

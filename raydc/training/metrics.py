@@ -1,0 +1,46 @@
+"""The test pass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from raydc.training.inputs import Inputs, batches, test_batch_size
+from raydc.training.optimizer import autocast, tensor_cores
+
+
+@dataclass(frozen=True)
+class Score:
+    """How well a network classifies."""
+
+    accuracy: float
+    """Fraction in [0, 1]."""
+    loss: float
+    """Mean cross-entropy with the classes, in nats."""
+    accuracy_by_class: tuple[float | None, ...]
+    """[C] fractions; None for a class that is absent."""
+
+
+def measure(
+    network: nn.Module, inputs: Inputs, labels: Tensor, classes: int, precision: str = "fp32"
+) -> Score:
+    """Accuracy and loss of `network` (in eval mode) on N images with labels [N] int64."""
+    device = labels.device
+    was_training = network.training
+    network.eval()
+    with torch.inference_mode(), tensor_cores(precision), autocast(precision, device):
+        logits = torch.cat([network(batch).float() for batch in batches(inputs, test_batch_size(device))])
+    network.train(was_training)
+    right = logits.argmax(1) == labels
+    count = torch.bincount(labels, minlength=classes)
+    hits = torch.bincount(labels[right], minlength=classes)
+    return Score(
+        accuracy=right.double().mean().item(),
+        loss=F.cross_entropy(logits, labels).item(),
+        accuracy_by_class=tuple(
+            h / n if n else None for h, n in zip(hits.tolist(), count.tolist(), strict=True)
+        ),
+    )

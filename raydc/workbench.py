@@ -1,0 +1,272 @@
+"""The workbench: makes and holds what evaluations need, each thing once.
+
+One workbench serves one dataset on one device. What it makes goes to the store, what it reads comes
+from there, and small things stay in memory between evaluations. Neither Ray nor MLflow is here: a
+cluster runs many workbenches on one store.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from functools import cached_property
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from raydc.data.dataset import Dataset
+from raydc.data.image_set import CompressedSet
+from raydc.errors import EvaluationError
+from raydc.labels.store import read_logits, write_logits
+from raydc.methods.pool import Pool
+from raydc.seeding import seed_of
+from raydc.spec import catalog
+from raydc.spec.keys import Value
+from raydc.spec.plan import LabelPass, SetJob, TrajectoryJob
+from raydc.store import Artifact, Store, get
+from raydc.teachers import scores as score_records_module
+from raydc.teachers.checkpoint import (
+    Loaded,
+    load_checkpoint,
+    name_of,
+    score_records,
+    store_given,
+)
+from raydc.teachers.expert import OnProgress, part_inputs, train_trajectory
+from raydc.training.inputs import Inputs, TensorInputs
+
+T = TypeVar("T")
+FEATURE_BLOCK = 2048
+
+
+class Recent:
+    """The most recently used values, up to `size` of them."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._values: OrderedDict[Hashable, Any] = OrderedDict()
+
+    def get(self, key: Hashable, make: Callable[[], T]) -> T:
+        """The value of `key`, made now if it is not held."""
+        if key not in self._values:
+            self._values[key] = make()
+            while len(self._values) > self._size:
+                self._values.popitem(last=False)
+        self._values.move_to_end(key)
+        value: T = self._values[key]
+        return value
+
+
+class Labeller(Protocol):
+    """Who makes a label pass that is not in the store yet."""
+
+    def ensure(self, label_pass: LabelPass) -> None:
+        """Return when the logits of `label_pass` are in the store."""
+
+
+class Workbench:
+    """What evaluations on one dataset need, made at most once."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        store: Store,
+        device: torch.device,
+        labeller: Labeller | None = None,
+    ) -> None:
+        self.dataset = dataset
+        self.store = store
+        self.device = device
+        self.labeller: Labeller = labeller if labeller is not None else self
+        self.images_forwarded = 0
+        """Images that teachers of this workbench have labelled."""
+        self._sets = Recent(64)
+        self._teachers = Recent(8)
+        self._inputs = Recent(16)
+
+    # --- teachers -----------------------------------------------------------------------------
+
+    def make_trajectory(self, job: TrajectoryJob, on_progress: OnProgress | None = None) -> None:
+        """Train what is missing of a trajectory, or fetch a network that was trained elsewhere."""
+        if job.teacher.trained_here:
+            train_trajectory(self.dataset, job, self.store, self.device, on_progress)
+        else:
+            store_given(job, self.dataset, self.store)
+
+    def teacher(self, label_pass: LabelPass) -> Loaded:
+        """The network of a label pass, resident on the device."""
+        return self._checkpoint(label_pass.trajectory, label_pass.epoch, label_pass)
+
+    def _checkpoint(self, trajectory: str, epoch: int | None, owner: Any) -> Loaded:
+        return self._teachers.get(
+            (trajectory, epoch),
+            lambda: load_checkpoint(self.dataset, owner.teacher, trajectory, epoch, self.store, self.device),
+        )
+
+    # --- compressed sets ----------------------------------------------------------------------
+
+    def make_set(self, job: SetJob) -> None:
+        """Make a compressed set that is not in the store; its scorers must be."""
+        if self.store.find("set", job.id) is not None:
+            return
+        start = time.perf_counter()
+        images = job.evaluation.block("images")
+        made = self._compress(job, images)
+        with self.store.draft("set") as draft:
+            made.save(draft.folder, str(images["encoding"]), self.dataset.class_names)
+            draft.commit(
+                job.id,
+                images=dict(images.items()),
+                seed=job.evaluation.image_seed,
+                images_bytes=made.images_bytes,
+                seconds=time.perf_counter() - start,
+            )
+
+    def _compress(self, job: SetJob, images: dict[str, Value]) -> CompressedSet:
+        method = catalog.METHODS[str(images["method"])]
+        names = [key.name.removeprefix("images.") for key in method.keys]
+        keys = {name: images[name] for name in names if name in images}
+        dropped = images.get("drop_class")
+        train = self.dataset.train
+        ipc = int(images["ipc"])
+        pool = Pool(
+            labels=train.labels,
+            classes=tuple(c for c in range(self.dataset.classes) if c != dropped),
+            ipc=ipc,
+            generator=np.random.Generator(
+                np.random.Philox(seed_of("images", job.evaluation.image_seed, method.name, keys, ipc))
+            ),
+            scores=self._scores(job) if method.needs == "scores" else None,
+            features=self._features(job) if method.needs == "features" else None,
+        )
+        rows = method.load()(pool, **keys)
+        assert len(rows) == ipc * len(pool.classes), f"{method.name} chose {len(rows)} images"
+        return CompressedSet.from_pixels(
+            train.take(rows),
+            train.labels[rows],
+            str(images["encoding"]),
+            sources=train.index[rows][:, None],
+        )
+
+    def _scores(self, job: SetJob) -> NDArray[np.float32]:
+        need = job.scoring
+        assert need is not None
+        assert need.epoch is not None
+        return score_records_module.el2n(score_records(job.scorers, need.epoch, self.store))
+
+    def _features(self, job: SetJob) -> NDArray[np.float32]:
+        """Penultimate features [N, D] of the train part; passed once, stored, and mapped."""
+        need = job.scoring
+        assert need is not None
+        trajectory = job.scorers[0]
+        name = name_of(trajectory, need.epoch)
+        artifact = self.store.find("features", name)
+        if artifact is None:
+            loaded = load_checkpoint(
+                self.dataset, need.scorer, trajectory, need.epoch, self.store, self.device
+            )
+            pixels = torch.from_numpy(self.dataset.train.images)
+            blocks = [
+                loaded.teacher.features(TensorInputs(loaded.inputs(block.to(self.device))))
+                for block in pixels.split(FEATURE_BLOCK)
+            ]
+            with self.store.draft("features") as draft:
+                np.save(draft.path("features.npy"), torch.cat(blocks).numpy())
+                draft.commit(name)
+            artifact = get(self.store, "features", name)
+        features: NDArray[np.float32] = np.load(artifact.path("features.npy"), mmap_mode="r")
+        return features
+
+    def compressed_set(self, name: str) -> tuple[CompressedSet, Artifact]:
+        """A compressed set from the store, with what was measured while it was made."""
+
+        def load() -> tuple[CompressedSet, Artifact]:
+            artifact = get(self.store, "set", name)
+            return CompressedSet.load(artifact.folder), artifact
+
+        return self._sets.get(name, load)
+
+    def set_inputs(self, name: str) -> Tensor:
+        """A compressed set as network inputs [N, C, H, W] float32 on the device."""
+
+        def prepare() -> Tensor:
+            compressed, _ = self.compressed_set(name)
+            if compressed.space == "pixel":
+                pixels = torch.from_numpy(compressed.images).to(self.device)
+                return self.dataset.inputs(pixels)
+            expected = "zca" if self.dataset.spec.zca else "normalised"
+            if compressed.space != expected:
+                raise EvaluationError(
+                    f"the compressed set is in the space {compressed.space}, but the study's inputs are "
+                    f"{expected}; set dataset.zca to match"
+                )
+            return torch.from_numpy(compressed.images).to(self.device)
+
+        return self._inputs.get(name, prepare)
+
+    # --- labels -------------------------------------------------------------------------------
+
+    def ensure(self, label_pass: LabelPass) -> None:
+        """Forward the checkpoint over the set, unless its logits are in the store already."""
+        if self.store.find("logits", label_pass.id) is None:
+            self.make_logits([label_pass])
+
+    def make_logits(self, label_passes: list[LabelPass]) -> None:
+        """Label several sets with one checkpoint in one go and store their logits.
+
+        All passes must be of one checkpoint; images of different sets share batches.
+        """
+        first = label_passes[0]
+        assert all((p.trajectory, p.epoch) == (first.trajectory, first.epoch) for p in label_passes)
+        start = time.perf_counter()
+        loaded = self.teacher(first)
+        images = [self._label_inputs(loaded, p.compressed_set) for p in label_passes]
+        logits = loaded.teacher.logits(TensorInputs(torch.cat(images)))
+        counts = [len(part) for part in images]
+        self.images_forwarded += sum(counts)
+        seconds = time.perf_counter() - start
+        for label_pass, said in zip(label_passes, logits.split(counts), strict=True):
+            with self.store.draft("logits") as draft:
+                write_logits(draft.folder, said.numpy())
+                draft.commit(
+                    label_pass.id,
+                    images=len(said),
+                    teacher_test_acc=loaded.test_acc,
+                    seconds=seconds * len(said) / max(1, sum(counts)),
+                )
+
+    def _label_inputs(self, loaded: Loaded, name: str) -> Tensor:
+        compressed, _ = self.compressed_set(name)
+        if compressed.space != "pixel":
+            return self.set_inputs(name)
+        return loaded.inputs(torch.from_numpy(compressed.images).to(self.device))
+
+    def logits(self, passes: tuple[LabelPass, ...]) -> tuple[Tensor, list[Artifact]]:
+        """Logits [K, N, C] float32 of K label passes over one set, and their artifacts."""
+        artifacts = []
+        for label_pass in passes:
+            if self.store.find("logits", label_pass.id) is None:
+                self.labeller.ensure(label_pass)
+            artifacts.append(get(self.store, "logits", label_pass.id))
+        stacked = np.stack([read_logits(artifact.folder) for artifact in artifacts])
+        return torch.from_numpy(stacked), artifacts
+
+    # --- tests --------------------------------------------------------------------------------
+
+    @cached_property
+    def test(self) -> tuple[Inputs, Tensor]:
+        """The test split as (inputs, labels) on the device."""
+        labels = torch.from_numpy(self.dataset.test.labels).to(self.device)
+        return part_inputs(self.dataset, self.dataset.test, self.device), labels
+
+    @cached_property
+    def val(self) -> tuple[Inputs, Tensor] | None:
+        """The validation part as (inputs, labels) on the device, if there is one."""
+        if self.dataset.val is None:
+            return None
+        labels = torch.from_numpy(self.dataset.val.labels).to(self.device)
+        return part_inputs(self.dataset, self.dataset.val, self.device), labels
