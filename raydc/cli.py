@@ -50,6 +50,11 @@ StoreUri = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON array of row objects.")]
 
 
+def say(text: str) -> None:
+    """One line for the user, as it stands."""
+    out.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
 @contextmanager
 def reported() -> Iterator[None]:
     """Print what a user can mend as one sentence, and exit with 2."""
@@ -114,7 +119,7 @@ def _main(
     verbose: Annotated[bool, typer.Option("--verbose", help="Say more about what goes on.")] = False,
 ) -> None:
     if version:
-        out.print(f"raydc {__version__}", highlight=False)
+        say(f"raydc {__version__}")
         raise typer.Exit
     logging.basicConfig(
         level=logging.INFO if verbose else logging.WARNING,
@@ -170,19 +175,15 @@ def run(
         except KeyboardInterrupt:
             err.print(f"interrupted; `raydc run {study} --out {folder}` goes on", style="yellow")
             raise typer.Exit(130) from None
-    _print_summary(summary, study)
+    _print_summary(summary)
     raise typer.Exit(summary.exit_code)
 
 
-def _print_summary(summary: Summary, study: str) -> None:
-    def say(text: str, **_: Any) -> None:
-        out.print(text, highlight=False, markup=False, soft_wrap=True)
-
+def _print_summary(summary: Summary) -> None:
     say(
         f"{summary.study}: {summary.finished} of {summary.evaluations} evaluations finished"
         + (f", {summary.failed} failed" if summary.failed else "")
-        + f" in {duration(summary.wall_seconds)}",
-        highlight=False,
+        + f" in {duration(summary.wall_seconds)}"
     )
     if summary.before or summary.taken_over:
         say(
@@ -192,32 +193,27 @@ def _print_summary(summary: Summary, study: str) -> None:
     if summary.naive_passes:
         say(
             f"  label passes: {summary.passes_made} made now, {summary.passes} in the study; labelling anew "
-            f"for every evaluation would take {summary.naive_passes}",
-            highlight=False,
+            f"for every evaluation would take {summary.naive_passes}"
         )
     stages = ", ".join(f"{n} {duration(s)}" for n, s in summary.stage_seconds.items() if s >= 1)
     if stages:
-        say(f"  stages: {stages}", highlight=False)
+        say(f"  stages: {stages}")
     if summary.efficiency is not None:
         say(
             f"  parallel efficiency: {summary.efficiency:.2f} ({summary.student_seconds:.0f} student "
-            f"seconds, {summary.workers} workers, {summary.stage_seconds['evaluations']:.0f} s)",
-            highlight=False,
+            f"seconds, {summary.workers} workers, {summary.stage_seconds['evaluations']:.0f} s)"
         )
-    again = f"raydc run {study} --out {summary.out}"
+    again = f"raydc run {summary.out / 'study.yaml'} --out {summary.out}"
     if summary.interrupted:
-        say(f"  interrupted; `{again}` goes on", highlight=False)
+        say(f"  interrupted; `{again}` goes on")
     elif summary.failed:
         say(
             f"  `raydc results {summary.out}` shows why; `{again}` tries them again",
         )
     if summary.behind:
-        say(
-            f"  MLflow lacks {summary.behind} results; `raydc sync {summary.out}` writes them",
-            highlight=False,
-        )
+        say(f"  MLflow lacks {summary.behind} results; `raydc sync {summary.out}` writes them")
     if (report := summary.out / "report.html").exists():
-        say(f"  report: {report}", highlight=False, soft_wrap=True)
+        say(f"  report: {report}")
 
 
 @app.command()
@@ -247,17 +243,10 @@ def plan(
 
         def show() -> None:
             if planned.without_data is not None:
-                out.print(
-                    f"the data are not here, so this is counted without them: {planned.without_data}",
-                    highlight=False,
-                    soft_wrap=True,
-                )
+                say(f"the data are not here, so this is counted without them: {planned.without_data}")
             show_table(loaded.name, planned.rows())
             if export is not None:
-                out.print(
-                    f"{len(planned.plan.evaluations)} evaluations written to {export}",
-                    highlight=False,
-                )
+                say(f"{len(planned.plan.evaluations)} evaluations written to {export}")
 
         emit(planned.rows(), as_json, show)
 
@@ -283,7 +272,7 @@ def results(
                 writer = csv.DictWriter(file, names)
                 writer.writeheader()
                 writer.writerows(full)
-            err.print(f"{len(full)} rows written to {csv_file}", highlight=False)
+            err.print(f"{len(full)} rows written to {csv_file}")
 
         def show() -> None:
             shown = [
@@ -499,7 +488,7 @@ def report(where: Where, tracking_uri: TrackingUri = None, store: StoreUri = Non
     """One self-contained report.html with figures and tables."""
     with reported():
         path = _report(where, tracking_uri, store)
-    out.print(f"report: {path}", highlight=False, soft_wrap=True)
+    say(f"report: {path}")
 
 
 @app.command()
@@ -515,10 +504,7 @@ def sync(
         from raydc.sync import sync as synchronise
 
         done = synchronise(directory, tracking_uri, imported)
-    out.print(
-        f"{done.rows} results in the ledger ({done.imported} imported now), {done.behind} missing in MLflow",
-        highlight=False,
-    )
+    say(f"{done.rows} results in the ledger ({done.imported} imported now), {done.behind} missing in MLflow")
     raise typer.Exit(4 if done.behind else 0)
 
 
@@ -550,7 +536,7 @@ def list_things(
         def show() -> None:
             width = max((len(row["name"]) for row in rows), default=0)
             for row in rows:
-                out.print(f"{row['name']:<{width}}  {row['summary']}", highlight=False, markup=False)
+                say(f"{row['name']:<{width}}  {row['summary']}")
 
         emit(rows, as_json, show)
 

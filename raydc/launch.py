@@ -27,7 +27,7 @@ from raydc.spec.plan import Plan, make_plan
 from raydc.spec.study import Study
 from raydc.store import Store, open_store, write_atomically
 from raydc.teachers.checkpoint import file_digest, read_state
-from raydc.tracking.ledger import Ledger
+from raydc.tracking.ledger import Ledger, read_rows
 from raydc.tracking.reach import probe
 from raydc.tracking.tracker import NoTracker, Tracker
 
@@ -98,8 +98,8 @@ def with_digests(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
         if teacher is None or teacher.checkpoint is None:
             return teacher
         if teacher.checkpoint not in known:
-            read_state(teacher.checkpoint)
             known[teacher.checkpoint] = file_digest(teacher.checkpoint)
+            read_state(teacher.checkpoint)
         return replace(teacher, digest=known[teacher.checkpoint])
 
     return [replace(e, teacher=named(e.teacher), scorer=named(e.scorer)) for e in evaluations]
@@ -112,7 +112,10 @@ def get_ready(study: Study, store: Store, download: bool = False) -> Ready:
     except InputError as error:
         raise InputError(f"{study.source}: {error}") from None
     evaluations = bind(study.evaluations(), dataset.facts, study.source)
-    evaluations = with_digests(evaluations)
+    try:
+        evaluations = with_digests(evaluations)
+    except InputError as error:
+        raise InputError(f"{study.source}: {error}") from None
     archs = {e.arch for e in evaluations}
     archs |= {t.arch for e in evaluations for t in (e.teacher, e.scorer) if t is not None}
     for arch in sorted(archs):
@@ -169,13 +172,14 @@ def run(
     report. Raises `InputError` before anything is trained, and nothing afterwards but bugs.
     """
     began = time.monotonic()
-    store = open_store(store_uri or study.store_uri or folder.default_store(out))
+    study = study.located(tracking_uri, store_uri)
+    store = open_store(study.store_uri or folder.default_store(out))
     folder.prepare(out, study.name)
-    with folder.locked(out):
+    with folder.locked(out), ThreadPoolExecutor(max_workers=1) as pool:
         ready = get_ready(study, store, download)
-        uri = tracking_uri or study.tracking_uri
-        with Ledger(out) as ledger, ThreadPoolExecutor(max_workers=1) as pool:
-            record = Record(uri, study.name, out, resuming=bool(ledger.rows), pool=pool)
+        resuming = bool(read_rows(out))
+        record = Record(study.tracking_uri, study.name, out, resuming=resuming, pool=pool)
+        with Ledger(out) as ledger:
             write_atomically(out / folder.STUDY, study.to_yaml().encode())
             summary = _run(ready, ledger, record, out, address, reuse, progress, finish)
     summary.wall_seconds = time.monotonic() - began

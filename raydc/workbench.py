@@ -95,7 +95,7 @@ class Workbench:
         if job.teacher.trained_here:
             train_trajectory(self.dataset, job, self.store, self.device, on_progress)
         else:
-            store_given(job, self.dataset, self.store)
+            store_given(job, self.dataset, self.store, self.device)
 
     def teacher(self, label_pass: LabelPass) -> Loaded:
         """The network of a label pass, resident on the device."""

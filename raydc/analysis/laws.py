@@ -19,12 +19,14 @@ from raydc.analysis.curves import CONFIDENCE, Curve
 
 Array = NDArray[np.float64]
 
-EXPONENTS = np.geomspace(0.02, 6.0, 400)
+EXPONENTS = np.geomspace(0.02, 6.0, 300)
 """Values of c that are searched; a curve that wants less does not show its limit."""
 LEAST_POINTS = 4
 """Three parameters need a fourth point to be tested by."""
-DRAWS = 2000
+DRAWS = 1000
 SIGNIFICANCE = 0.05
+LARGEST_REST = 0.5
+"""Part of the rise from the first point to the limit that may lie beyond the data."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,8 @@ class NoLaw:
 
     curve: Curve
     reason: str
+    inside: Law | None = None
+    """The best law all the same, where only its limit is unknown: good inside the data, no further."""
 
 
 class _Search:
@@ -128,25 +132,24 @@ def fit_power(curve: Curve, seed: int = 0) -> Law | NoLaw:
         f = flat / (len(x) - 1) / deviation**2
         if stats.f.sf(f, len(x) - 1, degrees) > SIGNIFICANCE:
             return NoLaw(curve, "the spread of the replicates hides any rise")
-    if c <= EXPONENTS[0] * 1.001:
-        return NoLaw(
-            curve,
-            "the curve still rises like a logarithm, so its limit is not in the data; add larger x",
-        )
     if c >= EXPONENTS[-1] * 0.999:
         return NoLaw(curve, "the curve is flat after its first point; add smaller x")
     draws = np.empty((0, 3))
     misfit = None
     if deviation and degrees:
-        law = a - b * x**-c
+        expected = a - b * x**-c
         spread = np.random.Generator(np.random.Philox(seed)).standard_normal((DRAWS, len(x)))
-        drawn, _ = search(law + spread * deviation / np.sqrt(counts))
+        drawn, _ = search(expected + spread * deviation / np.sqrt(counts))
         draws = _to_t(drawn, np.array([a, b, c]), degrees)
         f = float(squares[0]) / (len(x) - 3) / deviation**2
         misfit = float(stats.f.sf(f, len(x) - 3, degrees))
     rmse = float(np.sqrt(np.mean((means - (a - b * x**-c)) ** 2)))
     a_interval, b_interval, c_interval = (_interval(value, draws[:, i]) for i, value in enumerate((a, b, c)))
-    return Law(curve, a_interval, b_interval, c_interval, rmse, draws, misfit)
+    law = Law(curve, a_interval, b_interval, c_interval, rmse, draws, misfit)
+    if (x[0] / x[-1]) ** c > LARGEST_REST:
+        reason = "the curve still rises like a logarithm, so its limit is not in the data; add larger x"
+        return NoLaw(curve, reason, inside=law)
+    return law
 
 
 def _to_t(draws: Array, centre: Array, degrees: int) -> Array:

@@ -131,6 +131,8 @@ def _worth(
     hard_acc = hard_curve.means_with_intervals()[places.index(ipc)] if ipc in places else None
     largest, smallest = places[-1], places[0]
     common = (key, ipc, labels, chosen_by, accuracy, hard_acc)
+    if isinstance(law, NoLaw) and law.inside is not None:
+        law = law.inside  # its limit is unknown, but it is read inside the data only
     if isinstance(law, NoLaw):
         note = f"no law of the hard labels: {law.reason}"
         return Worth(*common, hard_ipc=None, low=None, high=None, beyond=None, note=note)

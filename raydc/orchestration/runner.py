@@ -47,6 +47,10 @@ from raydc.store import Store
 from raydc.teachers.checkpoint import name_of
 from raydc.teachers.expert import missing
 
+SETS_TOGETHER = 16
+"""Compressed sets that one task makes."""
+PROCESS_START_SECONDS = 6.0
+"""What a worker process takes to start and to load torch; shorter work is not spread."""
 OPEN_PASSES = 64
 """Label passes that are asked of one replica at a time."""
 
@@ -219,18 +223,21 @@ class Runner:
         self.progress.stage("sets", len(jobs), "sets")
         gpu = {"num_gpus": self.resources.gpu_share} if capacity.gpus else {}
         # Sets of one scorer stay together: its features or scores are read once.
-        jobs.sort(key=lambda job: (job.scorers, job.id))
-        lanes = min(len(jobs), capacity.workers)
-        size = -(-len(jobs) // lanes)
-        parts = [jobs[i : i + size] for i in range(0, len(jobs), size)]
-        open_parts = [_make_sets.options(num_cpus=1, **gpu).remote(self.site, p) for p in parts]
-        done = 0
-        while open_parts:
+        jobs.sort(key=lambda job: (job.scorers, job.id), reverse=True)
+        total, lanes = len(jobs), 1
+        started = time.monotonic()
+        open_parts: list[Any] = []
+        while jobs or open_parts:
+            while jobs and len(open_parts) < lanes:
+                part = [jobs.pop() for _ in range(min(SETS_TOGETHER, len(jobs)))]
+                open_parts.append(_make_sets.options(num_cpus=1, **gpu).remote(self.site, part))
             ready, open_parts = ray.wait(open_parts, timeout=1.0)
             for made in ray.get(ready):
-                done += len(made)
                 self._broken |= {name: reason for name, reason in made if reason is not None}
-            self.progress.advance(done)
+            if time.monotonic() - started > PROCESS_START_SECONDS:
+                # Long enough to be worth the start of more processes.
+                lanes = capacity.workers
+            self.progress.advance(total - len(jobs))
 
     # --- labels -------------------------------------------------------------------------------
 

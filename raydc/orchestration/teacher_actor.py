@@ -15,6 +15,7 @@ from the store.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -108,6 +109,10 @@ class TeacherActor:
     async def ready(self) -> bool:
         """Answers when the actor has started."""
         return True
+
+    async def pid(self) -> int:
+        """Process id, for those who look after processes."""
+        return os.getpid()
 
 
 class TeacherPool:

@@ -128,6 +128,22 @@ class Study:
     raw: Mapping[str, Any]
     """The file as merged with `smoke` and `--set`."""
 
+    def located(self, tracking_uri: str | None, store_uri: str | None) -> Study:
+        """The study with another tracking server or store, where one is given.
+
+        What the command line says goes into the resolved file too, but never a password.
+        """
+        raw = dict(self.raw)
+        for block, uri in (("tracking", tracking_uri), ("store", store_uri)):
+            if uri is not None and "@" not in uri:
+                raw[block] = {"uri": uri}
+        return replace(
+            self,
+            tracking_uri=tracking_uri or self.tracking_uri,
+            store_uri=store_uri or self.store_uri,
+            raw=raw,
+        )
+
     def to_yaml(self) -> str:
         """The study as merged; loading it again gives an equal study."""
         return yaml.safe_dump(dict(self.raw), sort_keys=False, allow_unicode=True, width=100)
@@ -146,8 +162,8 @@ class Study:
                 chosen = dict(zip(grid, values, strict=True))
                 given = dict(self.base)
                 for key, rival in point.RIVALS.items():
-                    if key in chosen:
-                        given.pop(rival, None)
+                    if key in chosen and given.pop(rival, None) is not None:
+                        used.add(rival)
                 given |= chosen
                 try:
                     resolved = point.resolve(grammar, given)
@@ -359,6 +375,9 @@ def _refuse_rivals(changes: Mapping[str, Any], where: str) -> None:
         stem, _, last = path.rpartition(".")
         if last == "epochs" and f"{stem}.steps" in changes:
             raise InputError(f"{where} gives both {stem}.epochs and {stem}.steps; keep one")
+    sources = [name for name in SOURCES if f"dataset.{name}" in changes]
+    if len(sources) > 1:
+        raise InputError(f"{where} gives {one_of(sources)} of dataset at once; keep one")
 
 
 def _set(raw: dict[str, Any], path: str, value: Any, where: str) -> None:

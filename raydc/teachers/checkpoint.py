@@ -27,6 +27,8 @@ from raydc.spec.plan import TrajectoryJob
 from raydc.store import Store, get
 from raydc.teachers.expert import checkpoint_name
 from raydc.teachers.teacher import Teacher
+from raydc.training.inputs import PixelInputs
+from raydc.training.metrics import measure
 
 GIVEN = "given"
 """Stands for the epoch of a network that was trained elsewhere."""
@@ -138,16 +140,35 @@ def _published(teacher: TeacherSpec, dataset: Dataset) -> Given:
     return Given(network, list(mean), list(std))
 
 
-def store_given(job: TrajectoryJob, dataset: Dataset, store: Store) -> None:
+def store_given(job: TrajectoryJob, dataset: Dataset, store: Store, device: torch.device) -> None:
     """Put a network that was trained elsewhere into the store, where every worker finds it."""
     name = name_of(job.id, None)
     if store.find("checkpoint", name) is not None:
         return
     given = load_given(job.teacher, dataset)
-    weights = {k: v.detach().cpu().contiguous() for k, v in given.network.state_dict().items()}
+    inputs = _inputs(dataset, given.mean, given.std)
+    pixels = torch.from_numpy(dataset.test.images).to(device)
+    labels = torch.from_numpy(dataset.test.labels).to(device)
+    network = given.network.to(device)
+    score = measure(network, PixelInputs(pixels, inputs), labels, dataset.classes)
+    weights = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
     with store.draft("checkpoint") as draft:
         save_file(weights, draft.path("weights.safetensors"))
-        draft.commit(name, arch=job.teacher.arch, mean=given.mean, std=given.std)
+        draft.commit(name, arch=job.teacher.arch, mean=given.mean, std=given.std, test_acc=score.accuracy)
+
+
+def _inputs(
+    dataset: Dataset, mean: Sequence[float] | None, std: Sequence[float] | None
+) -> Callable[[Tensor], Tensor]:
+    """Pixels to network inputs: the dataset's own, or with the network's mean and deviation."""
+    if mean is None or std is None:
+        return dataset.inputs
+    centre, spread = (torch.tensor(v).view(1, -1, 1, 1) for v in (mean, std))
+
+    def standardise(pixels: Tensor) -> Tensor:
+        return (pixels.float() / 255 - centre.to(pixels.device)) / spread.to(pixels.device)
+
+    return standardise
 
 
 @dataclass(frozen=True)
@@ -174,19 +195,8 @@ def load_checkpoint(
     with torch.random.fork_rng(devices=[]):
         network = zoo.build(teacher.arch, dataset.channels, dataset.classes, dataset.resolution)
     network.load_state_dict(load_file(artifact.path("weights.safetensors")))
-    inputs: Callable[[Tensor], Tensor] = dataset.inputs
-    if artifact.meta.get("mean") is not None:
-        inputs = _standardise(artifact.meta["mean"], artifact.meta["std"])
+    inputs = _inputs(dataset, artifact.meta.get("mean"), artifact.meta.get("std"))
     return Loaded(Teacher(network, device), inputs, artifact.meta.get("test_acc"))
-
-
-def _standardise(mean: Sequence[float], std: Sequence[float]) -> Callable[[Tensor], Tensor]:
-    centre, spread = (torch.tensor(v).view(1, -1, 1, 1) for v in (mean, std))
-
-    def apply(pixels: Tensor) -> Tensor:
-        return (pixels.float() / 255 - centre.to(pixels.device)) / spread.to(pixels.device)
-
-    return apply
 
 
 def score_records(trajectories: Sequence[str], epochs: int, store: Store) -> NDArray[Any]:

@@ -1,0 +1,183 @@
+"""Laws, frontiers and worth on results whose truth is known."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from raydc.analysis.curves import Curve, curves, mean_of, varying_keys
+from raydc.analysis.frontier import frontier
+from raydc.analysis.laws import Law, NoLaw, fit_power
+from raydc.analysis.worth import worth
+from raydc.errors import InputError
+
+IPCS = (1, 2, 5, 10, 20, 50)
+
+
+def rows(
+    kind: str, accuracy: Any, ipcs: Iterable[float] = IPCS, seeds: int = 3, noise: float = 0.0, **keys: Any
+) -> list[dict[str, Any]]:
+    generator = np.random.default_rng(len(kind))
+    return [
+        {
+            "evaluation_id": f"{kind}-{ipc}-{seed}-{keys}",
+            "study": "s",
+            "status": "finished",
+            "seed": seed,
+            "images.method": "random",
+            "images.ipc": ipc,
+            "labels.kind": kind,
+            "labels.codec": None if kind == "hard" else "fp16",
+            **{key.replace("__", "."): value for key, value in keys.items()},
+            "test_acc": float(accuracy(ipc) + generator.normal(0, noise)),
+            "val_acc": float(accuracy(ipc)),
+            "images_bytes": 100 * ipc,
+            "labels_bytes": ipc * (1 if kind == "hard" else 20),
+        }
+        for ipc in ipcs
+        for seed in range(seeds)
+    ]
+
+
+def power(a: float, b: float, c: float) -> Any:
+    return lambda n: a - b * n**-c
+
+
+def curve_of(law: Any, seeds: int, noise: float, seed: int, x: Iterable[float] = IPCS) -> Curve:
+    generator = np.random.default_rng(seed)
+    places = np.array(list(x), float)
+    return Curve({}, places, tuple(law(n) + generator.normal(0, noise, seeds) for n in places))
+
+
+def test_an_exact_law_is_found() -> None:
+    law = fit_power(curve_of(power(0.8, 0.5, 0.5), 1, 0.0, 0))
+    assert isinstance(law, Law)
+    assert law.a.value == pytest.approx(0.8, abs=0.003)
+    assert law.b.value == pytest.approx(0.5, abs=0.003)
+    assert law.c.value == pytest.approx(0.5, abs=0.01)
+    assert law.a.low is None  # one replicate has no spread, so no interval
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seeds", [3, 5, 10])
+def test_intervals_hold_the_truth_as_often_as_they_say(seeds: int) -> None:
+    truth = (0.8, 0.5, 0.5)
+    hits = np.zeros(3)
+    for draw in range(100):
+        law = fit_power(curve_of(power(*truth), seeds, 0.01, draw), seed=draw)
+        assert isinstance(law, Law)
+        hits += [i.low <= t <= i.high for i, t in zip((law.a, law.b, law.c), truth, strict=True)]
+    assert (hits >= 87).all()
+    assert (hits <= 100).all()
+
+
+@pytest.mark.parametrize(
+    ("law", "x", "noise", "reason"),
+    [
+        (power(0.8, 0.5, 0.5), (1, 10, 50), 0.01, "3 values of x"),
+        (lambda n: 0.5, IPCS, 0.02, "hides any rise|does not rise"),
+        (lambda n: 0.5 - 0.04 * np.log(n), IPCS, 0.01, "does not rise"),
+        (lambda n: 0.2 + 0.05 * np.log(n), IPCS, 0.001, "rises like a logarithm"),
+        (lambda n: 0.2 if n < 2 else 0.5, IPCS, 0.001, "flat after its first point"),
+    ],
+)
+def test_data_that_cannot_support_a_fit_get_a_reason(
+    law: Any, x: tuple[int, ...], noise: float, reason: str
+) -> None:
+    found = fit_power(curve_of(law, 3, noise, 1, x))
+    assert isinstance(found, NoLaw)
+    assert any(part in found.reason for part in reason.split("|"))
+
+
+def test_an_accuracy_is_at_most_one() -> None:
+    law = fit_power(curve_of(power(1.05, 0.5, 0.6), 3, 0.002, 0, (1, 2, 5, 10)))
+    assert isinstance(law, Law)
+    assert law.a.value == law.a.high == 1
+
+
+def test_a_law_without_a_limit_still_serves_inside_the_data() -> None:
+    found = fit_power(curve_of(lambda n: 0.2 + 0.05 * np.log(n), 3, 0.001, 0))
+    assert isinstance(found, NoLaw)
+    np.testing.assert_allclose(found.inside.predict(found.curve.x), found.curve.means, atol=0.015)
+
+
+def test_points_off_the_law_are_noticed() -> None:
+    wiggly = fit_power(curve_of(lambda n: 0.8 - 0.5 * n**-0.5 + 0.05 * np.sin(3 * n), 3, 0.003, 0))
+    straight = fit_power(curve_of(power(0.8, 0.5, 0.5), 3, 0.003, 0))
+    assert wiggly.lack_of_fit < 0.01 < straight.lack_of_fit
+
+
+def test_curves_are_told_apart_by_the_fewest_keys() -> None:
+    some = rows("hard", power(0.8, 0.5, 0.5)) + rows("soft", power(0.9, 0.4, 0.5), labels__temperature=4.0)
+    assert varying_keys(some, ["images.ipc"]) == ["labels.kind"]
+    found = curves(some)
+    assert [curve.label for curve in found] == ["hard", "soft"]
+    assert [len(curve.x) for curve in found] == [6, 6]
+    with pytest.raises(InputError, match=r"no value of 'image\.ipc'; did you mean images\.ipc"):
+        curves(some, x="image.ipc")
+
+
+def test_one_value_has_no_interval_and_three_have_students() -> None:
+    assert mean_of([0.5]).low is None
+    mean = mean_of([0.4, 0.5, 0.6])
+    assert (mean.low, mean.high) == pytest.approx((0.5 - 0.2484, 0.5 + 0.2484), abs=1e-4)
+
+
+def test_rows_that_did_not_finish_count_nowhere() -> None:
+    some = rows("hard", power(0.8, 0.5, 0.5))
+    some[0]["status"] = "failed"
+    some[1]["status"] = "stopped"
+    assert curves(some)[0].counts.tolist() == [1, 3, 3, 3, 3, 3]
+
+
+def test_the_frontier_is_what_nobody_beats() -> None:
+    points = frontier(
+        rows("hard", power(0.8, 0.5, 0.5)) + rows("soft", power(0.7, 0.1, 0.5), labels__temperature=1.0)
+    )
+    best = [p for p in points if p.on_frontier]
+    sizes = [p.total_bytes for p in best]
+    accuracies = [p.test_acc.value for p in best]
+    assert sizes == sorted(sizes)
+    assert accuracies == sorted(accuracies)
+    for p in points:
+        beaten = any(q.total_bytes <= p.total_bytes and q.val_acc >= p.val_acc and q is not p for q in points)
+        assert beaten != p.on_frontier
+
+
+def test_worth_is_read_off_the_hard_labels_law() -> None:
+    hard, soft = power(0.8, 0.5, 0.5), power(0.8, 0.35, 0.5)
+    answers = worth(
+        rows("hard", hard, noise=0.002)
+        + rows("soft", soft, (1, 5, 50), noise=0.002, labels__temperature=4.0)
+        + rows("soft", power(0.3, 0.1, 0.5), (1, 5, 50), labels__temperature=1.0)
+    )
+    assert [a.ipc for a in answers] == [1, 5, 50]
+    assert {a.chosen_by for a in answers} == {"val_acc"}
+    assert {a.labels["labels.temperature"] for a in answers} == {4.0}
+    for answer in answers[:2]:
+        truth = answer.ipc * (0.5 / 0.35) ** 2
+        assert answer.hard_ipc == pytest.approx(truth, rel=0.1)
+        assert answer.low <= truth <= answer.high
+        assert answer.ratio == pytest.approx(2.04, rel=0.1)
+    assert answers[2].text() == "> 50"
+
+
+def test_worth_says_why_there_is_no_number() -> None:
+    few = worth(rows("hard", power(0.8, 0.5, 0.5), (1, 10)) + rows("soft", power(0.8, 0.4, 0.5), (1,)))
+    assert few[0].text() == "-"
+    assert "at least 4" in few[0].note
+    with pytest.raises(InputError, match="there are no hard-labelled results"):
+        worth(rows("soft", power(0.8, 0.4, 0.5)))
+
+
+def test_label_keys_are_never_chosen_by_test_accuracy() -> None:
+    some = rows("hard", power(0.8, 0.5, 0.5))
+    for temperature in (1.0, 4.0):
+        some += rows("soft", power(0.8, 0.4, 0.5), labels__temperature=temperature)
+    for row in some:
+        row["val_acc"] = None
+    with pytest.raises(InputError, match="chosen by val_acc, which these results do not have"):
+        worth(some)

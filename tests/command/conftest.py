@@ -1,0 +1,89 @@
+"""The raydc command as a user has it: a subprocess in an empty folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+STUDY = """
+name: tiny
+dataset: digits
+teacher: {arch: convnet-d2-w8, epochs: 3, keep: [1, 3], lr: 0.1, momentum: 0.9, batch_size: 64, augment: none}
+base:
+  images: {method: random, ipc: 1}
+  student: {arch: convnet-d2-w8}
+  train: {recipe: label-worth, steps: 30, augment: none, lr: 0.05}
+grid:
+  images.ipc: [1, 2, 4, 8]
+  labels.kind: [hard, soft]
+  labels.teacher_epoch: [1, 3]
+seeds: 2
+"""
+
+
+class Shell:
+    """Runs raydc in a folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "tiny.yaml").write_text(STUDY)
+        self.environment = {**os.environ, "RAYDC_STORE": str(folder / "store"), "COLUMNS": "200"}
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start a command that is looked after by the caller."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "raydc", *arguments],
+            cwd=self.folder,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def __call__(self, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end; its exit code must be `code`."""
+        process = self.start(*arguments)
+        out, err = process.communicate(timeout=500)
+        assert process.returncode == code, f"exit code {process.returncode}\n{out}\n{err}"
+        return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+    def json(self, *arguments: str) -> list[dict[str, Any]]:
+        """What a command with --json prints, and that it prints nothing else."""
+
+        def refuse(constant: str) -> None:
+            raise AssertionError(f"{constant} is not JSON")
+
+        rows = json.loads(self(*arguments, "--json").stdout, parse_constant=refuse)
+        assert isinstance(rows, list)
+        return rows
+
+    def ledger_lines(self, out: str) -> list[dict[str, Any]]:
+        """Every line of a ledger, doubles included."""
+        return [json.loads(line) for line in (self.folder / out / "ledger.jsonl").read_text().splitlines()]
+
+    def mlflow_ids(self, out: str, experiment: str = "tiny") -> list[str]:
+        """Evaluation ids of all child runs, doubles included."""
+        rows = self.json(
+            "results", f"mlflow:{experiment}", "--tracking-uri", f"sqlite:///{self.folder / out}/mlflow.db"
+        )
+        return [row["evaluation_id"] for row in rows]
+
+
+@pytest.fixture(scope="session")
+def make_shell(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Shell]:
+    return lambda: Shell(tmp_path_factory.mktemp("shell"))
+
+
+@pytest.fixture(scope="session")
+def finished(make_shell: Callable[[], Shell]) -> Shell:
+    """A shell in which the tiny study has run into runs/tiny."""
+    shell = make_shell()
+    shell.said = shell("run", "tiny.yaml").stdout  # type: ignore[attr-defined]
+    return shell

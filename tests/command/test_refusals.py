@@ -1,0 +1,155 @@
+"""Bad input: one sentence, exit code 2, and nothing was started."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from raydc.cli import app
+from tests.command.conftest import STUDY
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RAYDC_STORE", str(tmp_path / "store"))
+    Path("tiny.yaml").write_text(STUDY)
+
+
+def raydc(*arguments: str) -> Result:
+    return CliRunner().invoke(app, arguments)
+
+
+def refused(*arguments: str) -> str:
+    """The sentence with which a command is refused."""
+    result = raydc(*arguments)
+    assert result.exit_code == 2, result.output
+    assert result.stdout == ""
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1, result.stderr
+    assert not Path("runs").exists() or not any(Path("runs").rglob("ledger.jsonl"))
+    assert not any((Path("store") / kind).exists() for kind in ("checkpoint", "set", "logits"))
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("base.images.icp=1", "tiny.yaml: base.images.icp is not a key of images"),
+        ("grid.images.ipc=[0]", "tiny.yaml: grid.images.ipc is 0, but must be"),
+        ("grid.images.ipc=[5000]", "images.ipc is 5000, but the class '8' has 97 training images"),
+        ("base.labels.temperature=0", "base.labels.temperature is 0, but must be a finite number above 0"),
+        ("base.labels.temperature=.nan", "base.labels.temperature is nan"),
+        ("grid.labels.teacher_epoch=[2]", "keeps only the epochs 1 and 3; add 2 to its keep"),
+        ("grid.images.ipc=[]", "grid.images.ipc is an empty list"),
+        ("base.student.arch=convnet-d4-w8", "choose a depth of at most 3 or raise dataset.resolution"),
+        ("seeds=-3", "seeds is -3"),
+        ("name=a/b", "name is 'a/b'"),
+        ("base.images.end=hard", "base.images.end ('hard') applies to no point"),
+        ("dataset.parquet=nowhere", "dataset.parquet is 'nowhere', but there is no such folder"),
+        ("dataset=cifar10", "cifar10 is not in 'data'"),
+        ("base.student.arch=timm/resnt18", "did you mean resnet18?"),
+        ("base.student.arch=torchvision/resnet18", "takes images of 3 channels"),
+    ],
+)
+def test_a_study_that_cannot_be(setting: str, said: str) -> None:
+    assert said in refused("run", "tiny.yaml", "--set", setting)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (STUDY + "seeds: 2\n", "the key 'seeds' stands twice"),
+        (STUDY.replace("seeds: 2", "seeds: !!python/name:os.system"), "tag"),
+        (STUDY + "  x: [\n", "line"),
+        ("- a\n- b\n", "a study file is a mapping"),
+        ("", "a study file is a mapping"),
+        (
+            "name: bad\ndataset: digits\nteacher: {arch: convnet-d2-w8, checkpoint: none.pt}\n"
+            "base: {images.ipc: 1, labels.kind: soft, student.arch: convnet-d2-w8}\n",
+            "teacher.checkpoint is 'none.pt', which cannot be read",
+        ),
+    ],
+)
+def test_a_file_that_cannot_be(text: str, said: str) -> None:
+    Path("bad.yaml").write_text(text)
+    sentence = refused("run", "bad.yaml")
+    assert sentence.startswith("error: bad.yaml: ")
+    assert said in sentence
+
+
+def test_a_server_that_does_not_answer() -> None:
+    sentence = refused("run", "tiny.yaml", "--tracking-uri", "http://127.0.0.1:9")
+    assert "MLflow at http://127.0.0.1:9 does not answer" in sentence
+    assert "start the server or give another --tracking-uri" in sentence
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("run", "quikstart"), "did you mean quickstart?"),
+        (("run", "."), "it is a folder"),
+        (("run", "tiny.yaml", "--set", "steps"), "it must be KEY=VALUE"),
+        (("run", "tiny.yaml", "--store", "nonsense://x"), "cannot be opened"),
+        (("results", "nowhere"), "holds no study"),
+        (("results", "mlflow:x"), "needs --tracking-uri"),
+        (("list", "things"), "it must be datasets, methods"),
+        (("report", "nowhere"), "holds no study"),
+        (("sync", "nowhere"), "holds no study"),
+    ],
+)
+def test_commands_that_cannot_be(arguments: tuple[str, ...], said: str) -> None:
+    assert said in refused(*arguments)
+
+
+def test_a_folder_that_holds_something_else() -> None:
+    Path("out").mkdir()
+    Path("out/thesis.tex").write_text("x")
+    assert "which holds other files (thesis.tex)" in refused("run", "tiny.yaml", "--out", "out")
+    Path("other").mkdir()
+    Path("other/study.yaml").write_text(STUDY.replace("name: tiny", "name: elder"))
+    assert "holds the study 'elder'" in refused("run", "tiny.yaml", "--out", "other")
+
+
+def test_an_import_that_is_no_result() -> None:
+    Path("out").mkdir()
+    Path("out/study.yaml").write_text(STUDY)
+    for content, said in (
+        ("x", "line 1 is not JSON"),
+        ("{}", "line 1 is not a result (evaluation_id is missing)"),
+        (
+            '{"evaluation_id": "a", "study": "tiny", "seed": 0, "status": "finished", "test_acc": 62.9, '
+            '"started_at": 0, "finished_at": 1}',
+            "a status or an accuracy that no result has",
+        ),
+        (
+            '{"evaluation_id": "a", "study": "x", "seed": 0, "status": "finished", "test_acc": 0.6, '
+            '"started_at": 0, "finished_at": 1}',
+            "belongs to the study 'x'",
+        ),
+    ):
+        Path("results.jsonl").write_text(content)
+        assert said in refused("sync", "out", "--import", "results.jsonl")
+
+
+def test_a_plan_without_the_data_says_so() -> None:
+    result = raydc("plan", "tiny.yaml", "--set", "dataset.parquet=nowhere")
+    assert result.exit_code == 0
+    assert "counted without them" in result.stdout
+    assert "24" in result.stdout
+
+
+def test_plan_starts_nothing() -> None:
+    assert raydc("plan", "tiny.yaml").exit_code == 0
+    assert sorted(os.listdir("store")) == ["pixels", "source", "statistics"]
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("what", ["datasets", "methods", "labels", "recipes", "augmentations", "studies"])
+def test_lists(what: str) -> None:
+    result = raydc("list", what)
+    assert result.exit_code == 0
+    assert len(result.stdout.splitlines()) >= 2

@@ -1,0 +1,82 @@
+"""Fixtures: digits in a store of the session, and studies made of a few lines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from raydc.data.dataset import Dataset, open_dataset
+from raydc.spec.evaluation import DatasetSpec
+from raydc.spec.facts import bind
+from raydc.spec.plan import Plan, make_plan
+from raydc.spec.study import Study, parse_study
+from raydc.store import LocalStore
+from raydc.workbench import Workbench
+
+DIGITS = DatasetSpec("digits", "named", val_fraction=297 / 1297)
+SMALL_STUDY = """
+name: small
+dataset: digits
+teacher: {arch: convnet-d2-w8, epochs: 2, lr: 0.1, momentum: 0.9, batch_size: 64, augment: none}
+base:
+  images: {method: random, ipc: 2}
+  labels: {kind: hard}
+  student: {arch: convnet-d2-w8}
+  train: {recipe: label-worth, steps: 5, augment: none, lr: 0.05}
+"""
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    """Results are bit-equal for one number of threads; students have one."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> LocalStore:
+    return LocalStore(tmp_path_factory.mktemp("store"))
+
+
+@pytest.fixture(scope="session")
+def digits(store: LocalStore) -> Dataset:
+    return open_dataset(DIGITS, store)
+
+
+@pytest.fixture
+def bench(digits: Dataset, store: LocalStore) -> Workbench:
+    return Workbench(digits, store, torch.device("cpu"))
+
+
+@pytest.fixture
+def small() -> Callable[..., Study]:
+    """`small("base.images.ipc=1", ...)`: the small study with some keys changed."""
+
+    def make(*settings: str, extra: str = "") -> Study:
+        return parse_study(SMALL_STUDY + extra, "small.yaml", settings=settings)
+
+    return make
+
+
+@pytest.fixture
+def planned(digits: Dataset) -> Callable[[Study], Plan]:
+    """The plan of a study on digits."""
+
+    def make(study: Study) -> Plan:
+        return make_plan(bind(study.evaluations(), digits.facts, study.source), digits.id)
+
+    return make
+
+
+@pytest.fixture
+def study_file(tmp_path: Path) -> Callable[[str], Path]:
+    """Write a study file and return its path."""
+
+    def write(text: str) -> Path:
+        path = tmp_path / "study.yaml"
+        path.write_text(text)
+        return path
+
+    return write

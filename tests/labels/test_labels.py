@@ -1,0 +1,131 @@
+"""Labels: each transform's formula, the contract of label kinds, codecs and stored logits."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from raydc.labels import codecs, transforms
+from raydc.labels.kinds import LabelInputs, soft
+from raydc.labels.store import read_logits, write_logits
+from raydc.spec import catalog
+from raydc.spec.catalog import LabelKind
+
+OUTSIDE = ("teacher", "teacher_epoch", "ensemble")
+"""Keys that say which logits are read, not what is made of them."""
+
+
+def logits(networks: int = 1, count: int = 6, classes: int = 5) -> torch.Tensor:
+    return torch.randn(networks, count, classes, generator=torch.Generator().manual_seed(0)) * 3
+
+
+def given(networks: int = 1) -> LabelInputs:
+    return LabelInputs(torch.arange(6) % 5, 5, logits(networks))
+
+
+@pytest.mark.parametrize("kind", list(catalog.LABELS), ids=lambda k: k.name)
+def test_targets_are_distributions_of_the_right_shape(kind: LabelKind) -> None:
+    keys = {
+        key.name.removeprefix("labels."): key.default
+        for key in kind.keys
+        if key.name.removeprefix("labels.") not in OUTSIDE
+    }
+    made = kind.load()(given(), **keys)
+    p = made.targets.probabilities
+    assert p.shape == (6, 5)
+    assert (p >= 0).all()
+    torch.testing.assert_close(p.sum(1), torch.ones(6))
+    torch.testing.assert_close(made.targets.classes.argmax(1), given().labels)
+    assert made.labels_bytes > 0
+
+
+@pytest.mark.parametrize("kind", list(catalog.LABELS), ids=lambda k: k.name)
+def test_declared_keys_are_the_functions_arguments(kind: LabelKind) -> None:
+    names = [n for n in inspect.signature(kind.load()).parameters if n != "inputs"]
+    declared = [key.name.removeprefix("labels.") for key in kind.keys]
+    assert sorted(names) == sorted(name for name in declared if name not in OUTSIDE)
+
+
+def test_temperature_divides_logits() -> None:
+    made = soft(given(), temperature=4.0, codec="fp32")
+    expected = torch.exp(logits()[0] / 4) / torch.exp(logits()[0] / 4).sum(1, keepdim=True)
+    torch.testing.assert_close(made.targets.probabilities, expected)
+
+
+def test_an_ensemble_is_the_mean_of_logits_not_of_probabilities() -> None:
+    made = soft(given(3), temperature=2.0, codec="fp32")
+    torch.testing.assert_close(made.targets.probabilities, torch.softmax(logits(3).mean(0) / 2, 1))
+
+
+def test_top_k_keeps_the_largest_and_the_mass_is_lost_unless_renormalised() -> None:
+    p = transforms.soften(logits()[0], 1.0)
+    kept = transforms.top_k(p, 2)
+    assert ((kept > 0).sum(1) == 2).all()
+    torch.testing.assert_close(kept.sum(1), p.topk(2, 1).values.sum(1))
+    torch.testing.assert_close(transforms.renormalise(kept).sum(1), torch.ones(6))
+    assert torch.equal(transforms.top_k(p, 5), p)
+
+
+def test_swap_exchanges_one_rank_with_the_smallest() -> None:
+    p = transforms.soften(logits()[0], 1.0)
+    for rank in range(1, 6):
+        swapped = transforms.swap_rank(p, rank)
+        for row, other in zip(p, swapped, strict=True):
+            order = row.argsort(descending=True)
+            expected = row.clone()
+            expected[order[rank - 1]], expected[order[-1]] = row[order[-1]], row[order[rank - 1]]
+            torch.testing.assert_close(other, expected)
+    assert torch.equal(transforms.swap_rank(p, 5), p)
+
+
+def test_drop_class_spares_the_class_itself() -> None:
+    p = transforms.soften(logits()[0], 1.0)
+    labels = given().labels
+    dropped = transforms.drop_class(p, labels, 2)
+    assert (dropped[labels != 2, 2] == 0).all()
+    assert torch.equal(dropped[labels == 2], p[labels == 2])
+    others = [c for c in range(5) if c != 2]
+    assert torch.equal(dropped[:, others], p[:, others])
+
+
+def test_transforms_leave_their_input_alone() -> None:
+    p = transforms.soften(logits()[0], 1.0)
+    before = p.clone()
+    for change in (
+        lambda: transforms.drop_class(p, given().labels, 1),
+        lambda: transforms.swap_rank(p, 1),
+        lambda: transforms.top_k(p, 2),
+        lambda: transforms.renormalise(p),
+    ):
+        change()
+        assert torch.equal(p, before)
+
+
+def test_sizes_are_as_the_design_counts_them() -> None:
+    hard = catalog.LABELS["hard"].load()(given())
+    assert hard.labels_bytes == 6
+    assert soft(given(), temperature=1.0).labels_bytes == 6 * 2 * 5
+    assert soft(given(), temperature=1.0, codec="fp32").labels_bytes == 6 * 4 * 5
+    assert soft(given(), temperature=1.0, top_k=1).labels_bytes == 6 * 4
+    assert codecs.hard_bytes(257) == 2
+    assert codecs.record_bytes("fp16", 1000) == 2000
+
+
+def test_fp16_loses_little() -> None:
+    full = soft(given(), temperature=1.0, codec="fp32").targets.probabilities
+    half = soft(given(), temperature=1.0, codec="fp16").targets.probabilities
+    assert 0 < (full - half).abs().max() < 2e-3
+
+
+def test_stored_logits_are_read_without_a_copy_and_cannot_be_damaged(tmp_path: Path) -> None:
+    said = logits()[0].numpy()
+    write_logits(tmp_path, said)
+    read = read_logits(tmp_path)
+    np.testing.assert_array_equal(read, said)
+    assert not read.flags.owndata
+    with pytest.raises(ValueError, match="read-only"):
+        read[0, 0] = 1.0

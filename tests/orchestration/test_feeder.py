@@ -1,0 +1,128 @@
+"""The feeder: every evaluation gets a row, whatever happens to its worker."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from ray.tune.search import Searcher
+
+from raydc.orchestration.feeder import Feeder
+from raydc.orchestration.trainable import unpack_bundle
+from raydc.result import make_row
+from raydc.spec.plan import Plan, Planned
+from raydc.spec.study import Study
+
+
+class Desk:
+    """A feeder with everything it told."""
+
+    def __init__(self, plan: Plan, retries: int) -> None:
+        self.rows: list[dict[str, Any]] = []
+        self.feeder = Feeder(
+            plan.evaluations,
+            cost=lambda _: 1.0,
+            workers=1,
+            retries=retries,
+            study="small",
+            dataset_id="d",
+            sink=self.rows.extend,
+        )
+        self.trials = 0
+
+    def suggest(self) -> tuple[str, Any]:
+        self.trials += 1
+        return f"t{self.trials}", self.feeder.suggest(f"t{self.trials}")
+
+    def finish(self, trial: str, bundle: list[tuple[Planned, int]]) -> None:
+        rows = [
+            make_row(
+                planned, study="small", dataset_id="d", status="finished", started_at=0.0, finished_at=1.0,
+                attempts=attempts,
+            )
+            for planned, attempts in bundle
+        ]  # fmt: skip
+        self.feeder.on_trial_complete(trial, {"rows": json.dumps(rows)})
+
+
+@pytest.fixture
+def desk(small: Callable[..., Study], planned: Callable[[Study], Plan]) -> Callable[..., Desk]:
+    def make(count: int = 4, retries: int = 2) -> Desk:
+        return Desk(planned(small(f"seeds={count}")), retries)
+
+    return make
+
+
+def run(desk: Desk, dies: Callable[[list[tuple[Planned, int]]], bool]) -> int:
+    """Run all trials; returns how many died."""
+    deaths = 0
+    while True:
+        trial, config = desk.suggest()
+        if config == Searcher.FINISHED:
+            return deaths
+        bundle = unpack_bundle(config["bundle"])
+        if dies(bundle):
+            deaths += 1
+            desk.feeder.on_trial_complete(trial, None, error=True)
+        else:
+            desk.finish(trial, bundle)
+
+
+def test_a_calm_run_gives_each_evaluation_one_row(desk: Callable[..., Desk]) -> None:
+    one = desk(20)
+    run(one, lambda _: False)
+    assert len({row["evaluation_id"] for row in one.rows}) == len(one.rows) == 20
+    assert {row["attempts"] for row in one.rows} == {1}
+
+
+def test_a_worker_that_dies_once_costs_a_retry(desk: Callable[..., Desk]) -> None:
+    one = desk()
+    deaths = run(one, lambda bundle: bundle[0][1] == 1)
+    assert deaths >= 1
+    assert {row["status"] for row in one.rows} == {"finished"}
+    assert len(one.rows) == 4
+    assert {row["attempts"] for row in one.rows} == {2}
+
+
+def test_an_evaluation_that_kills_its_worker_fails_alone(desk: Callable[..., Desk]) -> None:
+    one = desk(retries=2)
+    poison = one.feeder.queue._waiting[0].id
+    run(one, lambda bundle: any(planned.id == poison for planned, _ in bundle))
+    by_status = {row["evaluation_id"]: row for row in one.rows}
+    assert len(by_status) == 4
+    assert by_status[poison]["status"] == "failed"
+    assert by_status[poison]["attempts"] == 3
+    assert "its worker process died 3 times" in by_status[poison]["error"]
+    assert [r["status"] for n, r in by_status.items() if n != poison] == ["finished"] * 3
+
+
+def test_rows_reported_before_a_death_are_kept(desk: Callable[..., Desk]) -> None:
+    one = desk(30)
+    one.feeder.queue.learn(one.feeder.queue._waiting[0], 0.01)
+    trial, config = one.suggest()
+    bundle = unpack_bundle(config["bundle"])
+    assert len(bundle) > 2
+    first, attempts = bundle[0]
+    row = make_row(
+        first,
+        study="small",
+        dataset_id="d",
+        status="finished",
+        started_at=0.0,
+        finished_at=0.01,
+        attempts=attempts,
+    )
+    one.feeder.on_trial_result(trial, {"rows": json.dumps([row])})
+    one.feeder.on_trial_complete(trial, None, error=True)
+    run(one, lambda _: False)
+    assert len(one.rows) == len({r["evaluation_id"] for r in one.rows}) == 30
+
+
+def test_nothing_is_offered_while_a_bundle_may_come_back(desk: Callable[..., Desk]) -> None:
+    one = desk(1)
+    trial, config = one.suggest()
+    assert one.suggest()[1] is None
+    one.finish(trial, unpack_bundle(config["bundle"]))
+    assert one.suggest()[1] == Searcher.FINISHED

@@ -1,0 +1,98 @@
+"""Teacher actors: batched, each pass forwarded once, back after a death."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import pytest
+import ray
+
+from raydc.data.dataset import DECODED, Dataset
+from raydc.orchestration.cluster import connected
+from raydc.orchestration.site import Site, _bench
+from raydc.orchestration.teacher_actor import Batcher, TeacherPool
+from raydc.spec.plan import Plan
+from raydc.spec.study import Resources, Study
+from raydc.store import LocalStore
+from raydc.workbench import Workbench
+from tests.conftest import DIGITS
+
+SOFT = "base.labels={kind: soft}"
+
+
+@pytest.fixture
+def site(digits: Dataset, store: LocalStore) -> Site:
+    return Site(DIGITS, f"{digits.fingerprint[:20]}-native-{DECODED}", store.uri)
+
+
+@pytest.fixture
+def plan(small: Callable[..., Study], planned: Callable[[Study], Plan], bench: Workbench) -> Plan:
+    """Twelve sets labelled by two checkpoints, everything made but the labels."""
+    study = small(SOFT, "seeds=6", "grid.images.ipc=[1, 2]", "grid.labels.teacher_epoch=[1, 2]")
+    made = planned(study)
+    for job in made.trajectories.values():
+        bench.make_trajectory(job)
+    for job in made.sets.values():
+        bench.make_set(job)
+    for name in made.passes:
+        bench.store.remove("logits", name)
+    return made
+
+
+def test_requests_that_wait_together_are_forwarded_together_and_once(site: Site, plan: Plan) -> None:
+    async def ask_for_all() -> tuple[Batcher, list[int]]:
+        _bench.cache_clear()
+        batcher = Batcher(site)
+        passes = list(plan.passes.values()) * 3  # three clients want the same
+        return batcher, await asyncio.gather(*(batcher.label(p) for p in passes))
+
+    batcher, counts = asyncio.run(ask_for_all())
+    images = sum(10 * plan.sets[p.compressed_set].evaluation.ipc for p in plan.passes.values())
+    assert len(plan.passes) == 24
+    assert sum(counts) == images == batcher._bench.images_forwarded
+    assert batcher.forwards <= 4
+
+
+def test_a_pass_that_cannot_be_made_tells_its_clients_and_no_others(site: Site, plan: Plan) -> None:
+    passes = list(plan.passes.values())
+    bad = replace(passes[0], id="bad", compressed_set="nowhere", epoch=1)
+    good = next(p for p in passes if p.epoch == 2)
+
+    async def ask() -> list[object]:
+        _bench.cache_clear()
+        batcher = Batcher(site)
+        return await asyncio.gather(batcher.label(bad), batcher.label(good), return_exceptions=True)
+
+    failed, done = asyncio.run(ask())
+    assert "set/nowhere is not in the store" in str(failed)
+    assert done in (10, 20)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    with connected(None, Resources(workers=2)):
+        yield
+
+
+@pytest.mark.ray
+def test_a_replica_that_is_killed_comes_back_and_loses_nothing(
+    cluster: None, site: Site, plan: Plan, store: LocalStore
+) -> None:
+    pool = TeacherPool.start(site, 2, {"num_cpus": 0, "max_concurrency": 100})
+    ray.get([replica.ready.remote() for replica in pool.replicas])
+    asked = [pool.ask(label_pass) for label_pass in plan.passes.values()]
+    pids = [ray.get(replica.pid.remote()) for replica in pool.replicas]
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    time.sleep(0.1)
+    ray.get(asked, timeout=120)
+    fresh = LocalStore(store.root)
+    assert all(fresh.find("logits", name) is not None for name in plan.passes)
+    assert set(pids).isdisjoint(ray.get(replica.pid.remote()) for replica in pool.replicas)
+    assert ray.get(pool.ask(next(iter(plan.passes.values())))) == 0
+    pool.stop()

@@ -1,0 +1,192 @@
+"""One evaluation from end to end: bit-equal, fair, and runnable from an exported file alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from raydc.evaluate import attempt, evaluate, export_line, main, make_everything
+from raydc.labels.store import FILE as LOGITS
+from raydc.spec.plan import Plan
+from raydc.spec.study import Study
+from raydc.store import LocalStore
+from raydc.workbench import Workbench
+
+SOFT = "base.labels={kind: soft, temperature: 2}"
+
+
+@pytest.fixture
+def ready(bench: Workbench, planned: Callable[[Study], Plan]) -> Callable[[Study], Plan]:
+    def make(study: Study) -> Plan:
+        plan = planned(study)
+        make_everything(plan, bench)
+        return plan
+
+    return make
+
+
+def test_the_same_evaluation_twice_is_equal_bit_for_bit(
+    small: Callable[..., Study], ready: Callable[[Study], Plan], bench: Workbench, store: LocalStore
+) -> None:
+    study = small(SOFT, "base.train.augment=dsa", "base.train.steps=20", "base.train.batch_size=8")
+    (one,) = ready(study).evaluations
+    first = evaluate(one, bench)
+    again = evaluate(one, Workbench(bench.dataset, LocalStore(store.root), bench.device))
+    assert (first.test_acc, first.test_loss, first.train_acc) == (
+        again.test_acc,
+        again.test_loss,
+        again.train_acc,
+    )
+
+
+def test_replicates_differ_and_temperature_does_not_touch_the_rest(
+    small: Callable[..., Study], ready: Callable[[Study], Plan], bench: Workbench
+) -> None:
+    plan = ready(small(SOFT, "seeds=2", "grid.labels.temperature=[1, 4]"))
+    assert len(plan.evaluations) == 4
+    assert len(plan.sets) == len(plan.passes) == 2
+    assert len({evaluate(p, bench).test_loss for p in plan.evaluations}) == 4
+
+
+def test_every_label_is_forwarded_once(
+    small: Callable[..., Study], ready: Callable[[Study], Plan], bench: Workbench
+) -> None:
+    study = small(SOFT, "base.images.ipc=4", "grid.labels.temperature=[1, 2, 4]", "grid.labels.top_k=[1, 5]")
+    plan = ready(study)
+    assert plan.naive_passes == 6
+    assert bench.images_forwarded == 40
+    for one in plan.evaluations:
+        evaluate(one, bench)
+    make_everything(plan, bench)
+    assert bench.images_forwarded == 40
+
+
+def test_training_leaves_stored_labels_alone(
+    small: Callable[..., Study], ready: Callable[[Study], Plan], bench: Workbench
+) -> None:
+    (one,) = ready(small(SOFT)).evaluations
+    artifact = bench.store.find("logits", one.passes[0].id)
+    before = artifact.path(LOGITS).read_bytes()
+    evaluate(one, bench)
+    assert artifact.path(LOGITS).read_bytes() == before
+
+
+def test_no_steps_cost_only_the_system(
+    small: Callable[..., Study], ready: Callable[[Study], Plan], bench: Workbench
+) -> None:
+    (one,) = ready(small("base.train.steps=0")).evaluations
+    measured = evaluate(one, bench)
+    assert (measured.steps, measured.train_seconds) == (0, 0.0)
+    assert 0 <= measured.test_acc < 0.5
+
+
+def test_extra_tests_fill_best_test_acc_only_when_asked_for(
+    small: Callable[..., Study], ready: Callable[[Study], Plan], bench: Workbench
+) -> None:
+    (plain,) = ready(small()).evaluations
+    (tested,) = ready(small("base.train.test_every=2")).evaluations
+    assert evaluate(plain, bench).best_test_acc is None
+    best = evaluate(tested, bench)
+    assert best.best_test_acc >= best.test_acc == evaluate(plain, bench).test_acc
+
+
+def test_sizes_are_counted(
+    small: Callable[..., Study], ready: Callable[[Study], Plan], bench: Workbench
+) -> None:
+    (hard,) = ready(small("base.images.ipc=3")).evaluations
+    (soft,) = ready(small(SOFT, "base.images.ipc=3")).evaluations
+    a, b = evaluate(hard, bench), evaluate(soft, bench)
+    assert a.images_bytes == b.images_bytes > 30 * 60
+    assert (a.labels_bytes, b.labels_bytes) == (30, 30 * 20)
+    assert (a.teacher_test_acc, b.teacher_test_acc is not None) == (None, True)
+
+
+def test_a_class_without_images_is_left_out(
+    small: Callable[..., Study], ready: Callable[[Study], Plan], bench: Workbench
+) -> None:
+    plan = ready(small("base.images.drop_class='7'"))
+    compressed, _ = bench.compressed_set(plan.evaluations[0].compressed_set)
+    assert np.bincount(compressed.labels, minlength=10).tolist() == [2] * 7 + [0] + [2] * 2
+
+
+def test_a_student_that_diverges_is_a_failed_row_with_its_step(
+    small: Callable[..., Study], ready: Callable[[Study], Plan], bench: Workbench
+) -> None:
+    (one,) = ready(small("base.train.lr=1e30", "base.train.steps=70")).evaluations
+    row = attempt(one, bench, study="small")
+    assert row["status"] == "failed"
+    assert row["test_acc"] is None
+    assert "at step" in row["error"]
+
+
+def test_a_damaged_set_fails_its_evaluations_only(
+    small: Callable[..., Study], planned: Callable[[Study], Plan], digits: object, tmp_path: Path
+) -> None:
+    store = LocalStore(tmp_path)
+    plan = planned(small())
+    bench = Workbench(digits, store, torch.device("cpu"))
+    make_everything(plan, bench)
+    path = store.root / "set" / plan.evaluations[0].compressed_set / "set.parquet"
+    path.write_bytes(path.read_bytes()[:-1])
+    bench = Workbench(digits, LocalStore(tmp_path), torch.device("cpu"))
+    row = attempt(plan.evaluations[0], bench, study="small")
+    assert row["status"] == "failed"
+    assert "ArtifactError" in row["error"]
+    make_everything(plan, bench)
+    assert attempt(plan.evaluations[0], bench, study="small")["status"] == "finished"
+
+
+@pytest.fixture
+def exported(
+    small: Callable[..., Study], planned: Callable[[Study], Plan], tmp_path: Path
+) -> tuple[Path, Plan, Study]:
+    study = small(SOFT, "grid.images.ipc=[1, 2]")
+    plan = planned(study)
+    file = tmp_path / "study.jsonl"
+    dataset_id = "given"
+    file.write_text("".join(export_line(p, study.name, dataset_id) + "\n" for p in plan.evaluations))
+    return file, plan, study
+
+
+def test_an_exported_file_runs_alone_and_goes_on(
+    exported: tuple[Path, Plan, Study], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, plan, _ = exported
+    arguments = [str(file), "--out", str(tmp_path / "out"), "--device", "cpu"]
+    assert main(arguments) == 0
+    rows = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
+    assert {row["evaluation_id"] for row in rows} == {p.id for p in plan.evaluations}
+    assert {row["status"] for row in rows} == {"finished"}
+    capsys.readouterr()
+    assert main(arguments) == 0
+    assert "2 evaluations, 2 finished before" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [("", "holds no evaluation"), ("{}\n", "line 1 is not an evaluation"), ("x\n", "line 1 is not")],
+)
+def test_a_file_that_is_no_export_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str, said: str
+) -> None:
+    file = tmp_path / "bad.jsonl"
+    file.write_text(content)
+    assert main([str(file), "--out", str(tmp_path / "out")]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_other_data_than_the_plans_are_refused(
+    exported: tuple[Path, Plan, Study], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, _, _ = exported
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    for line in lines:
+        line["evaluation"]["dataset"]["val_fraction"] = 0.5
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert main([str(file), "--out", str(tmp_path / "out")]) == 2
+    assert "are not those that the plan was made with" in capsys.readouterr().err

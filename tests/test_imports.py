@@ -1,0 +1,127 @@
+"""Who may import whom: modules have ranks, imports go down, and the core is free of the services."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import raydc
+
+ROOT = Path(raydc.__file__).parent
+CORE_PACKAGES = {"torch", "torchvision", "timm", "numpy", "pyarrow", "PIL", "safetensors", "sklearn"}
+RANKS = {
+    # module or package: (rank, third-party packages)
+    "errors": (0, set()),
+    "registry": (0, set()),
+    "seeding": (0, set()),
+    "shipped": (0, set()),
+    "spec": (1, set()),
+    "spec.yaml_file": (1, {"yaml"}),
+    "spec.study": (1, {"yaml", "pydantic"}),
+    "result": (1, set()),
+    "store": (2, CORE_PACKAGES),
+    "data": (2, CORE_PACKAGES),
+    "networks": (2, CORE_PACKAGES),
+    "augmentation": (2, CORE_PACKAGES),
+    "training": (2, CORE_PACKAGES),
+    "methods": (3, CORE_PACKAGES),
+    "teachers": (3, CORE_PACKAGES),
+    "labels": (3, CORE_PACKAGES),
+    "workbench": (4, CORE_PACKAGES),
+    "evaluate": (4, CORE_PACKAGES),
+    "estimate": (4, CORE_PACKAGES),
+    "tracking": (5, set()),
+    "analysis": (5, {"numpy", "scipy", "pandas", "pyarrow"}),
+    "orchestration": (6, {"ray", "torch", "optuna"}),
+    "tracking.mlflow_tracker": (6, {"mlflow", "requests"}),
+    "report": (7, {"matplotlib", "jinja2", "markupsafe", "numpy", "PIL"}),
+    "cli": (7, {"typer", "rich"}),
+    "console": (7, {"rich"}),
+    "doctor": (7, CORE_PACKAGES),
+    "folder": (7, {"pandas", "pyarrow"}),
+    "launch": (7, set()),
+    "planning": (7, {"torch"}),
+    "rows": (7, set()),
+    "reference": (7, set()),
+    "sync": (7, set()),
+    "study": (7, {"pandas", "matplotlib", "rich"}),
+    "__init__": (-1, set()),
+    "__main__": (7, set()),
+}
+STRANGERS = ("methods", "teachers", "labels")
+"""Of one rank, but scores and logits travel between them as arrays."""
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
+
+
+def rank_of(module: str) -> tuple[int, set[str]]:
+    parts = module.split(".")
+    for size in range(len(parts), 0, -1):
+        if (found := RANKS.get(".".join(parts[:size]))) is not None:
+            return found
+    raise AssertionError(f"raydc.{module} has no rank; put it into the table")
+
+
+def imports_of(path: Path) -> list[str]:
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            assert node.module is not None
+            if node.module == "raydc" or node.module.startswith("raydc."):
+                found += [f"{node.module}.{alias.name}" for alias in node.names]
+            else:
+                found.append(node.module)
+    return found
+
+
+MODULES = sorted(ROOT.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_imports_go_down_the_ranks(path: Path) -> None:
+    module = name_of(path)
+    rank, allowed = rank_of(module)
+    for imported in imports_of(path):
+        top = imported.partition(".")[0]
+        if top == "raydc":
+            target = imported.removeprefix("raydc").lstrip(".")
+            if not target or target == "__version__":
+                continue
+            other, _ = rank_of(target)
+            assert other <= rank, f"{module} (rank {rank}) imports {target} (rank {other})"
+            mine, theirs = module.partition(".")[0], target.partition(".")[0]
+            strangers = mine in STRANGERS and theirs in STRANGERS and mine != theirs
+            assert not strangers, f"{module} imports {target}"
+        elif top not in sys.stdlib_module_names:
+            assert top in allowed, f"{module} imports {top}"
+
+
+def test_importing_raydc_loads_no_library() -> None:
+    script = (
+        "import sys, raydc; print([m for m in ('ray', 'mlflow', 'torch', 'pydantic') if m in sys.modules])"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "[]"
+
+
+def test_the_core_runs_without_the_services() -> None:
+    script = """
+import sys
+for name in ("ray", "mlflow", "optuna", "pydantic", "typer", "rich", "pandas", "yaml"):
+    sys.modules[name] = None
+import raydc.evaluate
+raydc.evaluate.main(["--help"])
+"""
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert "results.jsonl" in ran.stdout

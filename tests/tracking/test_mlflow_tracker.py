@@ -1,0 +1,195 @@
+"""MLflow: complete, without doubles, and up to date again after an outage."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+
+from raydc.errors import InputError, TrackingError
+from raydc.tracking.mlflow_ids import run_ids
+from raydc.tracking.mlflow_tracker import MlflowTracker, default_uri, read_experiment
+from raydc.tracking.reach import probe
+
+pytestmark = pytest.mark.mlflow
+
+
+def row(name: str, status: str = "finished", **values: Any) -> dict[str, Any]:
+    return {
+        "evaluation_id": name,
+        "study": "s",
+        "seed": 1,
+        "status": status,
+        "images.method": "random",
+        "images.ipc": 10,
+        "labels.kind": "soft",
+        "labels.temperature": 4.0,
+        "train.augment": "none",
+        "dataset.zca": False,
+        "test_acc": 0.625 if status == "finished" else None,
+        "val_acc": 0.5,
+        "test_acc_by_class": [0.5, None, 1.0],
+        "images_bytes": 1234,
+        "steps": 50,
+        "device": "cpu",
+        "attempts": 1,
+        "started_at": 1000.25,
+        "finished_at": 1002.5,
+        "protocol_version": 1,
+        "error": None if status == "finished" else "EvaluationError: no <b>luck</b>",
+        **values,
+    }
+
+
+def children(uri: str) -> list[Any]:
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("s")
+    return [r for r in client.search_runs([experiment.experiment_id]) if "raydc.evaluation_id" in r.data.tags]
+
+
+@pytest.fixture
+def tracker(tmp_path: Path) -> Callable[[], MlflowTracker]:
+    def make() -> MlflowTracker:
+        made = MlflowTracker(default_uri(tmp_path), "s", tmp_path)
+        made.start()
+        return made
+
+    return make
+
+
+def test_rows_come_back_as_they_were(tracker: Callable[[], MlflowTracker], tmp_path: Path) -> None:
+    one = tracker()
+    given = [row("a"), row("b", "failed"), row("c", reused_from="other")]
+    one.record(given)
+    assert one.close("FAILED", 60) == 0
+    read = {r["evaluation_id"]: r for r in read_experiment("s", default_uri(tmp_path))}
+    assert set(read) == {"a", "b"}  # what another study made is in its own record
+    for key in ("study", "seed", "status", "images.ipc", "labels.temperature", "train.augment", "dataset.zca",
+                "test_acc", "val_acc", "test_acc_by_class", "images_bytes", "steps", "started_at",
+                "protocol_version", "error", "device"):  # fmt: skip
+        assert read["a"].get(key) == given[0][key], key
+        assert read["b"].get(key) == given[1][key], key
+    assert run_ids(tmp_path) == {name: r["mlflow_run_id"] for name, r in read.items()}
+
+
+def test_recording_again_changes_nothing(tracker: Callable[[], MlflowTracker], tmp_path: Path) -> None:
+    for _ in range(2):
+        one = tracker()
+        one.record([row("a"), row("b")])
+        assert one.close("FINISHED", 60) == 0
+    found = children(default_uri(tmp_path))
+    assert sorted(r.data.tags["raydc.evaluation_id"] for r in found) == ["a", "b"]
+    client = MlflowClient(default_uri(tmp_path))
+    assert len(client.get_metric_history(found[0].info.run_id, "test_acc")) == 1
+    parents = client.search_runs([found[0].info.experiment_id], "tags.`raydc.role` = 'study'")
+    assert [p.info.status for p in parents] == ["FINISHED"]
+    assert {r.data.tags["mlflow.parentRunId"] for r in found} == {parents[0].info.run_id}
+
+
+def test_a_run_that_a_kill_left_open_is_completed(
+    tracker: Callable[[], MlflowTracker], tmp_path: Path
+) -> None:
+    first = tracker()
+    first.client.create_run(first.experiment_id, tags=first._tags(row("a")))
+    first.close("KILLED", 60)
+    again = tracker()
+    again.record([row("a")])
+    assert again.close("FINISHED", 60) == 0
+    (found,) = children(default_uri(tmp_path))
+    assert found.info.status == "FINISHED"
+    assert found.data.metrics["test_acc"] == 0.625
+    assert found.data.params["images.ipc"] == "10"
+
+
+def test_a_failed_evaluation_that_succeeds_later_keeps_one_run(
+    tracker: Callable[[], MlflowTracker], tmp_path: Path
+) -> None:
+    for status in ("failed", "finished"):
+        one = tracker()
+        one.record([row("a", status)])
+        one.close("FINISHED", 60)
+    (found,) = children(default_uri(tmp_path))
+    assert found.info.status == "FINISHED"
+
+
+def test_what_is_not_there_is_said(tmp_path: Path) -> None:
+    with pytest.raises(TrackingError, match="does not answer"):
+        probe("http://127.0.0.1:9")
+    with pytest.raises(TrackingError, match="does not answer"):
+        MlflowTracker("http://127.0.0.1:9", "s", tmp_path).start()
+    with pytest.raises(InputError, match="there is no MLflow experiment 'x'"):
+        read_experiment("x", default_uri(tmp_path))
+
+
+class Server:
+    """A real MLflow server on this machine."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.folder = folder
+        self.uri = f"http://127.0.0.1:{self.port}"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
+        command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{self.folder}/server.db"]
+        log = (self.folder / "server.log").open("ab")
+        self.process = subprocess.Popen(
+            command, stdout=log, stderr=log, start_new_session=True, cwd=self.folder
+        )
+        for _ in range(240):
+            try:
+                probe(self.uri)
+                return
+            except TrackingError:
+                time.sleep(0.5)
+        raise AssertionError((self.folder / "server.log").read_text())
+
+    def stop(self) -> None:
+        if self.process is not None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            self.process = None
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    made = Server(tmp_path)
+    try:
+        made.start()
+        yield made
+    finally:
+        made.stop()
+
+
+@pytest.mark.slow
+def test_an_outage_costs_nothing_but_time(server: Server, tmp_path: Path) -> None:
+    one = MlflowTracker(server.uri, "s", tmp_path)
+    one.start()
+    one.record([row("before")])
+    while one._pending:
+        time.sleep(0.1)
+    server.stop()
+    one.record([row("during"), row("during too")])
+    time.sleep(3)
+    assert one._pending == 2
+    server.start()
+    one.record([row("after")])
+    assert one.close("FINISHED", 120) == 0
+    names = [r.data.tags["raydc.evaluation_id"] for r in children(server.uri)]
+    assert sorted(names) == ["after", "before", "during", "during too"]
+    server.stop()
+    late = MlflowTracker(server.uri, "s", tmp_path)
+    with pytest.raises(TrackingError):
+        late.start()
