@@ -24,7 +24,8 @@ def _default(key: Key) -> str:
         return "the recipe's"
     if key.default is None:
         return "null"
-    return f"`{str(flat_value(key.default)).lower() if isinstance(key.default, bool) else flat_value(key.default)}`"
+    text = str(flat_value(key.default))
+    return f"`{text.lower() if isinstance(key.default, bool) else text}`"
 
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
@@ -87,7 +88,7 @@ def catalogue() -> str:
         ("Labels", catalog.LABELS),
         ("Augmentations", catalog.AUGMENTATIONS),
     ):
-        parts += [f"## {title}\n\n", listed(entries), "\n"]  # type: ignore[arg-type]
+        parts += [f"## {title}\n\n", listed(entries), "\n"]
     parts.append("## Recipes\n\n")
     for recipe in catalog.RECIPES:
         values = ((f"`{key}`", f"`{flat_value(value)}`") for key, value in recipe.values.items())
