@@ -36,6 +36,7 @@ def examine(tracking_uri: str | None, store: str) -> list[Finding]:
         _torch,
         _torchvision,
         _device,
+        _compiler,
         lambda: _package("ray", "pip install 'ray[default,tune]'"),
         _ray_starts,
         lambda: _package("mlflow", "pip install mlflow"),
@@ -92,6 +93,14 @@ def _device() -> Finding:
         names = {torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())}
         return Finding("device", True, f"{torch.cuda.device_count()} GPU ({', '.join(names)}), {cores} cores")
     return Finding("device", True, f"no GPU, {cores} CPU cores")
+
+
+def _compiler() -> Finding:
+    from raydc.training.engine import NO_COMPILER, compiler
+
+    found = compiler()
+    # Students run without one, so its absence breaks nothing.
+    return Finding("compiler", True, found or NO_COMPILER)
 
 
 def _ray_starts() -> Finding:

@@ -20,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from raydc.data.dataset import open_dataset
@@ -34,10 +34,11 @@ from raydc.spec.evaluation import DatasetSpec, Evaluation
 from raydc.spec.facts import bind
 from raydc.spec.plan import Plan, Planned, make_plan
 from raydc.store import open_store
+from raydc.training.engine import use_cache
 from raydc.training.fit import StaticTargets, fit
-from raydc.training.inputs import TensorInputs
+from raydc.training.inputs import Inputs, TensorInputs
 from raydc.training.memory import keep_pages
-from raydc.training.metrics import measure
+from raydc.training.metrics import Score, measure
 from raydc.workbench import Workbench
 
 
@@ -54,27 +55,35 @@ def evaluate(planned: Planned, bench: Workbench) -> Measured:
     compressed, made = bench.compressed_set(planned.compressed_set)
     inputs = TensorInputs(bench.set_inputs(planned.compressed_set))
     labels, waited, labels_seconds, teacher_test_acc = _labels(planned, bench)
-    network = initialised(
-        evaluation.arch,
-        dataset.channels,
-        dataset.classes,
-        dataset.resolution,
-        "student",
-        evaluation.seed,
-    ).to(bench.device)
+    chassis = bench.chassis(evaluation.arch)
+    engine = chassis.engine(recipe, len(inputs))
+    forward = chassis.forward(engine)
+    chassis.warm(engine, recipe, len(inputs))
+    chassis.load(
+        initialised(
+            evaluation.arch,
+            dataset.channels,
+            dataset.classes,
+            dataset.resolution,
+            "student",
+            evaluation.seed,
+        ).state_dict()
+    )
+    network = chassis.network
     classes = torch.from_numpy(compressed.labels).to(bench.device)
     test_inputs, test_labels = bench.test
     best: list[float] = []
     test_seconds = 0.0
+
+    def score(inputs: Inputs, labels: Tensor) -> Score:
+        return measure(network, inputs, labels, dataset.classes, recipe.precision, forward)
 
     def on_epoch(epoch: int, network: nn.Module, optimizer: Optimizer) -> None:
         nonlocal test_seconds
         del optimizer
         if recipe.test_every and epoch % recipe.test_every == 0:
             start = time.perf_counter()
-            best.append(
-                measure(network, test_inputs, test_labels, dataset.classes, recipe.precision).accuracy
-            )
+            best.append(score(test_inputs, test_labels).accuracy)
             test_seconds += time.perf_counter() - start
 
     setup_seconds = time.perf_counter() - began - waited
@@ -86,13 +95,14 @@ def evaluate(planned: Planned, bench: Workbench) -> Measured:
         key=seed_of("student views", evaluation.view_seed),
         device=bench.device,
         on_epoch=on_epoch if recipe.test_every else None,
+        forward=forward,
     )
     start = time.perf_counter()
     val_acc = None
     if bench.val is not None:
-        val_acc = measure(network, *bench.val, dataset.classes, recipe.precision).accuracy
-    test = measure(network, test_inputs, test_labels, dataset.classes, recipe.precision)
-    train = measure(network, inputs, classes, dataset.classes, recipe.precision)
+        val_acc = score(*bench.val).accuracy
+    test = score(test_inputs, test_labels)
+    train = score(inputs, classes)
     test_seconds += time.perf_counter() - start
     return Measured(
         test_acc=test.accuracy,
@@ -112,6 +122,7 @@ def evaluate(planned: Planned, bench: Workbench) -> Measured:
         labels_seconds=labels_seconds,
         images_seconds=made.meta["seconds"],
         device=device_name(bench.device),
+        engine=engine,
     )
 
 
@@ -242,6 +253,7 @@ def run_file(file: Path, data: str | None, out: Path, store_uri: str | None, dev
     print(f"{len(plan.evaluations)} evaluations, {len(finished)} finished before", flush=True)
     if device == "cpu":
         keep_pages()
+        use_cache(out / "compiled")
     bench = Workbench(dataset, store, torch.device(device))
     make_everything(left, bench)
     failed = 0

@@ -294,6 +294,7 @@ def _execute(
     from raydc.orchestration.cluster import connected
     from raydc.orchestration.runner import Runner
     from raydc.orchestration.site import Site
+    from raydc.training.engine import NO_COMPILER, compiler
 
     study, dataset = ready.study, ready.dataset
     name = f"{dataset.fingerprint[:20]}-{study.dataset.resolution or 'native'}-{DECODED}"
@@ -310,6 +311,8 @@ def _execute(
     previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
         with connected(address, study.resources) as capacity:
+            if not capacity.gpus and compiler() is None:
+                progress.note(NO_COMPILER)
             runner.run(capacity, before_evaluations=record.tracker)
     except KeyboardInterrupt:
         summary.interrupted = True

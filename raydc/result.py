@@ -52,6 +52,8 @@ class Measured:
     images_seconds: float
     """What the compressed set took when it was made."""
     device: str
+    engine: str
+    """How the student was executed: eager, compiled, or packed with others."""
 
 
 MEASURES = tuple(field.name for field in fields(Measured))

@@ -37,6 +37,7 @@ from raydc.teachers.checkpoint import (
     store_given,
 )
 from raydc.teachers.expert import OnProgress, part_inputs, train_trajectory
+from raydc.training.engine import Chassis
 from raydc.training.inputs import Inputs, TensorInputs
 
 T = TypeVar("T")
@@ -87,6 +88,7 @@ class Workbench:
         self._sets = Recent(64)
         self._teachers = Recent(8)
         self._inputs = Recent(16)
+        self._chassis = Recent(4)
 
     # --- teachers -----------------------------------------------------------------------------
 
@@ -254,6 +256,15 @@ class Workbench:
             artifacts.append(get(self.store, "logits", label_pass.id))
         stacked = np.stack([read_logits(artifact.folder) for artifact in artifacts])
         return torch.from_numpy(stacked), artifacts
+
+    # --- students -----------------------------------------------------------------------------
+
+    def chassis(self, arch: str) -> Chassis:
+        """The network that students of `arch` are trained in, one after the other."""
+        data = self.dataset
+        return self._chassis.get(
+            arch, lambda: Chassis(arch, data.channels, data.classes, data.resolution, self.device)
+        )
 
     # --- tests --------------------------------------------------------------------------------
 

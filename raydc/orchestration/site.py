@@ -9,7 +9,8 @@ import torch
 
 from raydc.data.dataset import dataset_at
 from raydc.spec.evaluation import DatasetSpec
-from raydc.store import open_store
+from raydc.store import LocalStore, open_store
+from raydc.training.engine import use_cache
 from raydc.training.memory import keep_pages
 from raydc.workbench import Labeller, Workbench
 
@@ -40,4 +41,6 @@ def _bench(dataset: DatasetSpec, pixels: str, store_uri: str) -> Workbench:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cpu":
         keep_pages()
+        if isinstance(store, LocalStore):
+            use_cache(store.root / "compiled")
     return Workbench(dataset_at(dataset, pixels, store), store, device)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from raydc.spec.plan import TrajectoryJob
 from raydc.store import Artifact, Store
 from raydc.teachers.scores import record
 from raydc.teachers.teacher import Teacher
+from raydc.training.engine import Chassis
 from raydc.training.fit import StaticTargets, fit
 from raydc.training.inputs import Inputs, PixelInputs, TensorInputs
 from raydc.training.losses import Targets
@@ -95,20 +97,32 @@ class _Apprenticeship:
         self.recipe = job.teacher.recipe
         self.inputs = part_inputs(dataset, dataset.train, device)
         self.labels = torch.from_numpy(dataset.train.labels).to(device)
+        self.chassis = Chassis(
+            job.teacher.arch, dataset.channels, dataset.classes, dataset.resolution, device
+        )
+        self.per_epoch = self.recipe.steps_per_epoch(len(self.inputs))
+        # By the work of one epoch, so that it does not matter how many are asked for.
+        one_epoch = replace(self.recipe, steps=self.per_epoch, epochs=None)
+        engine = self.chassis.engine(one_epoch, len(self.inputs))
+        self.forward = self.chassis.forward(engine)
+        self.chassis.warm(engine, one_epoch, len(self.inputs))
         self.tests: dict[str, Inputs] = {}
         self.history: list[dict[str, Any]] = []
         self.saved_at = time.monotonic()
 
     def run(self, checkpoints: list[int], scores: list[int]) -> None:
         first, last = min(checkpoints + scores), max(checkpoints + scores)
-        network = initialised(
-            self.job.teacher.arch,
-            self.dataset.channels,
-            self.dataset.classes,
-            self.dataset.resolution,
-            "teacher",
-            self.job.index,
-        ).to(self.device)
+        self.chassis.load(
+            initialised(
+                self.job.teacher.arch,
+                self.dataset.channels,
+                self.dataset.classes,
+                self.dataset.resolution,
+                "teacher",
+                self.job.index,
+            ).state_dict()
+        )
+        network = self.chassis.network
         optimizer = make_optimizer(self.recipe, network)
         start = self._restore(network, optimizer, first)
 
@@ -125,7 +139,6 @@ class _Apprenticeship:
                 self.on_progress(epoch, last)
 
         on_epoch(start, network, optimizer)
-        per_epoch = self.recipe.steps_per_epoch(len(self.inputs))
         if last > start:
             fit(
                 network,
@@ -134,10 +147,11 @@ class _Apprenticeship:
                 self.recipe,
                 key=seed_of("teacher views", self.job.index),
                 device=self.device,
-                first_step=start * per_epoch,
-                last_step=last * per_epoch,
+                first_step=start * self.per_epoch,
+                last_step=last * self.per_epoch,
                 optimizer=optimizer,
                 on_epoch=on_epoch,
+                forward=self.forward,
             )
         for name in self.store.names("progress"):
             if name.startswith(self.job.id):
@@ -171,7 +185,7 @@ class _Apprenticeship:
     def _accuracy(self, network: nn.Module, split: str, part: Part) -> float:
         inputs = self.tests.setdefault(split, part_inputs(self.dataset, part, self.device))
         labels = torch.from_numpy(part.labels).to(self.device)
-        return measure(network, inputs, labels, self.dataset.classes).accuracy
+        return measure(network, inputs, labels, self.dataset.classes, forward=self.forward).accuracy
 
     def _save(self, kind: str, epoch: int, network: nn.Module, optimizer: Optimizer) -> None:
         name = checkpoint_name(self.job.id, epoch)

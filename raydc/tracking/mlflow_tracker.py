@@ -208,7 +208,7 @@ class MlflowTracker:
             "raydc.evaluation_id": row["evaluation_id"],
             "raydc.study": row["study"],
         }
-        for key in ("protocol_version", "raydc_version", "device", "dataset_id", "set_id"):
+        for key in ("protocol_version", "raydc_version", "device", "engine", "dataset_id", "set_id"):
             if row.get(key) is not None:
                 tags[f"raydc.{key}"] = str(row[key])
         if row.get("error"):
@@ -330,11 +330,11 @@ def _row(run: Run) -> Row:
     row: Row = {"evaluation_id": tags["raydc.evaluation_id"], "study": tags.get("raydc.study")}
     row |= {key: _value(text) for key, text in run.data.params.items()}
     row["status"] = "finished" if run.info.status == "FINISHED" else "failed"
-    row |= {key: metrics.get(key) for key in MEASURES if key not in ("device", "test_acc_by_class")}
+    row |= {key: metrics.get(key) for key in MEASURES if key not in ("device", "engine", "test_acc_by_class")}
     row["test_acc_by_class"] = _value(tags.get("raydc.test_acc_by_class", "null"))
-    for key in (*RECORD, "device"):
+    for key in (*RECORD, "device", "engine"):
         if (tag := tags.get(f"raydc.{key}")) is not None:
-            row[key] = tag if key in ("dataset_id", "set_id", "device", "error") else _value(tag)
+            row[key] = tag if key in ("dataset_id", "set_id", "device", "engine", "error") else _value(tag)
     row["mlflow_run_id"] = run.info.run_id
     row["started_at"] = run.info.start_time / 1000
     row["finished_at"] = run.info.end_time / 1000 if run.info.end_time else None

@@ -69,11 +69,13 @@ def fit(
     last_step: int | None = None,
     optimizer: Optimizer | None = None,
     on_epoch: OnEpoch | None = None,
+    forward: nn.Module | None = None,
 ) -> Training:
     """Train `network` in place, from `first_step` (a multiple of an epoch) to the recipe's end.
 
     key: seed of the views (below 2**63). `last_step` stops earlier than the schedule's end.
     `on_epoch(epochs, network, optimizer)` is called after each complete epoch and is not timed.
+    `forward` is called instead of `network` if given (its compiled form, which shares its weights).
     Raises `EvaluationError` naming the first step whose loss is not finite.
     """
     total = recipe.total_steps(len(inputs))
@@ -83,6 +85,7 @@ def fit(
     clock = StepClock(device)
     losses: list[Tensor] = []
     network.train()
+    forward = network if forward is None else forward
     with tensor_cores(recipe.precision):
         for step_number, step in enumerate(views.steps(first_step, last), first_step):
             clock.before_step()
@@ -91,7 +94,7 @@ def fit(
             view = views.render_batch(inputs.take(step.index), step)
             optimizer.zero_grad()
             with autocast(recipe.precision, device):
-                logits = network(view.images)
+                logits = forward(view.images)
             loss = loss_of(recipe.loss, logits.float(), targets.at(view, step))
             loss.backward()
             optimizer.step()

@@ -51,6 +51,12 @@ def batches(inputs: Inputs, size: int) -> Iterator[Tensor]:
         yield inputs.take(slice(start, start + size))
 
 
+def pad(batch: Tensor, size: int) -> Tensor:
+    """`batch` [B, ...] filled up with zeros to [size, ...], so that every pass has one shape."""
+    missing = size - len(batch)
+    return torch.cat([batch, batch.new_zeros(missing, *batch.shape[1:])]) if missing else batch
+
+
 def test_batch_size(device: torch.device) -> int:
     """Images a forward pass without gradients takes at a time."""
     return 256 if device.type == "cpu" else 2048

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from raydc.training.inputs import Inputs, batches, test_batch_size
+from raydc.training.inputs import Inputs, batches, pad, test_batch_size
 from raydc.training.optimizer import autocast, tensor_cores
 
 
@@ -25,15 +25,26 @@ class Score:
 
 
 def measure(
-    network: nn.Module, inputs: Inputs, labels: Tensor, classes: int, precision: str = "fp32"
+    network: nn.Module,
+    inputs: Inputs,
+    labels: Tensor,
+    classes: int,
+    precision: str = "fp32",
+    forward: nn.Module | None = None,
 ) -> Score:
-    """Accuracy and loss of `network` (in eval mode) on N images with labels [N] int64."""
+    """Accuracy and loss of `network` (in eval mode) on N images with labels [N] int64.
+
+    `forward` is called instead of `network` if given (its compiled form).
+    """
     device = labels.device
     was_training = network.training
     network.eval()
+    forward = network if forward is None else forward
+    size = test_batch_size(device)
     with torch.inference_mode(), tensor_cores(precision), autocast(precision, device):
-        logits = torch.cat([network(batch).float() for batch in batches(inputs, test_batch_size(device))])
+        said = [forward(pad(batch, size))[: len(batch)].float() for batch in batches(inputs, size)]
     network.train(was_training)
+    logits = torch.cat(said)
     right = logits.argmax(1) == labels
     count = torch.bincount(labels, minlength=classes)
     hits = torch.bincount(labels[right], minlength=classes)
