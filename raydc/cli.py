@@ -190,10 +190,10 @@ def _print_summary(summary: Summary) -> None:
             f"  {summary.run_now} run now, {summary.before} finished before, "
             f"{summary.taken_over} taken over from other studies",
         )
-    if summary.naive_passes:
+    if summary.naive_forwards:
         say(
-            f"  label passes: {summary.passes_made} made now, {summary.passes} in the study; labelling anew "
-            f"for every evaluation would take {summary.naive_passes}"
+            f"  labels: {summary.forwarded:,} images forwarded now, {summary.forwards:,} in the study; "
+            f"labelling anew for every evaluation would forward {summary.naive_forwards:,}"
         )
     stages = ", ".join(f"{n} {duration(s)}" for n, s in summary.stage_seconds.items() if s >= 1)
     if stages:

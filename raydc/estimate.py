@@ -67,7 +67,7 @@ def estimate(plan: Plan, facts: DataFacts, known: Mapping[str, float]) -> Estima
     pixels = facts.channels * facts.resolution**2
     sizes = {n: set_size(job.evaluation, facts.classes) for n, job in plan.sets.items()}
     store += sum(sizes.values()) * pixels
-    store += sum(sizes[p.compressed_set] * facts.classes * FLOAT_BYTES for p in plan.passes.values())
+    store += plan.forwards(facts.classes) * facts.classes * FLOAT_BYTES
     return Estimate(students, teachers, store)
 
 

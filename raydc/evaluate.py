@@ -35,7 +35,7 @@ from raydc.spec.facts import bind
 from raydc.spec.plan import Plan, Planned, make_plan
 from raydc.store import open_store
 from raydc.training.engine import use_cache
-from raydc.training.fit import StaticTargets, fit
+from raydc.training.fit import fit
 from raydc.training.inputs import Inputs, TensorInputs
 from raydc.training.memory import keep_pages
 from raydc.training.metrics import Score, measure
@@ -90,12 +90,13 @@ def evaluate(planned: Planned, bench: Workbench) -> Measured:
     training = fit(
         network,
         inputs,
-        StaticTargets(labels.targets.to(bench.device)),
+        labels.source.to(bench.device),
         recipe,
         key=seed_of("student views", evaluation.view_seed),
         device=bench.device,
         on_epoch=on_epoch if recipe.test_every else None,
         forward=forward,
+        pool=recipe.distinct_steps(len(inputs), evaluation.keep_views),
     )
     start = time.perf_counter()
     val_acc = None
@@ -141,12 +142,17 @@ def _labels(planned: Planned, bench: Workbench) -> tuple[LabelOutputs, float, fl
     accuracy = None
     if planned.passes:
         start = time.perf_counter()
-        logits, artifacts = bench.logits(planned.passes)
+        if kind.views:
+            steps = evaluation.recipe.distinct_steps(len(inputs.labels), evaluation.keep_views)
+            views, artifacts = bench.view_logits(planned.passes, len(inputs.labels), steps)
+            inputs = replace(inputs, views=views)
+        else:
+            logits, artifacts = bench.logits(planned.passes)
+            inputs = replace(inputs, logits=logits)
         waited = time.perf_counter() - start
         made = sum(float(artifact.meta["seconds"]) for artifact in artifacts)
         known = [a.meta["teacher_test_acc"] for a in artifacts if a.meta["teacher_test_acc"] is not None]
         accuracy = sum(known) / len(known) if known else None
-        inputs = replace(inputs, logits=logits)
     return kind.load()(inputs, **keys), waited, made, accuracy
 
 

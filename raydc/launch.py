@@ -65,11 +65,12 @@ class Summary:
     workers: int = 0
     efficiency: float | None = None
     """Student seconds over (workers x wall time) of the evaluation stage."""
-    passes_made: int = 0
-    passes: int = 0
-    """Label passes that the plan needs."""
-    naive_passes: int = 0
-    """Label passes if every evaluation had its images labelled anew."""
+    forwarded: int = 0
+    """Images that teachers labelled in this run."""
+    forwards: int = 0
+    """Images that teachers must label for the study, each (view, checkpoint) once."""
+    naive_forwards: int = 0
+    """Images that they would label if every evaluation had its own labelled anew."""
 
     @property
     def exit_code(self) -> int:
@@ -256,6 +257,8 @@ def _run(
     study, plan, dataset, store = ready.study, ready.plan, ready.dataset, ready.store
     recorder = Recorder(ledger, record, store, dataset.id)
     summary = Summary(study.name, out, evaluations=len(plan.evaluations))
+    summary.forwards = plan.forwards(dataset.classes)
+    summary.naive_forwards = plan.naive_forwards(dataset.classes)
     summary.before = sum(1 for p in plan.evaluations if p.id in ledger.finished())
     known = {row["evaluation_id"]: row for row in store.results(dataset.id)}
     own = [r for n, r in ledger.rows.items() if r["status"] == FINISHED and n not in known]
@@ -323,7 +326,7 @@ def _execute(
     summary.student_seconds = stages.student_seconds
     summary.workers = stages.workers
     summary.efficiency = stages.efficiency
-    summary.passes_made = stages.passes_made
+    summary.forwarded = stages.images_forwarded
 
 
 def _interrupt(number: int, frame: Any) -> None:
@@ -346,7 +349,6 @@ def _conclude(
         # Tune has ended, so an evaluation without a row is one that nobody ran.
         summary.failed += sum(1 for s in status.values() if s is None)
     summary.run_now = summary.finished - summary.before - summary.taken_over
-    summary.passes, summary.naive_passes = len(plan.passes), plan.naive_passes
     folder.write_results(out, folder.read_folder(out))
     if finish is not None and summary.finished and not summary.interrupted:
         finish(out)

@@ -21,6 +21,7 @@ from raydc.spec.plan import Plan, make_plan
 from raydc.spec.study import Study
 from raydc.store import Store, open_store, write_atomically
 from raydc.tracking.ledger import read_rows
+from raydc.workbench import labelled
 
 UNKNOWN = "unknown"
 
@@ -40,6 +41,8 @@ class StudyPlan:
     """How many trajectories, sets and label passes are in the store."""
     estimate: Estimate | None
     workers: int
+    classes: int | None
+    """Classes of the data, where they were at hand."""
     without_data: str | None
     """Why the data were not at hand."""
 
@@ -74,11 +77,19 @@ class StudyPlan:
                 "label passes",
                 len(plan.passes),
                 self.made.get("passes"),
-                f"a naive run makes {plan.naive_passes}" if plan.naive_passes else "",
+                self._forwards(),
             ),
             row("time left", *self._time()),
             row("storage", self._storage(), None),
         ]
+
+    def _forwards(self) -> str:
+        if self.classes is None or not self.plan.passes:
+            return ""
+        return (
+            f"{self.plan.forwards(self.classes):,} images forwarded; "
+            f"a naive run forwards {self.plan.naive_forwards(self.classes):,}"
+        )
 
     def _time(self) -> tuple[str, None, str]:
         if self.estimate is None or self.estimate.student_seconds is None:
@@ -104,7 +115,7 @@ def plan_study(study: Study, out: Path | None, store_uri: str | None, download: 
         if not _data_are_missing(study):
             raise
         plan = make_plan(with_digests(study.evaluations()), "unknown data")
-        return StudyPlan(study, plan, None, 0, 0, {}, None, 1, str(error))
+        return StudyPlan(study, plan, None, 0, 0, {}, None, 1, None, str(error))
     return _with_data(ready, out, store)
 
 
@@ -131,7 +142,7 @@ def _with_data(ready: Ready, out: Path, store: Store) -> StudyPlan:
             for job in plan.trajectories.values()
         ),
         "sets": sum(store.has("set", name) for name in plan.sets),
-        "passes": sum(store.has("logits", name) for name in plan.passes),
+        "passes": sum(labelled(p, store) for p in plan.passes.values()),
     }
     return StudyPlan(
         study=ready.study,
@@ -142,6 +153,7 @@ def _with_data(ready: Ready, out: Path, store: Store) -> StudyPlan:
         made=made,
         estimate=estimate(left, dataset.facts, known),
         workers=_local_workers(ready.study),
+        classes=dataset.classes,
         without_data=None,
     )
 

@@ -18,15 +18,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from raydc.augmentation.views import Views
 from raydc.data.dataset import Dataset
 from raydc.data.image_set import CompressedSet
-from raydc.errors import EvaluationError
+from raydc.errors import ArtifactError, EvaluationError
 from raydc.labels.store import read_logits, write_logits
+from raydc.labels.views import SEGMENT_ROWS, ViewLogits, segment_name, segments
 from raydc.methods.pool import Pool
 from raydc.seeding import seed_of
 from raydc.spec import catalog
 from raydc.spec.keys import Value
-from raydc.spec.plan import LabelPass, SetJob, TrajectoryJob
+from raydc.spec.plan import LabelPass, SetJob, TrajectoryJob, ViewsAsked
 from raydc.store import Artifact, Store, get
 from raydc.teachers import scores as score_records_module
 from raydc.teachers.checkpoint import (
@@ -42,6 +44,8 @@ from raydc.training.inputs import Inputs, TensorInputs
 
 T = TypeVar("T")
 FEATURE_BLOCK = 2048
+VIEWS_TOGETHER = 1024
+"""Images of views that are rendered before they are forwarded."""
 
 
 class Recent:
@@ -67,6 +71,17 @@ class Labeller(Protocol):
 
     def ensure(self, label_pass: LabelPass) -> None:
         """Return when the logits of `label_pass` are in the store."""
+
+
+def labelled(label_pass: LabelPass, store: Store) -> bool:
+    """Whether the logits of a pass are in the store."""
+    if label_pass.views is None:
+        return store.find("logits", label_pass.id) is not None
+    made = store.find("set", label_pass.compressed_set)
+    if made is None:
+        return False
+    steps = label_pass.views.steps(int(made.meta["count"]))
+    return segments(label_pass, store, steps)[1] >= steps
 
 
 class Workbench:
@@ -125,6 +140,7 @@ class Workbench:
                 images=dict(images.items()),
                 seed=job.evaluation.image_seed,
                 images_bytes=made.images_bytes,
+                count=len(made.labels),
                 seconds=time.perf_counter() - start,
             )
 
@@ -214,22 +230,30 @@ class Workbench:
 
     def ensure(self, label_pass: LabelPass) -> None:
         """Forward the checkpoint over the set, unless its logits are in the store already."""
-        if self.store.find("logits", label_pass.id) is None:
+        if not labelled(label_pass, self.store):
             self.make_logits([label_pass])
 
-    def make_logits(self, label_passes: list[LabelPass]) -> None:
-        """Label several sets with one checkpoint in one go and store their logits.
+    def make_logits(self, label_passes: list[LabelPass]) -> list[int]:
+        """Label several sets with one checkpoint and store their logits.
 
-        All passes must be of one checkpoint; images of different sets share batches.
+        All passes must be of one checkpoint; images of different sets share batches. Returns how
+        many images were forwarded for each pass.
         """
         first = label_passes[0]
         assert all((p.trajectory, p.epoch) == (first.trajectory, first.epoch) for p in label_passes)
+        images = [p for p in label_passes if p.views is None]
+        counts = self._label_images(images) if images else {}
+        counts |= {p.id: self._label_views(p, p.views) for p in label_passes if p.views is not None}
+        self.images_forwarded += sum(counts.values())
+        return [counts[p.id] for p in label_passes]
+
+    def _label_images(self, label_passes: list[LabelPass]) -> dict[str, int]:
+        first = label_passes[0]
         start = time.perf_counter()
         loaded = self.teacher(first)
         images = [self._label_inputs(loaded, p.compressed_set) for p in label_passes]
         logits = loaded.teacher.logits(TensorInputs(torch.cat(images)))
         counts = [len(part) for part in images]
-        self.images_forwarded += sum(counts)
         seconds = time.perf_counter() - start
         for label_pass, said in zip(label_passes, logits.split(counts), strict=True):
             with self.store.draft("logits") as draft:
@@ -240,6 +264,39 @@ class Workbench:
                     teacher_test_acc=loaded.test_acc,
                     seconds=seconds * len(said) / max(1, sum(counts)),
                 )
+        return {p.id: count for p, count in zip(label_passes, counts, strict=True)}
+
+    def _label_views(self, label_pass: LabelPass, asked: ViewsAsked) -> int:
+        """Label what is missing of a pass over views, a segment at a time."""
+        loaded = self.teacher(label_pass)
+        images = self.set_inputs(label_pass.compressed_set)
+        steps = asked.steps(len(images))
+        views = Views(asked.recipe, len(images), seed_of("student views", asked.seed), self.device)
+        _, first = segments(label_pass, self.store, steps)
+        forwarded = 0
+        together = max(1, -(-VIEWS_TOGETHER // views.batch_size))
+        while first < steps:
+            start = time.perf_counter()
+            said: list[Tensor] = []
+            step = first
+            while step < steps and sum(len(part) for part in said) < SEGMENT_ROWS:
+                stop = min(step + together, steps)
+                rendered = [views.render(images, s).images for s in views.steps(step, stop)]
+                said.append(loaded.teacher.logits(TensorInputs(loaded.of_students(torch.cat(rendered)))))
+                step = stop
+            logits = torch.cat(said)
+            with self.store.draft("logits") as draft:
+                write_logits(draft.folder, logits.numpy())
+                draft.commit(
+                    segment_name(label_pass, first),
+                    images=len(logits),
+                    stop=step,
+                    teacher_test_acc=loaded.test_acc,
+                    seconds=time.perf_counter() - start,
+                )
+            forwarded += len(logits)
+            first = step
+        return forwarded
 
     def _label_inputs(self, loaded: Loaded, name: str) -> Tensor:
         compressed, _ = self.compressed_set(name)
@@ -251,11 +308,29 @@ class Workbench:
         """Logits [K, N, C] float32 of K label passes over one set, and their artifacts."""
         artifacts = []
         for label_pass in passes:
-            if self.store.find("logits", label_pass.id) is None:
-                self.labeller.ensure(label_pass)
+            self._await(label_pass)
             artifacts.append(get(self.store, "logits", label_pass.id))
         stacked = np.stack([read_logits(artifact.folder) for artifact in artifacts])
         return torch.from_numpy(stacked), artifacts
+
+    def view_logits(
+        self, passes: tuple[LabelPass, ...], images: int, steps: int
+    ) -> tuple[ViewLogits, list[Artifact]]:
+        """Logits of the first `steps` views of one set by K passes, and their artifacts."""
+        tables = []
+        for label_pass in passes:
+            self._await(label_pass)
+            artifacts, stop = segments(label_pass, self.store, steps)
+            if stop < steps:
+                raise ArtifactError(f"the labels {label_pass.id} end at step {stop} of {steps}")
+            tables.append(artifacts)
+        assert passes[0].views is not None
+        batch_size = passes[0].views.recipe.batch_size
+        return ViewLogits(tables, images, batch_size, steps), [a for table in tables for a in table]
+
+    def _await(self, label_pass: LabelPass) -> None:
+        if not labelled(label_pass, self.store):
+            self.labeller.ensure(label_pass)
 
     # --- students -----------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ from raydc.spec.evaluation import Recipe
 STREAMS = {
     name: number
     for number, name in enumerate(
-        ("order", "dsa choice", "dsa", "crop", "rrc", "flip", "cutout", "mix", "partner")
+        ("order", "dsa choice", "dsa", "crop", "rrc", "flip", "cutout", "mix", "partner", "pool")
     )
 }
 CHUNK = 64
@@ -70,14 +70,21 @@ class Step:
 
 
 class Views:
-    """The views of one training of `images` images, step by step; `key` is below 2**63."""
+    """The views of one training of `images` images, step by step; `key` is below 2**63.
 
-    def __init__(self, recipe: Recipe, images: int, key: int, device: torch.device) -> None:
+    With a `pool` of P, steps from P on meet the first P views again, in a new random order each
+    round (label pruning at batch granularity: arXiv 2410.15919, 2604.18135).
+    """
+
+    def __init__(
+        self, recipe: Recipe, images: int, key: int, device: torch.device, pool: int | None = None
+    ) -> None:
         self.recipe = recipe
         self.images = images
         self.batch_size = min(recipe.batch_size, images)
         self.per_epoch = recipe.steps_per_epoch(images)
         self.device = device
+        self.pool = pool
         self._key = key
         self._streams: list[str] = [
             name for name in ("crop", "rrc", "flip", "cutout") if name in recipe.augment
@@ -90,7 +97,8 @@ class Views:
             yield from self._chunk(first, min(first + CHUNK, stop))
 
     def _chunk(self, first: int, last: int) -> Iterator[Step]:
-        steps = torch.arange(first, last, device=self.device)
+        steps = self._met(first, last)
+        numbers = steps.tolist()
         epochs, batches = steps // self.per_epoch, steps % self.per_epoch
         size = self.batch_size
         draws = {name: uniforms(self._key, STREAMS[name], epochs, batches, size) for name in self._streams}
@@ -102,8 +110,8 @@ class Views:
         partners = permutations(self._key, STREAMS["partner"], epochs, batches, size) if mixes else None
         if mixes:
             draws["mix"] = centres.to(self.device)
-        orders = self._orders(first, last)
-        for i, step in enumerate(range(first, last)):
+        orders = self._orders(numbers)
+        for i, step in enumerate(numbers):
             epoch, batch = divmod(step, self.per_epoch)
             index = None
             if orders is not None:
@@ -123,12 +131,22 @@ class Views:
                 share=shares[i].to(self.device) if mixes else None,
             )
 
-    def _orders(self, first: int, last: int) -> dict[int, Tensor] | None:
+    def _met(self, first: int, last: int) -> Tensor:
+        """Number of the view that each of the steps first..last-1 meets: [last - first] int64."""
+        steps = torch.arange(first, last, device=self.device)
+        if self.pool is None or last <= self.pool:
+            return steps
+        rounds = torch.arange(first // self.pool, (last - 1) // self.pool + 1, device=self.device)
+        orders = permutations(self._key, STREAMS["pool"], rounds, torch.zeros_like(rounds), self.pool)
+        orders[rounds == 0] = torch.arange(self.pool, device=self.device)
+        return orders[steps // self.pool - rounds[0], steps % self.pool]
+
+    def _orders(self, steps: list[int]) -> dict[int, Tensor] | None:
         """The order of the images in each epoch; None where one batch holds them all."""
         if self.per_epoch == 1:
             return None
-        epochs = range(first // self.per_epoch, (last - 1) // self.per_epoch + 1)
-        numbers = torch.tensor(list(epochs), device=self.device)
+        epochs = sorted({step // self.per_epoch for step in steps})
+        numbers = torch.tensor(epochs, device=self.device)
         orders = permutations(self._key, STREAMS["order"], numbers, torch.zeros_like(numbers), self.images)
         return dict(zip(epochs, orders, strict=True))
 

@@ -120,6 +120,14 @@ class Dataset:
         std = torch.from_numpy(self.std).to(pixels.device).view(1, -1, 1, 1)
         return scaled.sub_(mean).div_(std)
 
+    def scaled(self, inputs: Tensor) -> Tensor:
+        """Pixels in [0, 1] of network inputs [N, C, H, W] float32: the inverse of `inputs`."""
+        if self.whitening is not None:
+            return self.whitening.invert(inputs)
+        mean = torch.from_numpy(self.mean).to(inputs.device).view(1, -1, 1, 1)
+        std = torch.from_numpy(self.std).to(inputs.device).view(1, -1, 1, 1)
+        return inputs * std + mean
+
 
 def open_source(spec: DatasetSpec, download: bool = False) -> Source:
     """The source that `spec` names; `InputError` if it is not there or not what it should be."""

@@ -29,6 +29,11 @@ class Whitening:
         blocks = [(block.flatten(1) - mean) @ matrix for block in images.split(_BLOCK)]
         return torch.cat(blocks).view_as(images)
 
+    def invert(self, inputs: Tensor) -> Tensor:
+        """Images [N, C, H, W] float32 in [0, 1] of whitened inputs."""
+        mean, matrix = self.mean.to(inputs.device), self.matrix.to(inputs.device)
+        return (torch.linalg.solve(matrix, inputs.flatten(1).T).T + mean).view_as(inputs)
+
     def save(self, folder: Path) -> None:
         np.save(folder / "mean.npy", self.mean.numpy())
         np.save(folder / "matrix.npy", self.matrix.numpy())

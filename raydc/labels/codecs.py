@@ -1,23 +1,113 @@
-"""How the logits of a label are stored: what is lost, and how many bytes a record takes."""
+"""How the logits of a label are stored: what is lost, and how many bytes a record takes.
+
+| codec | a record of n values                                     | source |
+| ----- | -------------------------------------------------------- | ------ |
+| fp32  | 4 n                                                      | |
+| fp16  | 2 n                                                      | FKD: VILA-Lab/SRe2L, relabel |
+| q8    | n + 4: 8-bit steps between the smallest and the largest  | |
+| q4    | n / 2 + 4: 4-bit steps                                   | |
+
+With `store_top_k` only the k largest logits of a record are stored, each with a 16-bit class number;
+the others come back as -inf, so that the softmax runs over the kept ones alone (the variant MR-k of
+arXiv 2604.18135).
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import torch
 from torch import Tensor
 
-
-def round_trip(logits: Tensor, codec: str) -> Tensor:
-    """Logits [N, C] float32 as they come back from storage with `codec`."""
-    if codec == "fp32":
-        return logits
-    assert codec == "fp16", codec
-    return logits.half().float()
+NAMES = ("fp16", "fp32", "q8", "q4")
+_BITS = {"fp32": 32, "fp16": 16, "q8": 8, "q4": 4}
+_RANGE_BYTES = 4
+"""Smallest value and step of a quantised record, fp16 each."""
+_CLASS_BYTES = 2
 
 
-def record_bytes(codec: str, classes: int, top_k: int | None = None) -> int:
-    """Bytes of one soft label: all classes, or k pairs of a value and a 16-bit class number."""
-    value = {"fp16": 2, "fp32": 4}[codec]
-    dense = value * classes
-    return dense if top_k is None else min(dense, (value + 2) * top_k)
+@dataclass(frozen=True)
+class Encoded:
+    """N records as they are stored."""
+
+    codec: str
+    values: Tensor
+    """[N, n] fp32 or fp16, or packed steps uint8 [N, n] (q8) or [N, ceil(n / 2)] (q4)."""
+    classes: int
+    count: int
+    """n, values a record."""
+    places: Tensor | None = None
+    """[N, n] int16, class of each value; None where all classes are stored in order."""
+    ranges: Tensor | None = None
+    """[N, 2] fp16, smallest value and step, where values are quantised."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all records."""
+        parts = (self.values, self.places, self.ranges)
+        return sum(part.numel() * part.element_size() for part in parts if part is not None)
+
+    def decode(self) -> Tensor:
+        """Logits [N, C] float32; -inf where nothing was stored."""
+        values = self._values()
+        if self.places is None:
+            return values
+        full = values.new_full((len(values), self.classes), -torch.inf)
+        return full.scatter_(1, self.places.long(), values)
+
+    def _values(self) -> Tensor:
+        if self.ranges is None:
+            return self.values.float()
+        steps = self.values
+        if self.codec == "q4":
+            steps = torch.stack([steps & 15, steps >> 4], 2).flatten(1)[:, : self.count]
+        low, step = self.ranges.float().unbind(1)
+        return low[:, None] + steps.float() * step[:, None]
+
+
+def encode(logits: Tensor, codec: str, keep: int | None = None) -> Encoded:
+    """Finite logits [N, C] float32 with `codec`, the `keep` largest of each record or all."""
+    classes = logits.shape[1]
+    values, places = logits, None
+    if keep is not None and keep < classes:
+        values, order = logits.topk(keep, dim=1)
+        places = order.to(torch.int16)
+    count = values.shape[1]
+    if codec in ("fp32", "fp16"):
+        stored = values.half() if codec == "fp16" else values
+        return Encoded(codec, stored, classes, count, places)
+    steps, ranges = _quantised(values, _BITS[codec])
+    if codec == "q4":
+        steps = torch.cat([steps, steps.new_zeros(len(steps), count % 2)], 1)
+        steps = steps[:, 0::2] | (steps[:, 1::2] << 4)
+    return Encoded(codec, steps, classes, count, places, ranges)
+
+
+def _quantised(values: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+    """(steps uint8 [N, n], ranges fp16 [N, 2]); steps are counted in the range as it is stored."""
+    most = 2**bits - 1
+    low = values.amin(1).half()
+    step = ((values.amax(1) - low.float()) / most).half()
+    width = step.float().clamp_min(1e-12)[:, None]
+    steps = ((values - low.float()[:, None]) / width).round().clamp(0, most)
+    return steps.to(torch.uint8), torch.stack([low, step], 1)
+
+
+def round_trip(logits: Tensor, codec: str, store_top_k: int | None = None) -> Tensor:
+    """Logits [N, C] float32 as they come back from storage."""
+    return encode(logits, codec, store_top_k).decode()
+
+
+def record_bytes(codec: str, classes: int, keep: int | None = None) -> int:
+    """Bytes of one soft label of `classes` classes, or of its `keep` largest values."""
+
+    def size(count: int) -> int:
+        plain = -(-_BITS[codec] * count // 8)
+        return plain + _RANGE_BYTES if codec in ("q8", "q4") else plain
+
+    if keep is None or keep >= classes:
+        return size(classes)
+    return size(keep) + _CLASS_BYTES * keep
 
 
 def hard_bytes(classes: int) -> int:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
+from raydc.augmentation.views import Step, View
 from raydc.labels import codecs, transforms
+from raydc.labels.views import ViewLogits
 from raydc.training.losses import Targets
+from raydc.training.targets import StaticTargets, TargetSource
 
 
 @dataclass(frozen=True)
@@ -19,21 +23,61 @@ class LabelInputs:
     classes: int
     """Number of classes."""
     logits: Tensor | None = None
-    """[K, N, C] float32, logits of the K networks that label, where a teacher does."""
+    """[K, N, C] float32, logits of the K networks that label, where a teacher labels images."""
+    views: ViewLogits | None = None
+    """Logits of every view, where a teacher labels views."""
 
 
 @dataclass(frozen=True)
 class LabelOutputs:
     """Targets of a compressed set and what they take to store."""
 
-    targets: Targets
+    source: TargetSource
     labels_bytes: int
+
+
+@dataclass(frozen=True)
+class Softening:
+    """From the logits of K networks to the probabilities that a student learns.
+
+    mean of logits -> codec -> divide by T, softmax -> drop_class -> swap_rank -> top_k -> renormalise
+    """
+
+    temperature: float
+    codec: str = "fp16"
+    store_top_k: int | None = None
+    drop_class: int | None = None
+    swap_rank: int | None = None
+    top_k: int | None = None
+    renormalise: bool = False
+
+    def __call__(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """(probabilities [N, C], logits [N, C] as stored) of logits [K, N, C] and classes [N]."""
+        stored = codecs.round_trip(transforms.ensemble(logits), self.codec, self.store_top_k)
+        probabilities = transforms.soften(stored, self.temperature)
+        if self.drop_class is not None:
+            probabilities = transforms.drop_class(probabilities, labels, self.drop_class)
+        if self.swap_rank is not None:
+            probabilities = transforms.swap_rank(probabilities, self.swap_rank)
+        if self.top_k is not None:
+            probabilities = transforms.top_k(probabilities, self.top_k)
+        if self.renormalise:
+            probabilities = transforms.renormalise(probabilities)
+        return probabilities, transforms.fill_missing(stored)
+
+    def record_bytes(self, classes: int) -> int:
+        """Bytes of one label; after `top_k` it is stored whole where that is smaller."""
+        if self.store_top_k is not None:
+            keep = min(self.store_top_k, self.top_k or classes)
+            return codecs.record_bytes(self.codec, classes, keep)
+        whole = codecs.record_bytes(self.codec, classes)
+        return min(whole, codecs.record_bytes(self.codec, classes, self.top_k))
 
 
 def hard(inputs: LabelInputs) -> LabelOutputs:
     """The class of each image; 1 byte up to 256 classes, 2 beyond."""
     size = len(inputs.labels) * codecs.hard_bytes(inputs.classes)
-    return LabelOutputs(Targets.hard(inputs.labels, inputs.classes), size)
+    return LabelOutputs(StaticTargets(Targets.hard(inputs.labels, inputs.classes)), size)
 
 
 def soft(
@@ -41,6 +85,7 @@ def soft(
     *,
     temperature: float,
     codec: str = "fp16",
+    store_top_k: int | None = None,
     drop_class: int | None = None,
     swap_rank: int | None = None,
     top_k: int | None = None,
@@ -48,16 +93,54 @@ def soft(
 ) -> LabelOutputs:
     """One fixed vector an image: softmax of the mean logits over T, then the transforms."""
     assert inputs.logits is not None, "soft labels need logits"
-    logits = codecs.round_trip(transforms.ensemble(inputs.logits), codec)
-    probabilities = transforms.soften(logits, temperature)
-    if drop_class is not None:
-        probabilities = transforms.drop_class(probabilities, inputs.labels, drop_class)
-    if swap_rank is not None:
-        probabilities = transforms.swap_rank(probabilities, swap_rank)
-    if top_k is not None:
-        probabilities = transforms.top_k(probabilities, top_k)
-    if renormalise:
-        probabilities = transforms.renormalise(probabilities)
+    softening = Softening(temperature, codec, store_top_k, drop_class, swap_rank, top_k, renormalise)
+    probabilities, logits = softening(inputs.logits, inputs.labels)
     one_hot = Targets.hard(inputs.labels, inputs.classes).classes
-    size = len(logits) * codecs.record_bytes(codec, inputs.classes, top_k)
-    return LabelOutputs(Targets(probabilities, one_hot, logits, temperature), size)
+    size = len(inputs.labels) * softening.record_bytes(inputs.classes)
+    return LabelOutputs(StaticTargets(Targets(probabilities, one_hot, logits, temperature)), size)
+
+
+def per_view(
+    inputs: LabelInputs,
+    *,
+    temperature: float,
+    keep_views: float = 1.0,
+    codec: str = "fp16",
+    store_top_k: int | None = None,
+    drop_class: int | None = None,
+    swap_rank: int | None = None,
+    top_k: int | None = None,
+    renormalise: bool = False,
+) -> LabelOutputs:
+    """A vector for every view of every image (FKD, RDED, arXiv 2502.06434).
+
+    `keep_views` is the part of the views that is stored and used again (label pruning, arXiv
+    2410.15919); a view's geometry is named by its seed and costs nothing.
+    """
+    del keep_views  # It says which views the student meets, and so how many there are.
+    assert inputs.views is not None, "per-view labels need the logits of views"
+    softening = Softening(temperature, codec, store_top_k, drop_class, swap_rank, top_k, renormalise)
+    one_hot = Targets.hard(inputs.labels, inputs.classes).classes
+    size = inputs.views.rows * softening.record_bytes(inputs.classes)
+    return LabelOutputs(ViewTargets(inputs.views, inputs.labels, one_hot, softening), size)
+
+
+class ViewTargets:
+    """What a teacher said of each view."""
+
+    def __init__(self, views: ViewLogits, labels: Tensor, one_hot: Tensor, softening: Softening) -> None:
+        self.views = views
+        self.labels = labels
+        self.one_hot = one_hot
+        self.softening = softening
+
+    def at(self, view: View, step: Step) -> Targets:
+        labels = self.labels if view.index is None else self.labels[view.index]
+        logits = self.views.at(step).to(labels.device)
+        probabilities, stored = self.softening(logits, labels)
+        return Targets(probabilities, view.mix(self.one_hot), stored, self.softening.temperature)
+
+    def to(self, device: torch.device) -> ViewTargets:
+        return ViewTargets(
+            self.views.to(device), self.labels.to(device), self.one_hot.to(device), self.softening
+        )

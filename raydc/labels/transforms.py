@@ -20,6 +20,13 @@ def soften(logits: Tensor, temperature: float) -> Tensor:
     return torch.softmax(logits / temperature, dim=1)
 
 
+def fill_missing(logits: Tensor) -> Tensor:
+    """Logits [N, C] with the smallest of its row in place of what was not stored (-inf)."""
+    missing = logits == -torch.inf
+    smallest = logits.masked_fill(missing, torch.inf).amin(1, keepdim=True)
+    return torch.where(missing, smallest, logits)
+
+
 def drop_class(probabilities: Tensor, labels: Tensor, dropped: int) -> Tensor:
     """Set the class `dropped` to 0 in the labels of other classes' images; not renormalised.
 

@@ -46,6 +46,7 @@ from raydc.spec.study import Resources
 from raydc.store import Store
 from raydc.teachers.checkpoint import name_of
 from raydc.teachers.expert import missing
+from raydc.workbench import labelled
 
 SETS_TOGETHER = 16
 """Compressed sets that one task makes."""
@@ -66,7 +67,6 @@ class Stages:
     workers: int = 1
     images_forwarded: int = 0
     """Images that teachers labelled in this run."""
-    passes_made: int = 0
 
     @property
     def efficiency(self) -> float | None:
@@ -142,7 +142,7 @@ class Runner:
         """
         self.stages.workers = capacity.workers
         sets = {n: j for n, j in self.plan.sets.items() if self.store.find("set", n) is None}
-        passes = {n: p for n, p in self.plan.passes.items() if self.store.find("logits", n) is None}
+        passes = {n: p for n, p in self.plan.passes.items() if not labelled(p, self.store)}
         pool = self._start_teachers(capacity) if passes else None
         try:
             self._timed("teachers", lambda: self._trajectories(sets, passes, capacity))
@@ -266,7 +266,6 @@ class Runner:
                 label_pass = asked.pop(reference)
                 try:
                     self.stages.images_forwarded += ray.get(reference)
-                    self.stages.passes_made += 1
                 except ray.exceptions.RayError as error:
                     self._broken[label_pass.id] = f"its label pass: {_cause(error)}"
             self.progress.advance(total - len(waiting) - len(asked))

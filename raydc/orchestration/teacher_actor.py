@@ -25,6 +25,7 @@ import ray
 from raydc.orchestration.routing import replica_for
 from raydc.orchestration.site import Site
 from raydc.spec.plan import LabelPass
+from raydc.workbench import labelled
 
 MOST_WAITING = 256
 """Requests that may wait in the actor; more wait outside."""
@@ -51,7 +52,7 @@ class Batcher:
         if label_pass.id in self._open:
             await asyncio.shield(self._open[label_pass.id])
             return 0
-        if self._bench.store.find("logits", label_pass.id) is not None:
+        if labelled(label_pass, self._bench.store):
             return 0
         done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._open[label_pass.id] = done
@@ -88,8 +89,7 @@ class Batcher:
 
     def _forward(self, together: list[LabelPass]) -> list[int]:
         self.forwards += 1
-        self._bench.make_logits(together)
-        return [len(self._bench.compressed_set(p.compressed_set)[0]) for p in together]
+        return self._bench.make_logits(together)
 
 
 @ray.remote

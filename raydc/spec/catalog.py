@@ -46,6 +46,8 @@ class LabelKind(Entry):
     """Whether a teacher's logits are needed."""
     soft: bool = True
     """Whether the targets are more than class numbers."""
+    views: bool = False
+    """Whether the teacher labels every view instead of every image."""
 
 
 @dataclass(frozen=True)
@@ -183,8 +185,15 @@ TEACHER_KEYS = (
         inert=True,
     ),
     Key(
+        "labels.store_top_k",
+        Whole(1),
+        "how many of the largest logits are stored; the softmax runs over these alone",
+        None,
+        inert=True,
+    ),
+    Key(
         "labels.codec",
-        Choice(("fp16", "fp32")),
+        Choice(("fp16", "fp32", "q8", "q4")),
         "how the logits of a label are stored; sets labels_bytes and the precision of the labels",
         "fp16",
         inert=True,
@@ -199,6 +208,25 @@ LABELS.add(
         "one fixed vector an image, made from a teacher's logits (arXiv 2406.10485)",
         keys=TEACHER_KEYS,
         teacher=True,
+    )
+)
+LABELS.add(
+    LabelKind(
+        "per_view",
+        "raydc.labels.kinds:per_view",
+        "the teacher labels every augmented view (FKD; arXiv 2312.03526, 2502.06434)",
+        keys=(
+            *TEACHER_KEYS,
+            Key(
+                "labels.keep_views",
+                Real(above=0, high=1),
+                "part of the views whose labels are stored and used again (arXiv 2410.15919)",
+                1.0,
+                inert=True,
+            ),
+        ),
+        teacher=True,
+        views=True,
     )
 )
 

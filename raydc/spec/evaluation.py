@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from raydc.spec import catalog
 from raydc.spec.keys import Point, Value
 
 PROTOCOL_VERSION = 1
@@ -129,6 +130,11 @@ class Recipe:
         assert self.epochs is not None
         return self.epochs * self.steps_per_epoch(images)
 
+    def distinct_steps(self, images: int, keep_views: float) -> int:
+        """Steps whose views differ, when the part `keep_views` of them is used again and again."""
+        total = self.total_steps(images)
+        return total if keep_views == 1 else min(total, max(1, round(keep_views * total)))
+
 
 @dataclass(frozen=True)
 class TeacherSpec:
@@ -209,6 +215,16 @@ class Evaluation:
     def view_seed(self) -> int:
         """Seed of the views: `train.view_seed`, else the replicate."""
         return int(self.point.get("train.view_seed", self.seed))
+
+    @property
+    def labels_views(self) -> bool:
+        """Whether the teacher labels every view instead of every image."""
+        return catalog.LABELS[str(self.point["labels.kind"])].views
+
+    @property
+    def keep_views(self) -> float:
+        """Part of the views that is stored and used again."""
+        return float(self.point.get("labels.keep_views", 1.0))
 
     def block(self, block: str) -> dict[str, Value]:
         """Values of one block by their name inside it."""

@@ -43,7 +43,7 @@ def bind(evaluations: Iterable[Evaluation], facts: DataFacts, source: str) -> li
             point = _with_class_numbers(evaluation.point, facts)
             if point.get("images.balance", "class") == "class":
                 _check_ipc(evaluation.ipc, facts, smallest)
-            for name in ("labels.top_k", "labels.swap_rank"):
+            for name in ("labels.top_k", "labels.swap_rank", "labels.store_top_k"):
                 if point.get(name, 1) > facts.classes:
                     raise InputError(
                         f"{name} is {point[name]}, but must be at most the number of classes, {facts.classes}"

@@ -25,6 +25,9 @@ from raydc.spec.point import point_grammar
 EL2N_EPOCHS = 10
 """EL2N is the mean over epochs 1 to min(this, epochs) (arXiv 2107.07075; CCS's released code)."""
 
+VIEW_KEYS = ("augment", "augment_strength", "batch_size", "crop_scale", "cutmix_alpha", "mixup_alpha")
+"""Keys of `train` that make the views of a set."""
+
 
 def digest(kind: str, content: Any) -> str:
     """20 hexadecimal digits that name `content`, an object that JSON can hold."""
@@ -92,9 +95,19 @@ class Namer:
         return digest("set", content)
 
     @staticmethod
-    def logits(compressed_set: str, trajectory: str, epoch: int | None) -> str:
-        """A label pass: what one checkpoint says of one compressed set."""
-        return digest("logits", {"set": compressed_set, "trajectory": trajectory, "epoch": epoch})
+    def logits(
+        compressed_set: str, trajectory: str, epoch: int | None, views: dict[str, Value] | None = None
+    ) -> str:
+        """A label pass: what one checkpoint says of one compressed set, or of views of it."""
+        content = {"set": compressed_set, "trajectory": trajectory, "epoch": epoch}
+        return digest("logits", content if views is None else {**content, "views": views})
+
+    def views(self, evaluation: Evaluation) -> dict[str, Value] | None:
+        """What makes the views that a teacher labels; None where it labels images."""
+        if not evaluation.labels_views:
+            return None
+        train = self._train(evaluation.point)
+        return {**{k: train[k] for k in VIEW_KEYS if k in train}, "seed": evaluation.view_seed}
 
     def label_trajectories(self, evaluation: Evaluation) -> list[str]:
         """The networks whose logits make the labels of `evaluation`."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from raydc.spec.evaluation import Evaluation, TeacherSpec
+from raydc.spec.evaluation import Evaluation, Recipe, TeacherSpec
 from raydc.spec.identity import Namer, Scoring, scoring
 
 
@@ -42,8 +42,32 @@ class SetJob:
 
 
 @dataclass(frozen=True)
+class ViewsAsked:
+    """Which views of a compressed set a teacher labels: the first so many of a stream."""
+
+    recipe: Recipe
+    """The recipe of a student that meets them; its augmentations and batch size make the views."""
+    seed: int
+    """Seed of the views."""
+    lengths: frozenset[tuple[int | None, int | None, float]]
+    """(epochs, steps, keep_views) of the students."""
+
+    def steps(self, images: int) -> int:
+        """Views that are asked for, of a set of `images` images."""
+        return max(
+            replace(self.recipe, epochs=epochs, steps=steps).distinct_steps(images, keep)
+            for epochs, steps, keep in self.lengths
+        )
+
+    def rows(self, images: int) -> int:
+        """(view, image) pairs that are asked for."""
+        epochs, steps = divmod(self.steps(images), self.recipe.steps_per_epoch(images))
+        return epochs * images + steps * min(self.recipe.batch_size, images)
+
+
+@dataclass(frozen=True)
 class LabelPass:
-    """One forward of one checkpoint over one compressed set."""
+    """One forward of one checkpoint over one compressed set, or over views of it."""
 
     id: str
     compressed_set: str
@@ -52,6 +76,18 @@ class LabelPass:
     teacher: TeacherSpec
     index: int
     """Which of the teacher's networks."""
+    views: ViewsAsked | None = None
+    """Views to be labelled instead of the images themselves."""
+
+    def forwards(self, images: int) -> int:
+        """Images that the teacher sees, for a compressed set of `images` images."""
+        return images if self.views is None else self.views.rows(images)
+
+    def joined(self, other: LabelPass) -> LabelPass:
+        """The pass that serves the clients of both; they have one id."""
+        if self.views is None or other.views is None:
+            return self
+        return replace(self, views=replace(self.views, lengths=self.views.lengths | other.views.lengths))
 
 
 @dataclass(frozen=True)
@@ -73,10 +109,16 @@ class Plan:
     sets: Mapping[str, SetJob]
     passes: Mapping[str, LabelPass]
 
-    @property
-    def naive_passes(self) -> int:
-        """Label passes if every evaluation had its images labelled anew."""
-        return sum(len(planned.passes) for planned in self.evaluations)
+    def forwards(self, classes: int) -> int:
+        """Images that teachers label."""
+        return sum(p.forwards(self._size(p, classes)) for p in self.passes.values())
+
+    def naive_forwards(self, classes: int) -> int:
+        """Images that teachers would label if every evaluation had its own labelled anew."""
+        return sum(p.forwards(self._size(p, classes)) for planned in self.evaluations for p in planned.passes)
+
+    def _size(self, label_pass: LabelPass, classes: int) -> int:
+        return set_size(self.sets[label_pass.compressed_set].evaluation, classes)
 
     def without(self, finished: Collection[str]) -> Plan:
         """The plan of the evaluations whose ids are not in `finished`."""
@@ -93,11 +135,27 @@ def make_plan(evaluations: Iterable[Evaluation], dataset_id: str) -> Plan:
         passes = []
         for index, trajectory in enumerate(namer.label_trajectories(evaluation)):
             assert evaluation.teacher is not None
-            name = namer.logits(compressed_set, trajectory, epoch)
-            passes.append(LabelPass(name, compressed_set, trajectory, epoch, evaluation.teacher, index))
+            name = namer.logits(compressed_set, trajectory, epoch, namer.views(evaluation))
+            passes.append(
+                LabelPass(
+                    name, compressed_set, trajectory, epoch, evaluation.teacher, index, _asked(evaluation)
+                )
+            )
         name = namer.evaluation(evaluation)
         planned.setdefault(name, Planned(name, evaluation, compressed_set, tuple(passes)))
     return assemble(planned.values(), namer=namer)
+
+
+def _asked(evaluation: Evaluation) -> ViewsAsked | None:
+    if not evaluation.labels_views:
+        return None
+    recipe = evaluation.recipe
+    return ViewsAsked(
+        # Only what makes the views, so that passes of one id are equal.
+        replace(recipe, epochs=None, steps=None, lr=0.0, weight_decay=0.0, momentum=0.0),
+        evaluation.view_seed,
+        frozenset({(recipe.epochs, recipe.steps, evaluation.keep_views)}),
+    )
 
 
 def assemble(
@@ -114,7 +172,9 @@ def assemble(
             else:
                 assert namer is not None
                 sets[name] = _set_job(planned, namer)
-    passes = {p.id: p for planned in evaluations for p in planned.passes}
+    passes: dict[str, LabelPass] = {}
+    for p in (p for planned in evaluations for p in planned.passes):
+        passes[p.id] = p.joined(passes[p.id]) if p.id in passes else p
     return Plan(evaluations, trajectory_jobs(sets.values(), passes.values()), sets, passes)
 
 

@@ -177,7 +177,9 @@ class Loaded:
 
     teacher: Teacher
     inputs: Callable[[Tensor], Tensor]
-    """Pixels uint8 [N, C, H, W] -> network inputs."""
+    """Pixels uint8 [N, C, H, W] -> its inputs."""
+    of_students: Callable[[Tensor], Tensor]
+    """Network inputs of students, such as views [N, C, H, W] float32 -> its inputs."""
     test_acc: float | None
     """Its accuracy on the test split, where it was recorded."""
 
@@ -195,8 +197,13 @@ def load_checkpoint(
     with torch.random.fork_rng(devices=[]):
         network = zoo.build(teacher.arch, dataset.channels, dataset.classes, dataset.resolution)
     network.load_state_dict(load_file(artifact.path("weights.safetensors")))
-    inputs = _inputs(dataset, artifact.meta.get("mean"), artifact.meta.get("std"))
-    return Loaded(Teacher(network, device), inputs, artifact.meta.get("test_acc"))
+    statistics = artifact.meta.get("mean"), artifact.meta.get("std")
+    inputs = _inputs(dataset, *statistics)
+
+    def of_students(views: Tensor) -> Tensor:
+        return views if statistics[0] is None else inputs(dataset.scaled(views) * 255)
+
+    return Loaded(Teacher(network, device), inputs, of_students, artifact.meta.get("test_acc"))
 
 
 def score_records(trajectories: Sequence[str], epochs: int, store: Store) -> NDArray[Any]:

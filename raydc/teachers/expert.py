@@ -30,11 +30,12 @@ from raydc.store import Artifact, Store
 from raydc.teachers.scores import record
 from raydc.teachers.teacher import Teacher
 from raydc.training.engine import Chassis
-from raydc.training.fit import StaticTargets, fit
+from raydc.training.fit import fit
 from raydc.training.inputs import Inputs, PixelInputs, TensorInputs
 from raydc.training.losses import Targets
 from raydc.training.metrics import measure
 from raydc.training.optimizer import make_optimizer
+from raydc.training.targets import StaticTargets
 
 PROGRESS_SECONDS = 60.0
 """Least time between two saves that only guard against a kill."""

@@ -9,37 +9,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from raydc.augmentation.views import CHUNK, Step, View, Views
+from raydc.augmentation.views import CHUNK, Views
 from raydc.errors import EvaluationError
 from raydc.spec.evaluation import Recipe
 from raydc.training.inputs import Inputs
-from raydc.training.losses import Targets, loss_of
+from raydc.training.losses import loss_of
 from raydc.training.optimizer import autocast, make_optimizer, schedule_factor, tensor_cores
-
-
-class TargetSource(Protocol):
-    """What a student should say of a view."""
-
-    def at(self, view: View, step: Step) -> Targets:
-        """Targets of the view's images."""
-
-
-class StaticTargets:
-    """One fixed target an image, whatever the view."""
-
-    def __init__(self, targets: Targets) -> None:
-        self.targets = targets
-
-    def at(self, view: View, step: Step) -> Targets:
-        del step
-        return self.targets.of(view)
-
+from raydc.training.targets import TargetSource
 
 OnEpoch = Callable[[int, nn.Module, Optimizer], None]
 
@@ -70,17 +51,19 @@ def fit(
     optimizer: Optimizer | None = None,
     on_epoch: OnEpoch | None = None,
     forward: nn.Module | None = None,
+    pool: int | None = None,
 ) -> Training:
     """Train `network` in place, from `first_step` (a multiple of an epoch) to the recipe's end.
 
     key: seed of the views (below 2**63). `last_step` stops earlier than the schedule's end.
     `on_epoch(epochs, network, optimizer)` is called after each complete epoch and is not timed.
+    `pool`: only the first so many views of the set are met, again and again.
     `forward` is called instead of `network` if given (its compiled form, which shares its weights).
     Raises `EvaluationError` naming the first step whose loss is not finite.
     """
     total = recipe.total_steps(len(inputs))
     last = total if last_step is None else last_step
-    views = Views(recipe, len(inputs), key, device)
+    views = Views(recipe, len(inputs), key, device, pool)
     optimizer = make_optimizer(recipe, network) if optimizer is None else optimizer
     clock = StepClock(device)
     losses: list[Tensor] = []

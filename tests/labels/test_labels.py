@@ -27,7 +27,11 @@ def given(networks: int = 1) -> LabelInputs:
     return LabelInputs(torch.arange(6) % 5, 5, logits(networks))
 
 
-@pytest.mark.parametrize("kind", list(catalog.LABELS), ids=lambda k: k.name)
+IMAGE_KINDS = [kind for kind in catalog.LABELS if not kind.views]
+"""Kinds that label the images themselves; kinds of views are in test_views.py."""
+
+
+@pytest.mark.parametrize("kind", IMAGE_KINDS, ids=lambda k: k.name)
 def test_targets_are_distributions_of_the_right_shape(kind: LabelKind) -> None:
     keys = {
         key.name.removeprefix("labels."): key.default
@@ -35,11 +39,11 @@ def test_targets_are_distributions_of_the_right_shape(kind: LabelKind) -> None:
         if key.name.removeprefix("labels.") not in OUTSIDE
     }
     made = kind.load()(given(), **keys)
-    p = made.targets.probabilities
+    p = made.source.targets.probabilities
     assert p.shape == (6, 5)
     assert (p >= 0).all()
     torch.testing.assert_close(p.sum(1), torch.ones(6))
-    torch.testing.assert_close(made.targets.classes.argmax(1), given().labels)
+    torch.testing.assert_close(made.source.targets.classes.argmax(1), given().labels)
     assert made.labels_bytes > 0
 
 
@@ -53,12 +57,12 @@ def test_declared_keys_are_the_functions_arguments(kind: LabelKind) -> None:
 def test_temperature_divides_logits() -> None:
     made = soft(given(), temperature=4.0, codec="fp32")
     expected = torch.exp(logits()[0] / 4) / torch.exp(logits()[0] / 4).sum(1, keepdim=True)
-    torch.testing.assert_close(made.targets.probabilities, expected)
+    torch.testing.assert_close(made.source.targets.probabilities, expected)
 
 
 def test_an_ensemble_is_the_mean_of_logits_not_of_probabilities() -> None:
     made = soft(given(3), temperature=2.0, codec="fp32")
-    torch.testing.assert_close(made.targets.probabilities, torch.softmax(logits(3).mean(0) / 2, 1))
+    torch.testing.assert_close(made.source.targets.probabilities, torch.softmax(logits(3).mean(0) / 2, 1))
 
 
 def test_top_k_keeps_the_largest_and_the_mass_is_lost_unless_renormalised() -> None:
@@ -116,8 +120,8 @@ def test_sizes_are_as_the_design_counts_them() -> None:
 
 
 def test_fp16_loses_little() -> None:
-    full = soft(given(), temperature=1.0, codec="fp32").targets.probabilities
-    half = soft(given(), temperature=1.0, codec="fp16").targets.probabilities
+    full = soft(given(), temperature=1.0, codec="fp32").source.targets.probabilities
+    half = soft(given(), temperature=1.0, codec="fp16").source.targets.probabilities
     assert 0 < (full - half).abs().max() < 2e-3
 
 

@@ -12,10 +12,11 @@ from raydc.networks.zoo import initialised
 from raydc.spec.evaluation import Recipe
 from raydc.training import engine as engines
 from raydc.training.engine import COMPILED, EAGER, Chassis
-from raydc.training.fit import StaticTargets, fit
+from raydc.training.fit import fit
 from raydc.training.inputs import TensorInputs
 from raydc.training.losses import Targets
 from raydc.training.metrics import measure
+from raydc.training.targets import StaticTargets
 
 CPU = torch.device("cpu")
 ARCH = "convnet-d2-w8"

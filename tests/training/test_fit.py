@@ -14,11 +14,12 @@ from torch import nn
 from raydc.errors import EvaluationError
 from raydc.networks.zoo import initialised
 from raydc.spec.evaluation import Recipe
-from raydc.training.fit import StaticTargets, fit
+from raydc.training.fit import fit
 from raydc.training.inputs import TensorInputs
 from raydc.training.losses import Targets, loss_of
 from raydc.training.metrics import measure
 from raydc.training.optimizer import make_optimizer, schedule_factor, tensor_cores
+from raydc.training.targets import StaticTargets
 
 CPU = torch.device("cpu")
 RECIPE = Recipe("sgd", 0.05, 5e-4, "quarters", 8, momentum=0.9, steps=12, loss="ce", augment=("crop", "flip"))

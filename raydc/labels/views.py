@@ -1,0 +1,100 @@
+"""Logits of views: what a checkpoint says of every image of every step, in the order of the steps.
+
+A table is written in segments of whole steps, each an Arrow file of its own, so that labelling goes
+on where it was killed and a longer study adds only what is missing.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from raydc.augmentation.views import Step
+from raydc.labels.store import read_logits
+from raydc.spec.plan import LabelPass
+from raydc.store import Artifact, Store
+
+SEGMENT_ROWS = 32768
+"""Labels of one segment; 131 MB for 1,000 classes."""
+RESIDENT_BYTES = 1 << 30
+"""Tables up to this size are held on the student's device."""
+
+
+def segment_name(label_pass: LabelPass, start: int) -> str:
+    """Name of the segment that begins at step `start`."""
+    return f"{label_pass.id}-{start:09d}"
+
+
+def segments(label_pass: LabelPass, store: Store, steps: int) -> tuple[list[Artifact], int]:
+    """(segments in the store that follow each other from step 0, the first step that is missing)."""
+    found: list[Artifact] = []
+    step = 0
+    while step < steps and (artifact := store.find("logits", segment_name(label_pass, step))) is not None:
+        found.append(artifact)
+        step = int(artifact.meta["stop"])
+    return found, step
+
+
+@dataclass(frozen=True)
+class _Table:
+    """The segments of one pass."""
+
+    starts: list[int]
+    """First row of each segment."""
+    parts: list[NDArray[np.float32]]
+
+    def rows(self, first: int, last: int) -> Tensor:
+        """Rows first..last-1, which lie in one segment: [last - first, C] float32."""
+        number = bisect_right(self.starts, first) - 1
+        start = self.starts[number]
+        return torch.from_numpy(self.parts[number][first - start : last - start].copy())
+
+
+class ViewLogits:
+    """Logits of the views of a set of `images` images, by K networks.
+
+    images: images of the set; batch_size: images of a full step; steps: distinct views of the set.
+    """
+
+    def __init__(
+        self, tables: Sequence[Sequence[Artifact]], images: int, batch_size: int, steps: int
+    ) -> None:
+        self.images = images
+        self.batch_size = min(batch_size, images)
+        self.per_epoch = -(-images // self.batch_size)
+        self.rows = self._row(steps)
+        """Distinct (view, image) pairs."""
+        self._tables = [self._open(artifacts) for artifacts in tables]
+        self._resident: Tensor | None = None
+
+    @staticmethod
+    def _open(artifacts: Sequence[Artifact]) -> _Table:
+        parts = [read_logits(artifact.folder) for artifact in artifacts]
+        starts = np.cumsum([0, *(len(part) for part in parts)])[:-1]
+        return _Table(starts.tolist(), parts)
+
+    def _row(self, step: int) -> int:
+        epoch, batch = divmod(step, self.per_epoch)
+        return epoch * self.images + batch * self.batch_size
+
+    def at(self, step: Step) -> Tensor:
+        """Logits [K, B, C] float32 of a step's view."""
+        first = step.epoch * self.images + step.batch * self.batch_size
+        count = min(self.batch_size, self.images - step.batch * self.batch_size)
+        if self._resident is not None:
+            return self._resident[:, first : first + count]
+        return torch.stack([table.rows(first, first + count) for table in self._tables])
+
+    def to(self, device: torch.device) -> ViewLogits:
+        """Itself, held on a GPU if it is not too large for that."""
+        size = sum(part.nbytes for table in self._tables for part in table.parts)
+        if device.type != "cpu" and size <= RESIDENT_BYTES and self.rows:
+            whole = [np.concatenate(table.parts)[: self.rows] for table in self._tables]
+            self._resident = torch.from_numpy(np.stack(whole)).to(device)
+        return self

@@ -1,0 +1,149 @@
+"""Labels of views: the teacher sees what the student sees, each (view, checkpoint) once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from raydc.augmentation.views import Views
+from raydc.data.dataset import Dataset
+from raydc.evaluate import evaluate, make_everything
+from raydc.labels import views as view_labels
+from raydc.seeding import seed_of
+from raydc.spec.plan import Plan
+from raydc.spec.study import Study
+from raydc.store import LocalStore
+from raydc.training.inputs import TensorInputs
+from raydc.workbench import Workbench, labelled
+
+PER_VIEW = (
+    "base.labels={kind: per_view, temperature: 2}",
+    "base.train.augment=[crop, flip, cutmix]",
+    "base.train.batch_size=8",  # 20 images: two full batches and one of 4
+)
+SEVEN = (*PER_VIEW, "base.train.steps=7")
+
+
+@pytest.fixture
+def bench(digits: Dataset, store: LocalStore, tmp_path: Path) -> Workbench:
+    """A bench whose store has no logits yet; the session's store keeps teachers and sets."""
+    return Workbench(digits, LocalStore(tmp_path), torch.device("cpu"))
+
+
+@pytest.fixture
+def ready(bench: Workbench, planned: Callable[[Study], Plan]) -> Callable[[Study], Plan]:
+    def make(study: Study) -> Plan:
+        plan = planned(study)
+        make_everything(plan, bench)
+        return plan
+
+    return make
+
+
+def test_a_label_is_what_the_teacher_says_of_the_view(
+    small: Callable[..., Study], ready: Callable[[Study], Plan], bench: Workbench
+) -> None:
+    (one,) = ready(small(*SEVEN)).evaluations
+    said, _ = bench.view_logits(one.passes, 20, 7)
+    teacher = bench.teacher(one.passes[0]).teacher
+    images = bench.set_inputs(one.compressed_set)
+    views = Views(one.evaluation.recipe, 20, seed_of("student views", 0), bench.device)
+    for step in views.steps(0, 7):
+        expected = teacher.logits(TensorInputs(views.render(images, step).images))
+        assert torch.equal(said.at(step)[0], expected)
+    assert said.rows == 2 * 20 + 8
+
+
+def test_students_share_views_and_each_is_forwarded_once(
+    small: Callable[..., Study], ready: Callable[[Study], Plan], bench: Workbench
+) -> None:
+    study = small(
+        *SEVEN, "grid.labels.temperature=[1, 4]", "grid.train.lr=[0.05, 0.1]", "base.train.view_seed=3"
+    )
+    plan = ready(study)
+    assert len(plan.evaluations) == 4
+    assert (plan.forwards(10), plan.naive_forwards(10)) == (48, 4 * 48)
+    assert bench.images_forwarded == 48
+    results = [evaluate(p, bench) for p in plan.evaluations]
+    assert bench.images_forwarded == 48
+    assert {r.labels_bytes for r in results} == {48 * 20}
+    assert len({r.test_loss for r in results}) == 4
+
+
+def test_a_longer_training_labels_only_what_is_missing(
+    small: Callable[..., Study],
+    ready: Callable[[Study], Plan],
+    bench: Workbench,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(view_labels, "SEGMENT_ROWS", 20)
+    monkeypatch.setattr("raydc.workbench.SEGMENT_ROWS", 20)
+    monkeypatch.setattr("raydc.workbench.VIEWS_TOGETHER", 8)
+    (short,) = ready(small(*SEVEN)).evaluations
+    plan = ready(small(*PER_VIEW, "base.train.steps=9"))
+    assert bench.images_forwarded == 60
+    assert {p.passes[0].id for p in plan.evaluations} == {short.passes[0].id}
+    said, artifacts = bench.view_logits(plan.evaluations[0].passes, 20, 9)
+    assert len(artifacts) > 2
+    whole = Workbench(bench.dataset, LocalStore(bench.store.root / "other"), bench.device)
+    make_everything(plan, whole)
+    again, _ = whole.view_logits(plan.evaluations[0].passes, 20, 9)
+    views = Views(short.evaluation.recipe, 20, seed_of("student views", 0), bench.device)
+    for step in views.steps(0, 9):
+        assert torch.equal(said.at(step), again.at(step))
+
+
+def test_pruned_labels_are_used_again_and_take_less(
+    small: Callable[..., Study], ready: Callable[[Study], Plan], bench: Workbench
+) -> None:
+    study = small(*PER_VIEW, "base.train.steps=30", "grid.labels.keep_views=[0.1, 0.2, 1]")
+    plan = ready(study)
+    assert bench.images_forwarded == 200  # the longest serves the others
+    sizes = [evaluate(p, bench).labels_bytes for p in plan.evaluations]
+    assert sizes == [20 * 20, 20 * 40, 20 * 200]
+
+
+def test_a_pool_of_views_is_met_evenly() -> None:
+    from raydc.spec.evaluation import Recipe
+
+    recipe = Recipe("sgd", 0.1, 0.0, "constant", 8, steps=30, augment=("crop",))
+    met = [(s.epoch, s.batch) for s in Views(recipe, 20, 5, torch.device("cpu"), pool=4).steps(0, 130)]
+    first = [(0, 0), (0, 1), (0, 2), (1, 0)]
+    assert met[:4] == first
+    rounds = [met[i : i + 4] for i in range(0, 128, 4)]
+    assert all(sorted(r) == first for r in rounds)
+    assert len({tuple(r) for r in rounds}) > 10
+    plain = Views(recipe, 20, 5, torch.device("cpu")).steps(0, 4)
+    pooled = Views(recipe, 20, 5, torch.device("cpu"), pool=4).steps(0, 4)
+    for a, b in zip(plain, pooled, strict=True):
+        assert torch.equal(a.index, b.index)
+        assert torch.equal(a.draws["crop"], b.draws["crop"])
+
+
+def test_a_pass_is_labelled_only_when_all_its_views_are(
+    small: Callable[..., Study],
+    ready: Callable[[Study], Plan],
+    planned: Callable[[Study], Plan],
+    bench: Workbench,
+) -> None:
+    ready(small(*SEVEN))
+    (longer,) = planned(small(*PER_VIEW, "base.train.steps=8")).passes.values()
+    assert not labelled(longer, bench.store)
+    bench.ensure(longer)
+    assert labelled(longer, bench.store)
+    assert bench.images_forwarded == 48 + 8
+
+
+def test_the_same_evaluation_is_equal_bit_for_bit(
+    small: Callable[..., Study], ready: Callable[[Study], Plan], bench: Workbench
+) -> None:
+    (one,) = ready(small(*SEVEN, "grid.labels.codec=[q4]", "grid.labels.keep_views=[0.5]")).evaluations
+    assert evaluate(one, bench).test_loss == evaluate(one, bench).test_loss
+
+
+def test_network_inputs_become_pixels_again(digits: Dataset) -> None:
+    pixels = torch.from_numpy(digits.train.images[:5])
+    torch.testing.assert_close(digits.scaled(digits.inputs(pixels)) * 255, pixels.float(), atol=1e-3, rtol=0)
