@@ -106,26 +106,28 @@ def rrc(images: Tensor, u: Tensor, area: tuple[float, float] = (0.08, 1.0)) -> T
 
 
 def mixup(images: Tensor, partner: Tensor, share: Tensor) -> Tensor:
-    """share * image + (1 - share) * its partner; partner: [B] positions, share: a scalar."""
+    """share * image + (1 - share) * its partner; partner: [B] positions, share: [B]."""
+    share = share.view(-1, 1, 1, 1)
     return images * share + images[partner] * (1 - share)
 
 
 def cutmix(images: Tensor, partner: Tensor, share: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
     """A box of area 1 - share replaced from the partner (clovaai/CutMix-PyTorch: train.py).
 
-    u: [2], the centre of the box; returns the images and the share of the image that remains.
+    share: [B]; u: [B, 2], the centre of the box; returns the images and the share [B] of the image
+    that remains.
     """
     height, width = images.shape[2:]
     cut = (1 - share).sqrt()
     inside = []
-    for side, centre in ((height, u[0]), (width, u[1])):
+    for axis, side in enumerate((height, width)):
         half = torch.div((side * cut).long(), 2, rounding_mode="floor")
-        middle = torch.floor(centre * side).long()
+        middle = torch.floor(u[:, axis] * side).long()
         place = torch.arange(side, device=images.device)
         low, high = (middle - half).clamp(0, side), (middle + half).clamp(0, side)
-        inside.append((place >= low) & (place < high))
-    box = inside[0][:, None] & inside[1][None, :]
-    remaining = 1 - inside[0].sum() * inside[1].sum() / (height * width)
+        inside.append((place >= low[:, None]) & (place < high[:, None]))
+    box = inside[0][:, None, :, None] & inside[1][:, None, None, :]
+    remaining = 1 - inside[0].sum(1) * inside[1].sum(1) / (height * width)
     return torch.where(box, images[partner], images), remaining
 
 

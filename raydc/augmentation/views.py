@@ -7,7 +7,7 @@ pixels agree between devices to 1/255.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -40,14 +40,15 @@ class View:
     partner: Tensor | None = None
     """[B] int64, the position in the batch that each image is mixed with, if any."""
     share: Tensor | None = None
-    """Scalar, the part of the image itself in the mix."""
+    """[B], the part of each image itself in the mix."""
 
     def mix(self, targets: Tensor) -> Tensor:
         """Rows of `targets` [N, ...] for this view, mixed as the images are."""
         chosen = targets if self.index is None else targets[self.index]
         if self.partner is None or self.share is None:
             return chosen
-        return chosen * self.share + chosen[self.partner] * (1 - self.share)
+        share = self.share[:, None]
+        return chosen * share + chosen[self.partner] * (1 - share)
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ class Views:
         mixes, shares, centres = self._mix_parameters(epochs.cpu(), batches.cpu())
         partners = permutations(self._key, STREAMS["partner"], epochs, batches, size) if mixes else None
         if mixes:
-            draws["mix"] = centres.to(self.device)
+            draws["mix"] = centres.expand(-1, size, -1).to(self.device)
         orders = self._orders(numbers)
         for i, step in enumerate(numbers):
             epoch, batch = divmod(step, self.per_epoch)
@@ -169,33 +170,87 @@ class Views:
         return names, torch.tensor(shares, dtype=torch.float32), u[:, None, 2:]
 
     def render(self, images: Tensor, step: Step) -> View:
-        """The view of `step`; images: [N, C, H, W], the whole set, or the step's batch already
-        gathered by its index (then pass it through `render_batch`)."""
+        """The view of `step`; images: [N, C, H, W], the whole set."""
         return self.render_batch(images if step.index is None else images[step.index], step)
 
     def render_batch(self, images: Tensor, step: Step) -> View:
         """As `render`, for a batch [B, C, H, W] that was gathered by `step.index`."""
-        strength = self.recipe.augment_strength
-        draws = step.draws
-        if step.dsa_operation is not None:
-            images = operations.dsa(images, draws["dsa"], step.dsa_operation, strength)
-        if "crop" in draws:
-            images = operations.crop(images, draws["crop"], strength)
-        if "rrc" in draws:
-            images = operations.rrc(images, draws["rrc"], self.recipe.crop_scale)
-        if "flip" in draws:
-            images = operations.flip(images, draws["flip"])
-        if "cutout" in draws:
-            images = operations.cutout(images, draws["cutout"], strength)
-        share = step.share
-        if step.mix is not None:
-            assert step.partner is not None
-            assert share is not None
-            if step.mix == "mixup":
-                images = operations.mixup(images, step.partner, share)
-            else:
-                images, share = operations.cutmix(images, step.partner, share, draws["mix"][0])
-        return View(images, step.index, step.partner, share)
+        return render_together(self.recipe, [images], [step])[0]
+
+
+def render_together(recipe: Recipe, batches: Sequence[Tensor], steps: Sequence[Step]) -> list[View]:
+    """The views of several steps, of one training or of many with equal augmentations.
+
+    batches: [B, C, H, W] each, gathered by its step's index. Each operation runs once over all images
+    that it applies to, so that many small batches cost as little as one large one.
+    """
+    sizes = [len(batch) for batch in batches]
+    images = _joined(batches)
+    strength = recipe.augment_strength
+    draws = {name: _joined([step.draws[name] for step in steps]) for name in steps[0].draws}
+    if "dsa" in draws:
+        images = _dsa(images, draws["dsa"], [step.dsa_operation for step in steps], sizes, strength)
+    if "crop" in draws:
+        images = operations.crop(images, draws["crop"], strength)
+    if "rrc" in draws:
+        images = operations.rrc(images, draws["rrc"], recipe.crop_scale)
+    if "flip" in draws:
+        images = operations.flip(images, draws["flip"])
+    if "cutout" in draws:
+        images = operations.cutout(images, draws["cutout"], strength)
+    shares: Sequence[Tensor | None] = [None] * len(steps)
+    if "mix" in draws:
+        images, shares = _mix(images, draws["mix"], steps, sizes)
+    return [
+        View(part, step.index, step.partner, share)
+        for part, step, share in zip(images.split(sizes), steps, shares, strict=True)
+    ]
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
+
+
+def _dsa(
+    images: Tensor, u: Tensor, chosen: Sequence[str | None], sizes: Sequence[int], strength: float
+) -> Tensor:
+    """Each batch by its own operation, each operation once."""
+    names = sorted({name for name in chosen if name is not None})
+    if len(names) == 1:
+        return operations.dsa(images, u, names[0], strength)
+    changed = torch.empty_like(images)
+    for name in names:
+        rows = _rows([other == name for other in chosen], sizes).to(images.device)
+        changed[rows] = operations.dsa(images[rows], u[rows], name, strength)
+    return changed
+
+
+def _mix(
+    images: Tensor, u: Tensor, steps: Sequence[Step], sizes: Sequence[int]
+) -> tuple[Tensor, Sequence[Tensor]]:
+    """(images, share [B] that remains of each image, by step)."""
+    starts = np.cumsum([0, *sizes])
+    partners, given = [], []
+    for step, start, size in zip(steps, starts[:-1].tolist(), sizes, strict=True):
+        assert step.partner is not None
+        assert step.share is not None
+        partners.append(step.partner + start)
+        given.append(step.share.expand(size))
+    partner, share = _joined(partners), _joined(given)
+    mixed, remaining = images.clone(), share.clone()
+    for name in sorted({str(step.mix) for step in steps}):
+        rows = _rows([step.mix == name for step in steps], sizes).to(images.device)
+        if name == "mixup":
+            mixed[rows] = operations.mixup(images, partner, share)[rows]
+        else:
+            cut, left = operations.cutmix(images, partner, share, u[:, :2])
+            mixed[rows], remaining[rows] = cut[rows], left[rows]
+    return mixed, remaining.split(list(sizes))
+
+
+def _rows(chosen: Sequence[bool], sizes: Sequence[int]) -> Tensor:
+    """Rows of the chosen batches among all joined ones."""
+    return torch.repeat_interleave(torch.tensor(chosen), torch.tensor(sizes)).nonzero().flatten()
 
 
 @lru_cache(maxsize=16)

@@ -83,7 +83,7 @@ def _look(number: int) -> tuple[str, str]:
 
 def _legend(axes: Axes, entries: int) -> None:
     if entries > 1:
-        axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+        axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
 
 
 def lines(data: Lines) -> Figure:
