@@ -10,119 +10,182 @@ Needs torch, torchvision, NumPy and pyarrow only. As a command it runs evaluatio
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import sys
+import runpy
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from raydc.data.dataset import open_dataset
-from raydc.errors import ArtifactError, EvaluationError, InputError, RaydcError
+from raydc.errors import ArtifactError, EvaluationError
 from raydc.labels.kinds import LabelInputs, LabelOutputs
 from raydc.networks.zoo import initialised
 from raydc.result import FAILED, FINISHED, Measured, Row, make_row
 from raydc.seeding import seed_of
 from raydc.spec import catalog
-from raydc.spec.evaluation import DatasetSpec, Evaluation
-from raydc.spec.facts import bind
-from raydc.spec.plan import Plan, Planned, make_plan
-from raydc.store import open_store
-from raydc.training.engine import use_cache
+from raydc.spec.evaluation import Recipe
+from raydc.spec.plan import Plan, Planned
+from raydc.training.engine import Chassis
 from raydc.training.fit import fit
 from raydc.training.inputs import Inputs, TensorInputs
-from raydc.training.memory import keep_pages
 from raydc.training.metrics import Score, measure
 from raydc.workbench import Workbench
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An evaluation with everything that its student needs, on the device."""
+
+    planned: Planned
+    inputs: TensorInputs
+    """The compressed set as network inputs."""
+    classes: Tensor
+    """[N] int64, class of each image."""
+    labels: LabelOutputs
+    teacher_test_acc: float | None
+    images_bytes: int
+    images_seconds: float
+    labels_seconds: float
+    wait_seconds: float
+    setup_seconds: float
+    """What this took, without waiting for labels."""
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.planned.evaluation.recipe
+
+    @property
+    def pool(self) -> int:
+        """Views that differ."""
+        return self.recipe.distinct_steps(len(self.inputs), self.planned.evaluation.keep_views)
+
+    @property
+    def view_key(self) -> int:
+        """Seed of the views."""
+        return seed_of("student views", self.planned.evaluation.view_seed)
+
+
+def prepare(planned: Planned, bench: Workbench) -> Prepared:
+    """Take what `planned` waits for (compressed set, logits) from the bench's store.
+
+    Raises `ArtifactError` if it is damaged, `EvaluationError` if it does not fit.
+    """
+    began = time.perf_counter()
+    compressed, made = bench.compressed_set(planned.compressed_set)
+    inputs = TensorInputs(bench.set_inputs(planned.compressed_set))
+    labels, waited, labels_seconds, teacher_test_acc = _labels(planned, bench)
+    labels = replace(labels, source=labels.source.to(bench.device))
+    return Prepared(
+        planned=planned,
+        inputs=inputs,
+        classes=torch.from_numpy(compressed.labels).to(bench.device),
+        labels=labels,
+        teacher_test_acc=teacher_test_acc,
+        images_bytes=compressed.images_bytes,
+        images_seconds=made.meta["seconds"],
+        labels_seconds=labels_seconds,
+        wait_seconds=waited,
+        setup_seconds=time.perf_counter() - began - waited,
+    )
+
+
+def new_student(planned: Planned, bench: Workbench) -> dict[str, Tensor]:
+    """Initial weights and buffers of the student."""
+    data, evaluation = bench.dataset, planned.evaluation
+    network = initialised(
+        evaluation.arch, data.channels, data.classes, data.resolution, "student", evaluation.seed
+    )
+    return network.state_dict()
+
+
+class Examiner:
+    """Tests students of one evaluation in a chassis; keeps the time that it takes."""
+
+    def __init__(self, prepared: Prepared, bench: Workbench, chassis: Chassis, engine: str) -> None:
+        self._prepared = prepared
+        self._bench = bench
+        self._network = chassis.network
+        self._forward = chassis.forward(engine)
+        self._best: list[float] = []
+        self.seconds = 0.0
+
+    def _score(self, inputs: Inputs, labels: Tensor) -> Score:
+        precision = self._prepared.recipe.precision
+        return measure(self._network, inputs, labels, self._bench.dataset.classes, precision, self._forward)
+
+    def look(self) -> None:
+        """An extra test of the network as it is, for `best_test_acc`."""
+        start = time.perf_counter()
+        self._best.append(self._score(*self._bench.test).accuracy)
+        self.seconds += time.perf_counter() - start
+
+    def conclude(self, *, steps: int, train_seconds: float, setup_seconds: float, engine: str) -> Measured:
+        """Test the trained network, once, and put everything that was measured together."""
+        prepared, bench = self._prepared, self._bench
+        start = time.perf_counter()
+        val_acc = self._score(*bench.val).accuracy if bench.val is not None else None
+        test = self._score(*bench.test)
+        train = self._score(prepared.inputs, prepared.classes)
+        self.seconds += time.perf_counter() - start
+        return Measured(
+            test_acc=test.accuracy,
+            best_test_acc=max([*self._best, test.accuracy]) if prepared.recipe.test_every else None,
+            val_acc=val_acc,
+            test_loss=test.loss,
+            train_acc=train.accuracy,
+            test_acc_by_class=test.accuracy_by_class,
+            teacher_test_acc=prepared.teacher_test_acc,
+            images_bytes=prepared.images_bytes,
+            labels_bytes=prepared.labels.labels_bytes,
+            steps=steps,
+            train_seconds=train_seconds,
+            setup_seconds=setup_seconds,
+            wait_seconds=prepared.wait_seconds,
+            test_seconds=self.seconds,
+            labels_seconds=prepared.labels_seconds,
+            images_seconds=prepared.images_seconds,
+            device=device_name(bench.device),
+            engine=engine,
+        )
 
 
 def evaluate(planned: Planned, bench: Workbench) -> Measured:
     """Train the student of `planned` and test it once, after its last step.
 
-    What it waits for (compressed set, logits) is taken from the bench's store. Raises
-    `EvaluationError` if the student cannot be trained, such as when its loss is not finite.
+    What it waits for is taken from the bench's store. Raises `EvaluationError` if the student cannot
+    be trained, such as when its loss is not finite.
     """
-    evaluation = planned.evaluation
-    recipe = evaluation.recipe
-    dataset = bench.dataset
+    prepared = prepare(planned, bench)
+    recipe = prepared.recipe
     began = time.perf_counter()
-    compressed, made = bench.compressed_set(planned.compressed_set)
-    inputs = TensorInputs(bench.set_inputs(planned.compressed_set))
-    labels, waited, labels_seconds, teacher_test_acc = _labels(planned, bench)
-    chassis = bench.chassis(evaluation.arch)
-    engine = chassis.engine(recipe, len(inputs))
-    forward = chassis.forward(engine)
-    chassis.warm(engine, recipe, len(inputs))
-    chassis.load(
-        initialised(
-            evaluation.arch,
-            dataset.channels,
-            dataset.classes,
-            dataset.resolution,
-            "student",
-            evaluation.seed,
-        ).state_dict()
-    )
-    network = chassis.network
-    classes = torch.from_numpy(compressed.labels).to(bench.device)
-    test_inputs, test_labels = bench.test
-    best: list[float] = []
-    test_seconds = 0.0
-
-    def score(inputs: Inputs, labels: Tensor) -> Score:
-        return measure(network, inputs, labels, dataset.classes, recipe.precision, forward)
+    chassis = bench.chassis(planned.evaluation.arch)
+    engine = chassis.engine(recipe, len(prepared.inputs))
+    chassis.warm(engine, recipe, len(prepared.inputs))
+    chassis.load(new_student(planned, bench))
+    examiner = Examiner(prepared, bench, chassis, engine)
 
     def on_epoch(epoch: int, network: nn.Module, optimizer: Optimizer) -> None:
-        nonlocal test_seconds
-        del optimizer
+        del network, optimizer
         if recipe.test_every and epoch % recipe.test_every == 0:
-            start = time.perf_counter()
-            best.append(score(test_inputs, test_labels).accuracy)
-            test_seconds += time.perf_counter() - start
+            examiner.look()
 
-    setup_seconds = time.perf_counter() - began - waited
+    setup_seconds = prepared.setup_seconds + time.perf_counter() - began
     training = fit(
-        network,
-        inputs,
-        labels.source.to(bench.device),
+        chassis.network,
+        prepared.inputs,
+        prepared.labels.source,
         recipe,
-        key=seed_of("student views", evaluation.view_seed),
+        key=prepared.view_key,
         device=bench.device,
         on_epoch=on_epoch if recipe.test_every else None,
-        forward=forward,
-        pool=recipe.distinct_steps(len(inputs), evaluation.keep_views),
+        forward=chassis.forward(engine),
+        pool=prepared.pool,
     )
-    start = time.perf_counter()
-    val_acc = None
-    if bench.val is not None:
-        val_acc = score(*bench.val).accuracy
-    test = score(test_inputs, test_labels)
-    train = score(inputs, classes)
-    test_seconds += time.perf_counter() - start
-    return Measured(
-        test_acc=test.accuracy,
-        best_test_acc=max([*best, test.accuracy]) if recipe.test_every else None,
-        val_acc=val_acc,
-        test_loss=test.loss,
-        train_acc=train.accuracy,
-        test_acc_by_class=test.accuracy_by_class,
-        teacher_test_acc=teacher_test_acc,
-        images_bytes=compressed.images_bytes,
-        labels_bytes=labels.labels_bytes,
+    return examiner.conclude(
         steps=training.steps,
         train_seconds=training.train_seconds,
         setup_seconds=setup_seconds,
-        wait_seconds=waited,
-        test_seconds=test_seconds,
-        labels_seconds=labels_seconds,
-        images_seconds=made.meta["seconds"],
-        device=device_name(bench.device),
         engine=engine,
     )
 
@@ -192,121 +255,5 @@ def make_everything(plan: Plan, bench: Workbench) -> None:
         bench.ensure(label_pass)
 
 
-# --- the command ------------------------------------------------------------------------------
-
-
-def export_line(planned: Planned, study: str, dataset_id: str | None) -> str:
-    """One evaluation as a JSON line; its id is null where the data were not at hand."""
-    return json.dumps(
-        {
-            "evaluation_id": planned.id if dataset_id is not None else None,
-            "study": study,
-            "dataset_id": dataset_id,
-            "evaluation": json.loads(planned.evaluation.to_json()),
-        },
-        allow_nan=False,
-    )
-
-
-def _read_export(file: Path) -> Iterator[tuple[str | None, str, Evaluation]]:
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{file}: it cannot be read: {error}") from None
-    for number, line in enumerate(text.splitlines(), 1):
-        try:
-            content = json.loads(line)
-            evaluation = Evaluation.from_json(json.dumps(content["evaluation"]))
-            yield content["evaluation_id"], str(content["study"]), evaluation
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(
-                f"{file}: line {number} is not an evaluation that `raydc plan --export` wrote ({error!r})"
-            ) from None
-
-
-def _located(spec: DatasetSpec, data: str | None) -> DatasetSpec:
-    """The dataset with its files at `data`."""
-    if data is None:
-        return spec
-    if spec.source == "named" and any(Path(data).rglob("*.parquet")):
-        return replace(spec, source="parquet", location=data)
-    return replace(spec, location=data)
-
-
-def run_file(file: Path, data: str | None, out: Path, store_uri: str | None, device: str) -> int:
-    """Run the evaluations of an exported file; returns how many failed.
-
-    Results are appended to OUT/results.jsonl; a second start goes on where the first ended.
-    """
-    exported = list(_read_export(file))
-    if not exported:
-        raise InputError(f"{file}: it holds no evaluation")
-    specs = {evaluation.dataset for _, _, evaluation in exported}
-    if len(specs) > 1:
-        raise InputError(f"{file}: its evaluations have {len(specs)} datasets, but must have one")
-    store = open_store(store_uri or str(out / "store"))
-    dataset = open_dataset(_located(specs.pop(), data), store)
-    evaluations = bind((evaluation for _, _, evaluation in exported), dataset.facts, str(file))
-    plan = make_plan(evaluations, dataset.id)
-    expected = {name for name, _, _ in exported if name is not None}
-    if expected and expected != {planned.id for planned in plan.evaluations}:
-        raise InputError(
-            f"{file}: the data are not those that the plan was made with; give the same files with --data"
-        )
-    results = out / "results.jsonl"
-    finished = {row["evaluation_id"] for row in _results(results) if row["status"] == FINISHED}
-    left = plan.without(finished)
-    print(f"{len(plan.evaluations)} evaluations, {len(finished)} finished before", flush=True)
-    if device == "cpu":
-        keep_pages()
-        use_cache(out / "compiled")
-    bench = Workbench(dataset, store, torch.device(device))
-    make_everything(left, bench)
-    failed = 0
-    with results.open("a", encoding="utf-8") as ledger:
-        for number, planned in enumerate(left.evaluations, 1):
-            row = attempt(planned, bench, study=exported[0][1])
-            failed += row["status"] == FAILED
-            ledger.write(json.dumps(row, allow_nan=False) + "\n")
-            ledger.flush()
-            os.fsync(ledger.fileno())
-            said = row["error"] or f"test_acc {row['test_acc']:.4f}"
-            print(f"{number}/{len(left.evaluations)} {planned.id} {said}", flush=True)
-    return failed
-
-
-def _results(path: Path) -> Iterable[Row]:
-    if not path.exists():
-        return
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            yield json.loads(line)
-        except ValueError:
-            continue  # the last line of a run that was killed while it wrote
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """The command; returns its exit code (0, 2 for bad input, 3 if some evaluations failed)."""
-    parser = argparse.ArgumentParser(prog="python -m raydc.evaluate", description=__doc__)
-    parser.add_argument("file", type=Path, help="JSON lines of `raydc plan STUDY --export FILE`")
-    parser.add_argument("--data", help="folder of the dataset, instead of the one in the study")
-    parser.add_argument("--out", type=Path, required=True, help="folder for results.jsonl")
-    parser.add_argument("--store", help="folder of the store (default: OUT/store)")
-    parser.add_argument(
-        "--device", default="cuda" if torch.cuda.is_available() else "cpu", help="torch device"
-    )
-    chosen = parser.parse_args(arguments)
-    chosen.out.mkdir(parents=True, exist_ok=True)
-    try:
-        failed = run_file(chosen.file, chosen.data, chosen.out, chosen.store, chosen.device)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except RaydcError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 3 if failed else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    runpy.run_module("raydc.exported", run_name="__main__")

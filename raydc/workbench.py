@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
@@ -27,6 +27,7 @@ from raydc.labels.views import SEGMENT_ROWS, ViewLogits, segment_name, segments
 from raydc.methods.pool import Pool
 from raydc.seeding import seed_of
 from raydc.spec import catalog
+from raydc.spec.evaluation import Recipe
 from raydc.spec.keys import Value
 from raydc.spec.plan import LabelPass, SetJob, TrajectoryJob, ViewsAsked
 from raydc.store import Artifact, Store, get
@@ -41,6 +42,8 @@ from raydc.teachers.checkpoint import (
 from raydc.teachers.expert import OnProgress, part_inputs, train_trajectory
 from raydc.training.engine import Chassis
 from raydc.training.inputs import Inputs, TensorInputs
+from raydc.training.packed import Member
+from raydc.training.roads import fastest_road, students_that_fit
 
 T = TypeVar("T")
 FEATURE_BLOCK = 2048
@@ -104,6 +107,7 @@ class Workbench:
         self._teachers = Recent(8)
         self._inputs = Recent(16)
         self._chassis = Recent(4)
+        self._roads: dict[Hashable, str] = {}
 
     # --- teachers -----------------------------------------------------------------------------
 
@@ -340,6 +344,21 @@ class Workbench:
         return self._chassis.get(
             arch, lambda: Chassis(arch, data.channels, data.classes, data.resolution, self.device)
         )
+
+    def students_at_once(self, arch: str, recipe: Recipe) -> int:
+        """Students of `arch` that fit into the device's free memory together."""
+        chassis = self.chassis(arch)
+        free, _ = torch.cuda.mem_get_info(self.device)
+        return students_that_fit(chassis.network, recipe.batch_size, chassis.shape, free)
+
+    def road(self, arch: str, members: Sequence[Member], pool: int | None) -> str:
+        """The fastest road for such a pack on the device, measured when its shape is first met."""
+        recipe, images = members[0].recipe, len(members[0].inputs)
+        shape = (arch, min(recipe.batch_size, images), recipe.precision, recipe.optimizer, len(members))
+        if shape not in self._roads:
+            network = self.chassis(arch).network
+            self._roads[shape] = fastest_road(network, members, self.device, pool)
+        return self._roads[shape]
 
     # --- tests --------------------------------------------------------------------------------
 

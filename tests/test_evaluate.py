@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from raydc.evaluate import attempt, evaluate, export_line, main, make_everything
+from raydc.evaluate import attempt, evaluate, make_everything
+from raydc.exported import export_line, main
 from raydc.labels.store import FILE as LOGITS
 from raydc.spec.plan import Plan
 from raydc.spec.study import Study

@@ -33,6 +33,8 @@ RANKS = {
     "labels": (3, CORE_PACKAGES),
     "workbench": (4, CORE_PACKAGES),
     "evaluate": (4, CORE_PACKAGES),
+    "packs": (4, CORE_PACKAGES),
+    "exported": (4, CORE_PACKAGES),
     "estimate": (4, CORE_PACKAGES),
     "tracking": (5, set()),
     "analysis": (5, {"numpy", "scipy", "pandas", "pyarrow"}),
@@ -119,8 +121,8 @@ def test_the_core_runs_without_the_services() -> None:
 import sys
 for name in ("ray", "mlflow", "optuna", "pydantic", "typer", "rich", "pandas", "yaml"):
     sys.modules[name] = None
-import raydc.evaluate
-raydc.evaluate.main(["--help"])
+import raydc.exported
+raydc.exported.main(["--help"])
 """
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr

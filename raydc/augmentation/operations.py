@@ -102,7 +102,7 @@ def rrc(images: Tensor, u: Tensor, area: tuple[float, float] = (0.08, 1.0)) -> T
     zero = torch.zeros_like(x)
     theta = torch.stack([width, zero, x, zero, height, y], 1).view(-1, 2, 3)
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)
-    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    return F.grid_sample(images, grid.to(images.dtype), padding_mode="border", align_corners=False)
 
 
 def mixup(images: Tensor, partner: Tensor, share: Tensor) -> Tensor:
@@ -140,4 +140,4 @@ def _affine(images: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tenso
     zero = torch.zeros_like(a)
     theta = torch.stack([a, b, zero, c, d, zero], 1).view(-1, 2, 3)
     grid = F.affine_grid(theta, list(images.shape), align_corners=True)
-    return F.grid_sample(images, grid, align_corners=True)
+    return F.grid_sample(images, grid.to(images.dtype), align_corners=True)

@@ -14,8 +14,9 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from raydc.orchestration.routing import Queue
+from raydc.orchestration.routing import PACKED_SECONDS, Queue
 from raydc.orchestration.trainable import pack_bundle
+from raydc.packs import pack_key
 from raydc.result import FAILED, Row, make_row
 from raydc.spec.plan import Planned
 
@@ -36,9 +37,14 @@ class Feeder(Searcher):
         dataset_id: str,
         sink: Sink,
         timeout_seconds: float | None = None,
+        packed: bool = False,
     ) -> None:
         super().__init__()
-        self.queue = Queue(evaluations, cost, workers)
+        self.queue = (
+            Queue(evaluations, cost, workers, shape=pack_key, bundle_seconds=PACKED_SECONDS)
+            if packed
+            else Queue(evaluations, cost, workers)
+        )
         self._retries = retries
         self._study = study
         self._dataset_id = dataset_id

@@ -11,6 +11,8 @@ T = TypeVar("T")
 BUNDLE_SECONDS = 4.0
 """What a bundle should take: long beside a Tune trial (13 to 34 ms), short beside a study."""
 LARGEST_BUNDLE = 256
+PACKED_SECONDS = 60.0
+"""What a bundle should take where its evaluations are trained together."""
 SHARE = 3
 """A bundle holds at most 1 / SHARE of each worker's part of what is left, so that all end together."""
 
@@ -41,10 +43,20 @@ class Queue(Generic[T]):
     from what has finished.
     """
 
-    def __init__(self, items: Iterable[T], cost: Callable[[T], float], workers: int) -> None:
+    def __init__(
+        self,
+        items: Iterable[T],
+        cost: Callable[[T], float],
+        workers: int,
+        *,
+        shape: Callable[[T], str] | None = None,
+        bundle_seconds: float = BUNDLE_SECONDS,
+    ) -> None:
         self._cost = cost
         self._workers = max(1, workers)
-        self._waiting = sorted(items, key=cost)
+        # Items of one shape stay together, so that a bundle holds whole packs.
+        self._waiting = sorted(items, key=lambda i: (cost(i), shape(i) if shape is not None else ""))
+        self._bundle_seconds = bundle_seconds
         self._alone: list[T] = []
         self._seconds = 0.0
         self._units = 0.0
@@ -79,7 +91,7 @@ class Queue(Generic[T]):
             return bundle
         rate = self._seconds / self._units
         share = sum(map(self._cost, self._waiting)) * rate / (self._workers * SHARE)
-        budget = min(BUNDLE_SECONDS, share)
+        budget = min(self._bundle_seconds, share)
         spent = self._cost(bundle[0]) * rate
         while self._waiting and len(bundle) < LARGEST_BUNDLE:
             spent += self._cost(self._waiting[-1]) * rate

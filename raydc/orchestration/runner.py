@@ -314,6 +314,7 @@ class Runner:
             dataset_id=facts.dataset_id,
             sink=lambda rows: self._take(rows, feeder),
             timeout_seconds=resources.evaluation_timeout_seconds,
+            packed=bool(capacity.gpus),
         )
         worker = tune.with_parameters(
             StudentWorker,

@@ -19,9 +19,9 @@ from typing import Any
 
 from ray import tune
 
-from raydc.evaluate import attempt
 from raydc.orchestration.site import Site
 from raydc.orchestration.teacher_actor import TeacherPool
+from raydc.packs import attempt_all
 from raydc.result import Row
 from raydc.spec.plan import Planned
 
@@ -82,16 +82,20 @@ class StudentWorker(tune.Trainable):
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self._left = unpack_bundle(new_config["bundle"])[::-1]
+        bundle = unpack_bundle(new_config["bundle"])
+        self._left = len(bundle)
+        self._rows = attempt_all(bundle, self._bench, study=self._study)
         return True
 
     def step(self) -> dict[str, Any]:
         rows: list[Row] = []
         start = time.monotonic()
-        while self._left and (not rows or time.monotonic() - start < REPORT_SECONDS):
-            planned, attempts = self._left.pop()
+        while not rows or time.monotonic() - start < REPORT_SECONDS:
             with self._watchdog:
-                rows.append(attempt(planned, self._bench, study=self._study, attempts=attempts))
+                rows += next(self._rows)
+            if len(rows) == self._left:
+                break
+        self._left -= len(rows)
         return {"rows": json.dumps(rows, allow_nan=False), "done": not self._left}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:

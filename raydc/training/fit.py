@@ -18,7 +18,7 @@ from raydc.augmentation.views import CHUNK, Views
 from raydc.errors import EvaluationError
 from raydc.spec.evaluation import Recipe
 from raydc.training.inputs import Inputs
-from raydc.training.losses import loss_of
+from raydc.training.losses import full_precision, loss_of
 from raydc.training.optimizer import autocast, make_optimizer, schedule_factor, tensor_cores
 from raydc.training.targets import TargetSource
 
@@ -35,7 +35,7 @@ class Training:
     """From the start of the second step to the end of the last, scaled to all steps; without
     compilation, tests and pauses."""
     losses: Tensor
-    """[steps] float32 on the CPU, the loss of each step."""
+    """[steps] on the CPU, the loss of each step."""
 
 
 def fit(
@@ -78,7 +78,7 @@ def fit(
             optimizer.zero_grad()
             with autocast(recipe.precision, device):
                 logits = forward(view.images)
-            loss = loss_of(recipe.loss, logits.float(), targets.at(view, step))
+            loss = loss_of(recipe.loss, full_precision(logits), targets.at(view, step))
             loss.backward()
             optimizer.step()
             losses.append(loss.detach())
@@ -92,7 +92,7 @@ def fit(
     return Training(
         steps=last - first_step,
         train_seconds=clock.seconds(last - first_step),
-        losses=torch.stack(losses).float().cpu() if losses else torch.empty(0),
+        losses=torch.stack(losses).cpu() if losses else torch.empty(0),
     )
 
 

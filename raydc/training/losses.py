@@ -60,6 +60,11 @@ class Targets:
         )
 
 
+def full_precision(logits: Tensor) -> Tensor:
+    """Logits in float32 at least, so that losses are not summed in bf16."""
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
 def loss_of(name: str, student: Tensor, targets: Targets) -> Tensor:
     """The loss `name` of student logits [B, C] against the targets of the same batch; a scalar."""
     if name in ("ce", "soft_ce"):

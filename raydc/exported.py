@@ -1,0 +1,147 @@
+"""Exported studies: evaluations as JSON lines, run by `python -m raydc.evaluate` with torch alone."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from raydc.data.dataset import open_dataset
+from raydc.errors import InputError, RaydcError
+from raydc.evaluate import make_everything
+from raydc.packs import attempt_all
+from raydc.result import FAILED, FINISHED, Row
+from raydc.spec.evaluation import DatasetSpec, Evaluation
+from raydc.spec.facts import bind
+from raydc.spec.plan import Planned, make_plan
+from raydc.store import open_store
+from raydc.training.engine import use_cache
+from raydc.training.memory import keep_pages
+from raydc.workbench import Workbench
+
+DESCRIPTION = "Run the evaluations that `raydc plan STUDY --export FILE` wrote; a second start goes on."
+
+
+def export_line(planned: Planned, study: str, dataset_id: str | None) -> str:
+    """One evaluation as a JSON line; its id is null where the data were not at hand."""
+    return json.dumps(
+        {
+            "evaluation_id": planned.id if dataset_id is not None else None,
+            "study": study,
+            "dataset_id": dataset_id,
+            "evaluation": json.loads(planned.evaluation.to_json()),
+        },
+        allow_nan=False,
+    )
+
+
+def _read_export(file: Path) -> Iterator[tuple[str | None, str, Evaluation]]:
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{file}: it cannot be read: {error}") from None
+    for number, line in enumerate(text.splitlines(), 1):
+        try:
+            content = json.loads(line)
+            evaluation = Evaluation.from_json(json.dumps(content["evaluation"]))
+            yield content["evaluation_id"], str(content["study"]), evaluation
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{file}: line {number} is not an evaluation that `raydc plan --export` wrote ({error!r})"
+            ) from None
+
+
+def _located(spec: DatasetSpec, data: str | None) -> DatasetSpec:
+    """The dataset with its files at `data`."""
+    if data is None:
+        return spec
+    if spec.source == "named" and any(Path(data).rglob("*.parquet")):
+        return replace(spec, source="parquet", location=data)
+    return replace(spec, location=data)
+
+
+def run_file(file: Path, data: str | None, out: Path, store_uri: str | None, device: str) -> int:
+    """Run the evaluations of an exported file; returns how many failed.
+
+    Results are appended to OUT/results.jsonl; a second start goes on where the first ended.
+    """
+    exported = list(_read_export(file))
+    if not exported:
+        raise InputError(f"{file}: it holds no evaluation")
+    specs = {evaluation.dataset for _, _, evaluation in exported}
+    if len(specs) > 1:
+        raise InputError(f"{file}: its evaluations have {len(specs)} datasets, but must have one")
+    store = open_store(store_uri or str(out / "store"))
+    dataset = open_dataset(_located(specs.pop(), data), store)
+    evaluations = bind((evaluation for _, _, evaluation in exported), dataset.facts, str(file))
+    plan = make_plan(evaluations, dataset.id)
+    expected = {name for name, _, _ in exported if name is not None}
+    if expected and expected != {planned.id for planned in plan.evaluations}:
+        raise InputError(
+            f"{file}: the data are not those that the plan was made with; give the same files with --data"
+        )
+    results = out / "results.jsonl"
+    finished = {row["evaluation_id"] for row in _results(results) if row["status"] == FINISHED}
+    left = plan.without(finished)
+    print(f"{len(plan.evaluations)} evaluations, {len(finished)} finished before", flush=True)
+    if device == "cpu":
+        keep_pages()
+        use_cache(out / "compiled")
+    bench = Workbench(dataset, store, torch.device(device))
+    make_everything(left, bench)
+    failed = 0
+    with results.open("a", encoding="utf-8") as ledger:
+        done = 0
+        for rows in attempt_all([(p, 1) for p in left.evaluations], bench, study=exported[0][1]):
+            ledger.writelines(json.dumps(row, allow_nan=False) + "\n" for row in rows)
+            ledger.flush()
+            os.fsync(ledger.fileno())
+            for row in rows:
+                done += 1
+                failed += row["status"] == FAILED
+                said = row["error"] or f"test_acc {row['test_acc']:.4f}"
+                print(f"{done}/{len(left.evaluations)} {row['evaluation_id']} {said}", flush=True)
+    return failed
+
+
+def _results(path: Path) -> Iterable[Row]:
+    if not path.exists():
+        return
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            yield json.loads(line)
+        except ValueError:
+            continue  # the last line of a run that was killed while it wrote
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command; returns its exit code (0, 2 for bad input, 3 if some evaluations failed)."""
+    parser = argparse.ArgumentParser(prog="python -m raydc.evaluate", description=DESCRIPTION)
+    parser.add_argument("file", type=Path, help="JSON lines of `raydc plan STUDY --export FILE`")
+    parser.add_argument("--data", help="folder of the dataset, instead of the one in the study")
+    parser.add_argument("--out", type=Path, required=True, help="folder for results.jsonl")
+    parser.add_argument("--store", help="folder of the store (default: OUT/store)")
+    parser.add_argument(
+        "--device", default="cuda" if torch.cuda.is_available() else "cpu", help="torch device"
+    )
+    chosen = parser.parse_args(arguments)
+    chosen.out.mkdir(parents=True, exist_ok=True)
+    try:
+        failed = run_file(chosen.file, chosen.data, chosen.out, chosen.store, chosen.device)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except RaydcError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 3 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

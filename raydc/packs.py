@@ -1,0 +1,175 @@
+"""Many evaluations on one device: packs on a GPU, one after the other on a CPU core.
+
+evaluations -> by shape -> prepared -> packs that fit into memory -> trained together -> tested one by one
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from raydc.errors import ArtifactError, EvaluationError
+from raydc.evaluate import Examiner, Prepared, attempt, new_student, prepare
+from raydc.result import FAILED, FINISHED, Measured, Row, make_row
+from raydc.spec.plan import Planned
+from raydc.training.engine import EAGER
+from raydc.training.packed import Member, PackTraining, State, fit_pack, roads_for, shape_of
+from raydc.workbench import Workbench
+
+logger = logging.getLogger(__name__)
+
+Attempt = tuple[Planned, int]
+"""An evaluation and the number of this attempt."""
+
+
+def pack_key(planned: Planned) -> str:
+    """Evaluations with equal keys have students of equal shapes."""
+    evaluation = planned.evaluation
+    point = evaluation.point
+    shape = shape_of(evaluation.recipe)
+    dropped = "images.drop_class" in point
+    return f"{evaluation.arch} {evaluation.ipc} {dropped} {evaluation.keep_views} {shape}"
+
+
+def attempt_all(attempts: Sequence[Attempt], bench: Workbench, *, study: str) -> Iterator[list[Row]]:
+    """Rows of all evaluations, as they end; one that cannot finish is a row with its error."""
+    if bench.device.type != "cuda":
+        for planned, number in attempts:
+            yield [attempt(planned, bench, study=study, attempts=number)]
+        return
+    by_key: dict[str, list[Attempt]] = {}
+    for planned, number in attempts:
+        by_key.setdefault(pack_key(planned), []).append((planned, number))
+    for group in by_key.values():
+        network = bench.chassis(group[0][0].evaluation.arch).network
+        if roads_for(network):
+            yield from attempt_packs(group, bench, study=study)
+        else:
+            for planned, number in group:
+                yield [attempt(planned, bench, study=study, attempts=number)]
+
+
+def attempt_packs(group: Sequence[Attempt], bench: Workbench, *, study: str) -> Iterator[list[Row]]:
+    """Rows of evaluations of one `pack_key`, a pack at a time."""
+    group = list(group)
+    while group:
+        first = group[0][0]
+        size = min(len(group), bench.students_at_once(first.evaluation.arch, first.evaluation.recipe))
+        pack, group = group[:size], group[size:]
+        while pack:
+            try:
+                rows = _attempt_pack(pack, bench, study)
+            except torch.OutOfMemoryError:
+                if len(pack) == 1:
+                    raise
+                half = len(pack) // 2
+                logger.warning("%d students do not fit into memory together; trying %d", len(pack), half)
+                pack, group = pack[:half], pack[half:] + group
+                torch.cuda.empty_cache()
+            else:
+                yield rows
+                break
+
+
+def _attempt_pack(pack: Sequence[Attempt], bench: Workbench, study: str) -> list[Row]:
+    began = time.time()
+    outcomes: dict[str, Measured | str] = {}
+    ready: list[Prepared] = []
+    for planned, _ in pack:
+        try:
+            ready.append(prepare(planned, bench))
+        except (EvaluationError, ArtifactError) as problem:
+            outcomes[planned.id] = f"{type(problem).__name__}: {problem}"
+    for length in sorted({len(one.inputs) for one in ready}):
+        outcomes |= train_pack([one for one in ready if len(one.inputs) == length], bench)
+    return _rows(pack, outcomes, bench, study, began)
+
+
+def train_pack(ready: Sequence[Prepared], bench: Workbench) -> dict[str, Measured | str]:
+    """Train students of equal shapes together and test each; what was measured, or why not, by id."""
+    began = time.perf_counter()
+    recipe = ready[0].recipe
+    arch = ready[0].planned.evaluation.arch
+    chassis = bench.chassis(arch)
+    members = [
+        Member(
+            {name: value.to(bench.device) for name, value in new_student(one.planned, bench).items()},
+            one.inputs,
+            one.labels.source,
+            one.recipe,
+            one.view_key,
+        )
+        for one in ready
+    ]
+    examiners = [Examiner(one, bench, chassis, EAGER) for one in ready]
+
+    def on_epoch(epoch: int, states: list[State]) -> None:
+        if recipe.test_every and epoch % recipe.test_every == 0:
+            for examiner, state in zip(examiners, states, strict=True):
+                chassis.load(state)
+                examiner.look()
+
+    road = bench.road(arch, members, ready[0].pool)
+    setup_seconds = (time.perf_counter() - began) / len(ready)
+    training = fit_pack(
+        chassis.network,
+        members,
+        road,
+        bench.device,
+        pool=ready[0].pool,
+        on_epoch=on_epoch if recipe.test_every else None,
+    )
+    outcomes: dict[str, Measured | str] = {}
+    for number, (one, examiner) in enumerate(zip(ready, examiners, strict=True)):
+        if (problem := _divergence(training, number)) is not None:
+            outcomes[one.planned.id] = f"EvaluationError: {problem}"
+            continue
+        chassis.load(training.states[number])
+        outcomes[one.planned.id] = examiner.conclude(
+            steps=training.losses.shape[1],
+            train_seconds=training.train_seconds / len(ready),
+            setup_seconds=one.setup_seconds + setup_seconds,
+            engine=f"packed-{road}",
+        )
+    return outcomes
+
+
+def _divergence(training: PackTraining, number: int) -> str | None:
+    losses = training.losses[number]
+    wrong = (~losses.isfinite()).nonzero()
+    if not len(wrong):
+        return None
+    step = int(wrong[0])
+    return f"the loss is {losses[step].item()} at step {step}; lower train.lr"
+
+
+def _rows(
+    pack: Sequence[Attempt],
+    outcomes: dict[str, Measured | str],
+    bench: Workbench,
+    study: str,
+    began: float,
+) -> list[Row]:
+    """Each evaluation gets its part of the pack's time, so that times add up."""
+    part = (time.time() - began) / len(pack)
+    rows = []
+    for number, (planned, attempts) in enumerate(pack):
+        outcome = outcomes[planned.id]
+        measured = outcome if isinstance(outcome, Measured) else None
+        rows.append(
+            make_row(
+                planned,
+                study=study,
+                dataset_id=bench.dataset.id,
+                status=FINISHED if measured is not None else FAILED,
+                started_at=began + number * part,
+                finished_at=began + (number + 1) * part,
+                attempts=attempts,
+                measured=measured,
+                error=outcome if isinstance(outcome, str) else None,
+            )
+        )
+    return rows

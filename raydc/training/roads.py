@@ -1,0 +1,85 @@
+"""Which road is the fastest for a shape of pack on this device, and how many students fit into it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from math import inf
+
+import torch
+from torch import nn
+
+from raydc.training.packed import Member, fit_pack, roads_for
+
+logger = logging.getLogger(__name__)
+
+TRIAL_STEPS = 30
+COMPILE_SECONDS = 60.0
+"""A road that must be compiled is tried where the pack takes longer than twice this without."""
+MOST_STUDENTS = 256
+STORED_PASSES = 4
+"""Memory of a step in activations of one forward: kept ones, patches, gradients, and one to spare."""
+STORED_WEIGHTS = 6
+"""Copies of the weights: themselves, gradients, moments, a snapshot."""
+FREE_PART = 0.8
+"""Part of the free memory that a pack may take."""
+
+
+def fastest_road(
+    network: nn.Module, members: Sequence[Member], device: torch.device, pool: int | None
+) -> str:
+    """The road that trains `members` fastest on `device`, by a trial of some steps each."""
+    total = members[0].recipe.total_steps(len(members[0].inputs))
+    seconds: dict[str, float] = {}
+    for road in roads_for(network):
+        if road == "compiled" and min(seconds.values()) * total < 2 * COMPILE_SECONDS:
+            continue
+        seconds[road] = _step_seconds(network, members, road, device, pool, min(TRIAL_STEPS, total))
+        logger.info("%d students by %s: %.3g ms a step", len(members), road, 1e3 * seconds[road])
+    return min(seconds, key=lambda road: seconds[road])
+
+
+def _step_seconds(
+    network: nn.Module,
+    members: Sequence[Member],
+    road: str,
+    device: torch.device,
+    pool: int | None,
+    steps: int,
+) -> float:
+    """Seconds a step; infinite where the road does not fit into memory."""
+    try:
+        done = fit_pack(network, members, road, device, pool=pool, last_step=steps)
+    except torch.OutOfMemoryError:
+        logger.info("%d students by %s: out of memory", len(members), road)
+        return inf
+    return done.train_seconds / max(1, steps)
+
+
+def students_that_fit(network: nn.Module, batch: int, shape: tuple[int, ...], free_bytes: float) -> int:
+    """Students of `network` with batches of `batch` images [C, H, W] that fit into memory."""
+    weights = sum(p.numel() for p in network.parameters())
+    values = STORED_WEIGHTS * weights + STORED_PASSES * batch * _activations(network, shape)
+    return int(max(1, min(MOST_STUDENTS, FREE_PART * free_bytes // (4 * values))))
+
+
+def _activations(network: nn.Module, shape: tuple[int, ...]) -> int:
+    """Values that the layers of one forward put out for one image."""
+    counted = 0
+
+    def count(module: nn.Module, inputs: object, output: object) -> None:
+        nonlocal counted
+        if isinstance(output, torch.Tensor) and not list(module.children()):
+            counted += output.numel()
+
+    hooks = [module.register_forward_hook(count) for module in network.modules()]
+    was_training = network.training
+    network.eval()
+    try:
+        with torch.no_grad():
+            network(torch.zeros(1, *shape, device=next(network.parameters()).device))
+    finally:
+        network.train(was_training)
+        for hook in hooks:
+            hook.remove()
+    return counted

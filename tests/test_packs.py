@@ -1,0 +1,108 @@
+"""Packs of evaluations: the same rows as one by one, and a broken one harms nobody."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import pytest
+import torch
+
+from raydc.evaluate import attempt, make_everything
+from raydc.networks.zoo import build
+from raydc.packs import _attempt_pack, attempt_all, pack_key
+from raydc.spec.plan import Plan
+from raydc.spec.study import Study
+from raydc.training.roads import students_that_fit
+from raydc.workbench import Workbench
+
+GRID = (
+    "grid.labels.kind=[hard, soft, per_view]",
+    "grid.labels.temperature=[1, 4]",
+    "grid.train.lr=[0.05, 0.1]",
+    "base.train.augment=[crop, flip]",
+    "base.train.loss=kl",
+    "base.train.batch_size=8",
+    "base.train.steps=9",
+)
+
+
+@pytest.fixture
+def on_this_device(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> Workbench:
+    """A bench that packs although it may have no GPU."""
+    monkeypatch.setattr(bench, "road", lambda *_: "grouped")
+    return bench
+
+
+def test_a_pack_gives_the_rows_of_single_runs(
+    small: Callable[..., Study], planned: Callable[[Study], Plan], on_this_device: Workbench
+) -> None:
+    plan = planned(small(*GRID, "seeds=2", "base.train.test_every=2"))
+    make_everything(plan, on_this_device)
+    groups: dict[str, list] = {}
+    for p in plan.evaluations:
+        groups.setdefault(pack_key(p), []).append((p, 1))
+    # Hard labels have another loss; soft ones and those of views go together.
+    assert sorted(map(len, groups.values())) == [4, 16]
+    for group in groups.values():
+        for (p, _), row in zip(group, _attempt_pack(group, on_this_device, "small"), strict=True):
+            single = attempt(p, on_this_device, study="small")
+            assert row["evaluation_id"] == single["evaluation_id"] == p.id
+            assert row["engine"] == "packed-grouped"
+            for name in ("test_loss", "test_acc", "val_acc", "train_acc", "best_test_acc"):
+                assert row[name] == pytest.approx(single[name], rel=2e-3, abs=4e-3), name
+            for name in ("steps", "labels_bytes", "images_bytes", "teacher_test_acc", "status"):
+                assert row[name] == single[name], name
+
+
+def test_times_add_up(
+    small: Callable[..., Study], planned: Callable[[Study], Plan], on_this_device: Workbench
+) -> None:
+    plan = planned(small("grid.train.lr=[0.01, 0.05, 0.1]"))
+    make_everything(plan, on_this_device)
+    rows = _attempt_pack([(p, 1) for p in plan.evaluations], on_this_device, "small")
+    for one, following in pairwise(rows):
+        assert one["finished_at"] == pytest.approx(following["started_at"])
+    assert all(row["train_seconds"] <= row["finished_at"] - row["started_at"] for row in rows)
+
+
+def test_a_student_that_diverges_is_the_only_failed_row(
+    small: Callable[..., Study], planned: Callable[[Study], Plan], on_this_device: Workbench
+) -> None:
+    plan = planned(small("grid.train.lr=[0.05, 1e30, 0.1]", "base.train.steps=30"))
+    make_everything(plan, on_this_device)
+    rows = _attempt_pack([(p, 2) for p in plan.evaluations], on_this_device, "small")
+    assert [row["status"] for row in rows] == ["finished", "failed", "finished"]
+    assert "at step" in rows[1]["error"]
+    assert rows[1]["attempts"] == 2
+
+
+def test_on_a_cpu_evaluations_come_one_by_one(
+    small: Callable[..., Study], planned: Callable[[Study], Plan], bench: Workbench
+) -> None:
+    plan = planned(small("grid.train.lr=[0.05, 0.1]"))
+    make_everything(plan, bench)
+    rows = list(attempt_all([(p, 1) for p in plan.evaluations], bench, study="small"))
+    assert [[r["evaluation_id"] for r in part] for part in rows] == [[p.id] for p in plan.evaluations]
+    assert {part[0]["engine"] for part in rows} == {"eager"}
+
+
+def test_pack_size_follows_memory_and_batch() -> None:
+    network = build("convnet-d3-w128", 3, 10, 32)
+    sizes = [students_that_fit(network, batch, (3, 32, 32), 100e9) for batch in (10, 100, 256)]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[0] > sizes[2] > 10
+    assert students_that_fit(network, 256, (3, 32, 32), 1e6) == 1
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_gpu_evaluations_are_packed(
+    small: Callable[..., Study], planned: Callable[[Study], Plan], bench: Workbench
+) -> None:
+    cuda = Workbench(bench.dataset, bench.store, torch.device("cuda"))
+    plan = planned(small(*GRID))
+    make_everything(plan, cuda)
+    rows = [r for part in attempt_all([(p, 1) for p in plan.evaluations], cuda, study="small") for r in part]
+    assert {row["status"] for row in rows} == {"finished"}
+    assert all(row["engine"].startswith("packed-") for row in rows)

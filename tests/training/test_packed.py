@@ -1,0 +1,150 @@
+"""A pack equals single runs: every road, every optimizer and loss, students with their own everything."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from raydc.networks.zoo import build, initialised
+from raydc.spec.evaluation import Recipe
+from raydc.training import engine
+from raydc.training.fit import fit
+from raydc.training.inputs import TensorInputs
+from raydc.training.losses import Targets
+from raydc.training.packed import Member, fit_pack, roads_for, shape_of
+from raydc.training.targets import StaticTargets
+
+CPU = torch.device("cpu")
+ARCH = "convnet-d2-w4"
+RECIPE = Recipe("sgd", 0.05, 5e-4, "quarters", 8, momentum=0.9, steps=12, loss="soft_ce", augment=("dsa",))
+SHAPE = (3, 5, 8)
+"""Channels, classes, resolution."""
+
+
+def members(
+    recipe: Recipe, count: int = 3, arch: str = ARCH, dtype: torch.dtype = torch.float64
+) -> list[Member]:
+    """Students that differ in everything that may differ; the first two share images and views."""
+    found = []
+    for number in range(count):
+        generator = torch.Generator().manual_seed(max(1, number))
+        images = torch.randn(12, 3, 8, 8, generator=generator).to(dtype)
+        inputs = found[0].inputs if number == 1 else TensorInputs(images)
+        temperature = 1.0 + number
+        logits = (torch.randn(12, 5, generator=generator) * 3).to(dtype)
+        classes = torch.eye(5, dtype=dtype)[torch.arange(12) % 5]
+        targets = Targets(torch.softmax(logits / temperature, 1), classes, logits, temperature)
+        network = initialised(arch, *SHAPE, "student", number).to(dtype)
+        own = replace(recipe, lr=recipe.lr * (1 + number), weight_decay=recipe.weight_decay * number)
+        key = 7 if number < 2 else 7 + number
+        found.append(Member(network.state_dict(), inputs, StaticTargets(targets), own, key))
+    return found
+
+
+def alone(member: Member, arch: str = ARCH) -> tuple[Tensor, dict[str, Tensor]]:
+    network = build(arch, *SHAPE).to(next(iter(member.state.values())).dtype)
+    network.load_state_dict(member.state)
+    done = fit(network, member.inputs, member.targets, member.recipe, key=member.key, device=CPU)
+    return done.losses, network.state_dict()
+
+
+def differences(pack: Sequence[Member], road: str, arch: str = ARCH) -> float:
+    """Largest relative difference of a loss between the pack and single runs; weights are compared."""
+    done = fit_pack(build(arch, *SHAPE), pack, road, CPU)
+    worst = 0.0
+    for number, member in enumerate(pack):
+        losses, state = alone(member, arch)
+        worst = max(worst, float(((done.losses[number] - losses) / losses).abs().max()))
+        for name, value in state.items():
+            torch.testing.assert_close(done.states[number][name], value, rtol=1e-3, atol=1e-3)
+    return worst
+
+
+@pytest.mark.parametrize("arch", [ARCH, "convnet-d2-w4-bn"])
+@pytest.mark.parametrize("road", ["grouped", "unfold", "vmap"])
+def test_every_loss_of_200_steps_equals_single_runs_in_float64(road: str, arch: str) -> None:
+    recipe = replace(RECIPE, steps=200, lr=0.01)
+    assert differences(members(recipe, arch=arch), road, arch) < 1e-8
+
+
+@pytest.mark.parametrize("road", ["grouped", "unfold", "vmap"])
+def test_losses_of_20_steps_equal_single_runs_in_float32(road: str) -> None:
+    assert differences(members(replace(RECIPE, steps=20), dtype=torch.float32), road) < 1e-4
+
+
+@pytest.mark.parametrize("loss", ["soft_ce", "kl", "kl_t2", "mse_ce"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+def test_every_optimizer_and_loss(optimizer: str, loss: str) -> None:
+    lr = 0.05 if optimizer == "sgd" else 0.002
+    recipe = replace(
+        RECIPE, optimizer=optimizer, loss=loss, lr=lr, schedule="cosine", augment=("crop", "flip")
+    )
+    assert differences(members(recipe), "grouped") < 1e-8
+
+
+@pytest.mark.parametrize(
+    "augment", [(), ("crop", "cutout"), ("rrc", "cutmix"), ("mixup", "cutmix"), ("dsa", "mixup")]
+)
+def test_every_view(augment: tuple[str, ...]) -> None:
+    assert differences(members(replace(RECIPE, augment=augment)), "grouped") < 1e-8
+
+
+def test_a_small_set_is_one_batch() -> None:
+    assert differences(members(replace(RECIPE, batch_size=64, momentum=0.0)), "grouped") < 1e-8
+
+
+def test_other_networks_take_the_general_road() -> None:
+    network = build("resnet18-small", *SHAPE)
+    assert roads_for(network) == ("vmap",)
+    pack = members(replace(RECIPE, steps=3, lr=0.01), 2, "resnet18-small")
+    assert differences(pack, "vmap", "resnet18-small") < 1e-8
+
+
+def test_networks_with_dropout_are_not_packed() -> None:
+    assert roads_for(build("torchvision/alexnet", 3, 5, 64)) == ()
+
+
+@pytest.mark.skipif(engine.compiler() is None, reason="no C++ compiler")
+def test_the_compiled_road() -> None:
+    assert (
+        differences(members(replace(RECIPE, steps=3, batch_size=64), dtype=torch.float32), "compiled") < 1e-4
+    )
+
+
+def test_a_student_that_diverges_harms_nobody() -> None:
+    pack = members(RECIPE)
+    wild = replace(pack[1], recipe=replace(pack[1].recipe, lr=1e200))
+    done = fit_pack(build(ARCH, *SHAPE), [pack[0], wild, pack[2]], "grouped", CPU)
+    assert not done.losses[1].isfinite().all()
+    for number in (0, 2):
+        assert torch.allclose(done.losses[number], alone(pack[number])[0], rtol=1e-8)
+
+
+def test_what_may_differ_in_a_pack() -> None:
+    assert shape_of(RECIPE) == shape_of(replace(RECIPE, lr=1.0, weight_decay=0.1, view_seed=4))
+    assert shape_of(RECIPE) != shape_of(replace(RECIPE, momentum=0.5))
+
+
+def test_epochs_are_shown_and_not_timed() -> None:
+    seen = []
+    pack = members(RECIPE)
+    fit_pack(
+        build(ARCH, *SHAPE), pack, "grouped", CPU, on_epoch=lambda e, states: seen.append((e, len(states)))
+    )
+    assert seen == [(e, 3) for e in range(1, 7)]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("road", ["grouped", "unfold", "compiled", "vmap"])
+def test_a_captured_pack_equals_single_runs_on_the_cpu(road: str) -> None:
+    pack = members(replace(RECIPE, steps=200, lr=0.01))
+    cuda = torch.device("cuda")
+    moved = [replace(m, inputs=TensorInputs(m.inputs.take(None).to(cuda))) for m in pack]
+    done = fit_pack(build(ARCH, *SHAPE).to(cuda), moved, road, cuda)
+    for number, member in enumerate(pack):
+        assert torch.allclose(done.losses[number], alone(member)[0], rtol=1e-8)
