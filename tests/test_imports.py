@@ -33,6 +33,7 @@ RANKS = {
     "labels": (3, CORE_PACKAGES),
     "workbench": (4, CORE_PACKAGES),
     "evaluate": (4, CORE_PACKAGES),
+    "label_service": (4, set()),
     "packs": (4, CORE_PACKAGES),
     "exported": (4, CORE_PACKAGES),
     "estimate": (4, CORE_PACKAGES),

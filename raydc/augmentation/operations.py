@@ -94,11 +94,21 @@ def rrc(images: Tensor, u: Tensor, area: tuple[float, float] = (0.08, 1.0)) -> T
     As torchvision's RandomResizedCrop, but a window that would not fit is clamped instead of drawn
     again, so that a view takes a fixed number of draws.
     """
+    return resized(images, *rrc_window(u, area))
+
+
+def rrc_window(u: Tensor, area: tuple[float, float]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(x, y, width, height) [B] of random windows: the centre in [-1, 1], the sides as parts."""
     part = u[:, 0] * (area[1] - area[0]) + area[0]
     aspect = torch.exp((u[:, 1] * 2 - 1) * math.log(4 / 3))
     width, height = (part * aspect).sqrt().clamp(max=1), (part / aspect).sqrt().clamp(max=1)
     x = (u[:, 2] * 2 - 1) * (1 - width)
     y = (u[:, 3] * 2 - 1) * (1 - height)
+    return x, y, width, height
+
+
+def resized(images: Tensor, x: Tensor, y: Tensor, width: Tensor, height: Tensor) -> Tensor:
+    """A window of each image, as of `rrc_window`, scaled to the whole size; bilinear."""
     zero = torch.zeros_like(x)
     theta = torch.stack([width, zero, x, zero, height, y], 1).view(-1, 2, 3)
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)
@@ -117,18 +127,30 @@ def cutmix(images: Tensor, partner: Tensor, share: Tensor, u: Tensor) -> tuple[T
     share: [B]; u: [B, 2], the centre of the box; returns the images and the share [B] of the image
     that remains.
     """
-    height, width = images.shape[2:]
+    return pasted(images, partner, cutmix_box(share, u, images.shape[2], images.shape[3]))
+
+
+def cutmix_box(share: Tensor, u: Tensor, height: int, width: int) -> Tensor:
+    """[B, 4] int64: first row, first column, last row + 1 and last column + 1 of boxes."""
     cut = (1 - share).sqrt()
-    inside = []
+    low, high = [], []
     for axis, side in enumerate((height, width)):
         half = torch.div((side * cut).long(), 2, rounding_mode="floor")
         middle = torch.floor(u[:, axis] * side).long()
+        low.append((middle - half).clamp(0, side))
+        high.append((middle + half).clamp(0, side))
+    return torch.stack(low + high, 1)
+
+
+def pasted(images: Tensor, partner: Tensor, box: Tensor) -> tuple[Tensor, Tensor]:
+    """Boxes [B, 4] of the partners in the images, and the share [B] of each image that remains."""
+    inside = []
+    for axis, side in enumerate(images.shape[2:]):
         place = torch.arange(side, device=images.device)
-        low, high = (middle - half).clamp(0, side), (middle + half).clamp(0, side)
-        inside.append((place >= low[:, None]) & (place < high[:, None]))
-    box = inside[0][:, None, :, None] & inside[1][:, None, None, :]
-    remaining = 1 - inside[0].sum(1) * inside[1].sum(1) / (height * width)
-    return torch.where(box, images[partner], images), remaining
+        inside.append((place >= box[:, axis, None]) & (place < box[:, axis + 2, None]))
+    both = inside[0][:, None, :, None] & inside[1][:, None, None, :]
+    remaining = 1 - inside[0].sum(1) * inside[1].sum(1) / (images.shape[2] * images.shape[3])
+    return torch.where(both, images[partner], images), remaining
 
 
 def _column(u: Tensor, index: int) -> Tensor:

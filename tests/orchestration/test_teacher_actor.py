@@ -13,9 +13,10 @@ import pytest
 import ray
 
 from raydc.data.dataset import DECODED, Dataset
+from raydc.label_service import LabelService
 from raydc.orchestration.cluster import connected
 from raydc.orchestration.site import Site, _bench
-from raydc.orchestration.teacher_actor import Batcher, TeacherPool
+from raydc.orchestration.teacher_actor import TeacherPool
 from raydc.spec.plan import Plan
 from raydc.spec.study import Resources, Study
 from raydc.store import LocalStore
@@ -45,17 +46,17 @@ def plan(small: Callable[..., Study], planned: Callable[[Study], Plan], bench: W
 
 
 def test_requests_that_wait_together_are_forwarded_together_and_once(site: Site, plan: Plan) -> None:
-    async def ask_for_all() -> tuple[Batcher, list[int]]:
+    async def ask_for_all() -> tuple[LabelService, list[int]]:
         _bench.cache_clear()
-        batcher = Batcher(site)
+        service = LabelService(site.bench())
         passes = list(plan.passes.values()) * 3  # three clients want the same
-        return batcher, await asyncio.gather(*(batcher.label(p) for p in passes))
+        return service, await asyncio.gather(*(service.label(p) for p in passes))
 
-    batcher, counts = asyncio.run(ask_for_all())
+    service, counts = asyncio.run(ask_for_all())
     images = sum(10 * plan.sets[p.compressed_set].evaluation.ipc for p in plan.passes.values())
     assert len(plan.passes) == 24
-    assert sum(counts) == images == batcher._bench.images_forwarded
-    assert batcher.forwards <= 4
+    assert sum(counts) == images == service._bench.images_forwarded
+    assert service.forwards <= 4
 
 
 def test_a_pass_that_cannot_be_made_tells_its_clients_and_no_others(site: Site, plan: Plan) -> None:
@@ -65,8 +66,8 @@ def test_a_pass_that_cannot_be_made_tells_its_clients_and_no_others(site: Site, 
 
     async def ask() -> list[object]:
         _bench.cache_clear()
-        batcher = Batcher(site)
-        return await asyncio.gather(batcher.label(bad), batcher.label(good), return_exceptions=True)
+        service = LabelService(site.bench())
+        return await asyncio.gather(service.label(bad), service.label(good), return_exceptions=True)
 
     failed, done = asyncio.run(ask())
     assert "set/nowhere is not in the store" in str(failed)

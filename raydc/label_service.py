@@ -1,0 +1,84 @@
+"""The label service: one process that labels for many clients at once, without Ray.
+
+    client --label(pass)--> [ waiting, by checkpoint, at most MOST_WAITING ] --batch--> forward thread
+       ^                                                                                   |
+       +------------------------- the pass is in the store <------------------------------+
+
+A client waits for its own pass only. A full queue makes further clients wait at the door. Requests for
+one checkpoint that wait together are forwarded together; a pass that is already asked for is waited
+for, not made twice; one that is in the store is answered at once. The forward runs in a thread, so
+the service answers while it computes. Labels go through the store, where every worker of a machine maps
+them into memory: neither the driver nor a message ever holds them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+
+from raydc.spec.plan import LabelPass
+from raydc.workbench import Workbench, labelled
+
+MOST_WAITING = 256
+"""Requests that may wait in the service; more wait outside."""
+MOST_TOGETHER = 32
+"""Passes of one checkpoint that are forwarded together."""
+
+
+class LabelService:
+    """Labels passes with the teachers of one workbench."""
+
+    def __init__(self, bench: Workbench) -> None:
+        self._bench = bench
+        self._door = asyncio.Semaphore(MOST_WAITING)
+        self._open: dict[str, asyncio.Future[int]] = {}
+        self._waiting: dict[tuple[str, int | None], list[LabelPass]] = {}
+        self._arrived = asyncio.Event()
+        self._thread = ThreadPoolExecutor(max_workers=1)
+        self._loop: asyncio.Task[None] | None = None
+        self.forwards = 0
+        """Batches of passes forwarded."""
+
+    async def label(self, label_pass: LabelPass) -> int:
+        """Return when the pass is in the store; the number of images that were forwarded for it."""
+        if label_pass.id in self._open:
+            await asyncio.shield(self._open[label_pass.id])
+            return 0
+        if labelled(label_pass, self._bench.store):
+            return 0
+        done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._open[label_pass.id] = done
+        async with self._door:
+            checkpoint = (label_pass.trajectory, label_pass.epoch)
+            self._waiting.setdefault(checkpoint, []).append(label_pass)
+            self._arrived.set()
+            if self._loop is None or self._loop.done():
+                self._loop = asyncio.create_task(self._serve())
+            try:
+                return await asyncio.shield(done)
+            finally:
+                self._open.pop(label_pass.id, None)
+
+    async def _serve(self) -> None:
+        """Forward what waits, one checkpoint at a time, the longest waiting first."""
+        loop = asyncio.get_running_loop()
+        while self._waiting:
+            checkpoint = next(iter(self._waiting))
+            asked = self._waiting.pop(checkpoint)
+            together, later = asked[:MOST_TOGETHER], asked[MOST_TOGETHER:]
+            if later:
+                self._waiting[checkpoint] = later
+            try:
+                counts = await loop.run_in_executor(self._thread, self._forward, together)
+            except Exception as error:  # handed to every client that waits for it
+                for label_pass in together:
+                    future = self._open[label_pass.id]
+                    future.set_exception(error)
+                    future.exception()
+            else:
+                for label_pass, count in zip(together, counts, strict=True):
+                    self._open[label_pass.id].set_result(count)
+
+    def _forward(self, together: list[LabelPass]) -> list[int]:
+        self.forwards += 1
+        return self._bench.make_logits(together)
