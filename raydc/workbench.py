@@ -106,6 +106,7 @@ class Workbench:
         self._sets = Recent(64)
         self._teachers = Recent(8)
         self._inputs = Recent(16)
+        self._logits = Recent(16)
         self._chassis = Recent(4)
         self._roads: dict[Hashable, str] = {}
 
@@ -314,8 +315,10 @@ class Workbench:
         for label_pass in passes:
             self._await(label_pass)
             artifacts.append(get(self.store, "logits", label_pass.id))
-        stacked = np.stack([read_logits(artifact.folder) for artifact in artifacts])
-        return torch.from_numpy(stacked), artifacts
+        return self._logits.get(
+            tuple(p.id for p in passes),
+            lambda: torch.from_numpy(np.stack([read_logits(a.folder) for a in artifacts])),
+        ), artifacts
 
     def view_logits(
         self, passes: tuple[LabelPass, ...], images: int, steps: int

@@ -32,7 +32,7 @@ METADATA_BYTES = 25
 """What FKD stores of a view beside its logits: coordinates 16, flip 1, mix index 8; lambda and box, once a
 batch, are not counted."""
 
-_SCALAR: Any = np.float64(0).__reduce__()[0]  # type: ignore[no-untyped-call]
+_SCALAR: Any = np.float64(0).__reduce__()[0]
 _ALLOWED: list[Any] = [
     (_SCALAR, "numpy.core.multiarray.scalar"),
     _SCALAR,

@@ -37,7 +37,8 @@ def initialised(
 ) -> nn.Module:
     """`build` with weights that are a function of (role, replicate, arch and its shape)."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_of("weights", role, replicate, arch))
+        # Not torch.manual_seed, which also seeds every GPU.
+        torch.default_generator.manual_seed(seed_of("weights", role, replicate, arch))
         return build(arch, channels, classes, resolution)
 
 

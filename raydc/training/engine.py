@@ -18,6 +18,7 @@ import shutil
 import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -44,9 +45,14 @@ def compiler() -> str | None:
     """
     if os.environ.get("TORCHDYNAMO_DISABLE") == "1":
         return None
+    return _compiler(os.environ.get("CXX", ""))
+
+
+@cache
+def _compiler(chosen: str) -> str | None:
     if not (Path(sysconfig.get_path("include")) / "Python.h").is_file():
         return None
-    return shutil.which(os.environ.get("CXX", "")) or shutil.which("g++") or shutil.which("clang++")
+    return shutil.which(chosen) or shutil.which("g++") or shutil.which("clang++")
 
 
 def use_cache(folder: Path) -> None:

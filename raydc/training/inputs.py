@@ -53,7 +53,7 @@ def batches(inputs: Inputs, size: int) -> Iterator[Tensor]:
 
 def pad(batch: Tensor, size: int) -> Tensor:
     """`batch` [B, ...] filled up with zeros to [size, ...], so that every pass has one shape."""
-    missing = size - len(batch)
+    missing = max(0, size - len(batch))
     return torch.cat([batch, batch.new_zeros(missing, *batch.shape[1:])]) if missing else batch
 
 

@@ -1,0 +1,1 @@
+"""What prints raydc's speed figures; see benchmarks/README.md."""

@@ -1,0 +1,114 @@
+"""(d) Orchestration: what an evaluation costs beside its student, for 1,000 and 10,000 of them.
+
+    python -m benchmarks.orchestration [--counts 1000 10000]
+
+The students do nothing (`steps: 0` on digits, one tiny test pass), so the evaluation stage is overhead: Tune,
+bundles, rows, ledger. MLflow is switched off here and its writer is timed apart, on the rows of the smaller
+run; the driver's peak memory is the process's own, in a process for each count.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.record import publish
+
+STUDY = """
+name: overhead
+dataset: {{name: digits}}
+teacher: {{arch: convnet-d1-w1, epochs: 1, keep: [1], augment: none, batch_size: 250}}
+base:
+  images: {{method: random, ipc: 1, seed: 0}}
+  labels: {{kind: soft, teacher_epoch: 1}}
+  student: {{arch: convnet-d1-w1}}
+  train: {{recipe: label-worth, steps: 0, augment: none}}
+grid:
+  labels.temperature: [{temperatures}]
+seeds: {seeds}
+"""
+SEEDS = 10
+
+
+def measure(count: int, out: Path) -> dict[str, Any]:
+    """Run `count` evaluations in this process, without MLflow."""
+    from raydc import launch
+    from raydc.orchestration.progress import Silent
+    from raydc.spec.study import parse_study
+    from raydc.tracking.tracker import NoTracker
+
+    class NoRecord:
+        def __init__(self, *_: Any, **__: Any) -> None:
+            self._tracker = NoTracker()
+
+        def tracker(self) -> NoTracker:
+            return self._tracker
+
+    launch.Record = NoRecord  # type: ignore[misc, assignment]
+    temperatures = ", ".join(f"{1 + i / 1000:.3f}" for i in range(count // SEEDS))
+    study = parse_study(STUDY.format(temperatures=temperatures, seeds=SEEDS), "overhead.yaml")
+    summary = launch.run(study, out, progress=Silent())
+    assert summary.finished == count, summary
+    stage = summary.stage_seconds["evaluations"]
+    return {
+        "evaluations": count,
+        "stage seconds": stage,
+        "ms an evaluation": 1e3 * stage / count,
+        "ms an evaluation, in a worker": 1e3 * summary.student_seconds / count,
+        "whole run seconds": summary.wall_seconds,
+        "driver peak MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+
+
+def write_mlflow(out: Path, count: int) -> float:
+    """Milliseconds that MLflow's writer takes for a run, alone."""
+    from raydc.folder import read_folder
+    from raydc.tracking.mlflow_tracker import MlflowTracker, default_uri
+
+    rows = read_folder(out)[:count]
+    folder = out / "mlflow"
+    folder.mkdir()
+    tracker = MlflowTracker(default_uri(folder), "overhead", folder)
+    tracker.start()
+    start = time.perf_counter()
+    tracker.record(rows)
+    tracker.close("FINISHED", 600.0)
+    return 1e3 * (time.perf_counter() - start) / len(rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--counts", type=int, nargs="+", default=[1000, 10000])
+    parser.add_argument("--tracked", type=int, default=1000, help="runs that MLflow's writer is timed on")
+    parser.add_argument("--side", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if chosen.side is not None:
+        found = measure(chosen.side, chosen.out)
+        if chosen.side == min(chosen.counts):
+            found["MLflow ms a run, apart"] = write_mlflow(chosen.out, chosen.tracked)
+        print(json.dumps(found))
+        return
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for count in chosen.counts:
+            command = [sys.executable, "-m", "benchmarks.orchestration", "--side", str(count)]
+            command += ["--counts", *map(str, chosen.counts), "--tracked", str(chosen.tracked)]
+            command += ["--out", str(Path(folder) / str(count))]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise SystemExit(done.stderr[-4000:])
+            rows.append(json.loads(done.stdout.splitlines()[-1]))
+            print(rows[-1], flush=True)
+    publish("orchestration", rows, "cpu")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,295 @@
+"""(a) Students: raydc beside a plain reference loop, in turns, on one device.
+
+    python -m benchmarks.students                       digits, one CPU thread each
+    python -m benchmarks.students --data DIR            CIFAR-10, ConvNetD3 width 128, IPC 1, 10, 50
+    python -m benchmarks.students --data DIR --device cuda [--precision tf32|bf16]
+
+Each measurement is a process of its own (they set allocator and precision differently), rounds take turns,
+and medians are compared. A student of the label-worth protocol is 3,000 epochs and 16 test passes; both
+sides do the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks import reference_loop
+from benchmarks.record import publish
+from benchmarks.setting import bench_of, dataset_of, evaluation, plan_of
+from raydc.evaluate import evaluate, new_student, prepare
+from raydc.networks.zoo import build, initialised
+from raydc.spec.plan import Planned
+from raydc.training.engine import use_cache
+from raydc.training.memory import keep_pages
+from raydc.training.metrics import measure
+from raydc.training.optimizer import tensor_cores
+from raydc.training.packed import Member, fit_pack
+from raydc.training.roads import students_that_fit
+from raydc.training.targets import StaticTargets
+from raydc.workbench import Workbench
+
+EPOCHS, TEST_EVERY = 3000, 200
+CPU_STEPS = {1: 120, 10: 30, 50: 8}
+SMALL_STEPS = 300
+GPU_STEPS = 400
+
+
+def planned_student(bench: Workbench, arch: str, ipc: int, steps: int, precision: str, seed: int) -> Planned:
+    """A student on random images with hard labels and DSA."""
+    one = evaluation(
+        bench.dataset,
+        seed,
+        images__ipc=ipc,
+        student__arch=arch,
+        train__steps=steps,
+        train__precision=precision,
+    )
+    plan = plan_of(bench.dataset, [one])
+    bench.make_set(next(iter(plan.sets.values())))
+    return plan.evaluations[0]
+
+
+def raydc_cpu(bench: Workbench, arch: str, ipc: int, steps: int, seed: int) -> dict[str, float]:
+    """One student as a worker on a CPU core trains it."""
+    keep_pages()
+    use_cache(Path(bench.store.uri) / "compiled")
+    # Long enough to be compiled as a whole student of the protocol would be.
+    planned = planned_student(bench, arch, ipc, steps, "fp32", seed)
+    chassis = bench.chassis(arch)
+    whole = planned_student(bench, arch, ipc, EPOCHS, "fp32", seed).evaluation.recipe
+    chosen = chassis.engine(whole, ipc * bench.dataset.classes)
+    chassis.engine = lambda recipe, images: chosen  # type: ignore[method-assign]
+    bench.test  # noqa: B018 (decoded before anything is timed)
+    measured = evaluate(planned, bench)
+    images, labels = bench.test
+    start = time.perf_counter()
+    measure(chassis.network, images, labels, bench.dataset.classes, forward=chassis.forward(chosen))
+    return {
+        "step_seconds": measured.train_seconds / measured.steps,
+        "test_seconds": time.perf_counter() - start,
+        "test_acc": measured.test_acc,
+        "students": 1,
+        "engine": measured.engine,  # type: ignore[dict-item]
+    }
+
+
+def raydc_cuda(bench: Workbench, arch: str, ipc: int, steps: int, precision: str) -> dict[str, Any]:
+    """A pack of as many students as the roads are fastest with."""
+    chassis = bench.chassis(arch)
+    free, _ = torch.cuda.mem_get_info()
+    recipe = planned_student(bench, arch, ipc, steps, precision, 0).evaluation.recipe
+    most = students_that_fit(chassis.network, min(recipe.batch_size, ipc * 10), chassis.shape, free)
+    ready = [
+        prepare(planned_student(bench, arch, ipc, steps, precision, seed), bench) for seed in range(most)
+    ]
+    members = [
+        Member(
+            {n: v.cuda() for n, v in new_student(p.planned, bench).items()},
+            p.inputs,
+            p.labels.source,
+            p.recipe,
+            p.view_key,
+        )
+        for p in ready
+    ]
+    road = bench.road(arch, members, None)
+    done = fit_pack(chassis.network, members, road, bench.device)
+    chassis.load(done.states[0])
+    images, labels = bench.test
+    start = time.perf_counter()
+    score = measure(chassis.network, images, labels, bench.dataset.classes, precision)
+    torch.cuda.synchronize()
+    return {
+        "step_seconds": done.train_seconds / steps / most,
+        "test_seconds": time.perf_counter() - start,
+        "test_acc": score.accuracy,
+        "students": most,
+        "engine": f"packed-{road}",
+        "bare_step_seconds": bare_step(bench, arch, most * min(recipe.batch_size, ipc * 10), precision)
+        / most,
+    }
+
+
+def bare_step(bench: Workbench, arch: str, images: int, precision: str) -> float:
+    """Seconds of one forward, backward and update of a single network over `images` images."""
+    data = bench.dataset
+    network = build(arch, data.channels, data.classes, data.resolution).to(bench.device)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, fused=True)
+    batch = torch.randn(images, data.channels, data.resolution, data.resolution, device=bench.device)
+    labels = torch.arange(images, device=bench.device) % data.classes
+    bf16 = precision == "bf16"
+    seconds = []
+    with tensor_cores(precision):
+        for _ in range(13):
+            torch.cuda.synchronize()
+            start = time.perf_counter()
+            with torch.autocast("cuda", torch.bfloat16, enabled=bf16):
+                logits = network(batch)
+            torch.nn.functional.cross_entropy(logits.float(), labels).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            torch.cuda.synchronize()
+            seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds[3:])
+
+
+def reference(bench: Workbench, arch: str, ipc: int, steps: int, precision: str, seed: int) -> dict[str, Any]:
+    """The reference loop on the same images, labels and initial weights."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    ready = prepare(planned_student(bench, arch, ipc, steps, precision, seed), bench)
+    data = bench.dataset
+    network = initialised(arch, data.channels, data.classes, data.resolution, "student", seed)
+    images, labels = bench.test
+    test: tuple[Tensor, Tensor] = (images.take(None), labels)
+    assert isinstance(ready.labels.source, StaticTargets)
+    targets = ready.labels.source.targets.probabilities
+    torch.manual_seed(seed)
+    done = reference_loop.train(
+        network.to(bench.device),
+        ready.inputs.images,
+        targets,
+        test,
+        steps,
+        lr=ready.recipe.lr,
+        bf16=precision == "bf16",
+    )
+    return {"step_seconds": done.step_seconds, "test_seconds": done.test_seconds, "test_acc": done.test_acc}
+
+
+def measure_one(side: str, arguments: argparse.Namespace, ipc: int, steps: int, seed: int) -> dict[str, Any]:
+    """One measurement in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.students", "--side", side, "--device", arguments.device]
+    command += ["--arch", arguments.arch, "--precision", arguments.precision, "--work", str(arguments.work)]
+    command += ["--ipc", str(ipc), "--steps", str(steps), "--seed", str(seed)]
+    command += ["--data", arguments.data] if arguments.data else []
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def side(arguments: argparse.Namespace) -> None:
+    """What a measuring process does."""
+    torch.set_num_threads(1)
+    dataset = dataset_of(arguments.data, arguments.work)
+    bench = bench_of(dataset, arguments.work, arguments.device)
+    ipc, steps, seed = arguments.ipc[0], arguments.steps, arguments.seed
+    if arguments.side == "reference":
+        found = reference(bench, arguments.arch, ipc, steps, arguments.precision, seed)
+    elif arguments.device == "cpu":
+        found = raydc_cpu(bench, arguments.arch, ipc, steps, seed)
+    else:
+        found = raydc_cuda(bench, arguments.arch, ipc, steps, arguments.precision)
+    print(json.dumps(found))
+
+
+def student_seconds(found: dict[str, Any], steps: int) -> float:
+    """A whole student of the protocol: all its steps, a test every 200 epochs and one at the end."""
+    return float(found["step_seconds"] * steps + found["test_seconds"] * (EPOCHS // TEST_EVERY + 1))
+
+
+def compare(arguments: argparse.Namespace) -> None:
+    """Take turns and print ratios."""
+    rows = []
+    for ipc in arguments.ipc:
+        if arguments.device == "cuda":
+            steps = GPU_STEPS
+        else:
+            steps = CPU_STEPS.get(ipc, 8) if arguments.data else SMALL_STEPS
+        found: dict[str, list[dict[str, Any]]] = {"reference": [], "raydc": []}
+        for number in range(arguments.rounds):
+            for name, results in found.items():
+                results.append(measure_one(name, arguments, ipc, steps, number))
+                print(f"ipc {ipc}, round {number + 1}, {name}: {results[-1]}", flush=True)
+        middle = {
+            name: {k: statistics.median(r[k] for r in results) for k in ("step_seconds", "test_seconds")}
+            for name, results in found.items()
+        }
+        per_epoch = -(-ipc * 10 // 256)
+        hours = {n: 3600 / student_seconds(m, EPOCHS * per_epoch) for n, m in middle.items()}
+        last = found["raydc"][-1]
+        rows.append(
+            {
+                "ipc": ipc,
+                "engine": last["engine"],
+                "students": last["students"],
+                "reference steps/s": 1 / middle["reference"]["step_seconds"],
+                "raydc steps/s": 1 / middle["raydc"]["step_seconds"],
+                "steps ratio": middle["reference"]["step_seconds"] / middle["raydc"]["step_seconds"],
+                "test ratio": middle["reference"]["test_seconds"] / middle["raydc"]["test_seconds"],
+                "students/hour ratio": hours["raydc"] / hours["reference"],
+                "of bare step": last["bare_step_seconds"] / middle["raydc"]["step_seconds"]
+                if "bare_step_seconds" in last
+                else None,
+            }
+        )
+    data = "cifar10" if arguments.data else "digits"
+    name = f"students-{data}-{arguments.device}-{arguments.precision}"
+    publish(name, rows, arguments.device, arch=arguments.arch, rounds=arguments.rounds)
+
+
+def accuracies(arguments: argparse.Namespace) -> None:
+    """Paired test accuracies of whole trainings on both sides."""
+    pairs = []
+    for seed in range(arguments.accuracy):
+        pair = [
+            measure_one(name, arguments, arguments.ipc[0], arguments.steps, seed)["test_acc"]
+            for name in ("raydc", "reference")
+        ]
+        print(f"seed {seed}: raydc {pair[0]:.4f}, reference {pair[1]:.4f}", flush=True)
+        pairs.append(pair)
+    differences = [a - b for a, b in pairs]
+    from scipy import stats
+
+    mean, spread = statistics.mean(differences), statistics.stdev(differences)
+    half = float(stats.t.ppf(0.975, len(pairs) - 1)) * spread / len(pairs) ** 0.5
+    data = "cifar10" if arguments.data else "digits"
+    row = {
+        "ipc": arguments.ipc[0],
+        "seeds": len(pairs),
+        "raydc": statistics.mean(a for a, _ in pairs),
+        "reference": statistics.mean(b for _, b in pairs),
+        "difference": mean,
+        "low": mean - half,
+        "high": mean + half,
+    }
+    name = f"accuracy-{data}-{arguments.device}-{arguments.precision}"
+    publish(name, [row], arguments.device, arch=arguments.arch, steps=arguments.steps)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--data", help="folder of CIFAR-10 as Parquet; without it, digits")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--precision", default="fp32", choices=["fp32", "tf32", "bf16"])
+    parser.add_argument("--arch", help="default: convnet-d3-w128 on CIFAR-10, convnet-d2-w16 on digits")
+    parser.add_argument("--ipc", type=int, nargs="+", default=[1, 10, 50])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--accuracy", type=int, default=0, help="compare accuracies over so many seeds")
+    parser.add_argument("--steps", type=int, default=300, help="steps of a training with --accuracy")
+    parser.add_argument("--work", type=Path, default=Path("runs/benchmarks"), help="store and compiled code")
+    parser.add_argument("--side", choices=["raydc", "reference"], help=argparse.SUPPRESS)
+    parser.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    arguments.arch = arguments.arch or ("convnet-d3-w128" if arguments.data else "convnet-d2-w16")
+    if arguments.side:
+        side(arguments)
+    elif arguments.accuracy:
+        accuracies(arguments)
+    else:
+        compare(arguments)
+
+
+if __name__ == "__main__":
+    main()
