@@ -13,7 +13,7 @@ from __future__ import annotations
 import fcntl
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -89,8 +89,13 @@ def read_folder(out: Path) -> list[Row]:
             f"{str(out)!r} holds no study; give the folder of a run, such as runs/quickstart, or "
             "mlflow:EXPERIMENT"
         )
+    return with_run_ids(out, read_rows(out))
+
+
+def with_run_ids(out: Path, rows: Mapping[str, Row]) -> list[Row]:
+    """The rows of a ledger with the MLflow runs that record them."""
     tracked = run_ids(out)
-    return [{**row, "mlflow_run_id": tracked.get(name)} for name, row in read_rows(out).items()]
+    return [{**row, "mlflow_run_id": tracked.get(name)} for name, row in rows.items()]
 
 
 def table(rows: list[Row]) -> pd.DataFrame:

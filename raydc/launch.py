@@ -349,7 +349,7 @@ def _conclude(
         # Tune has ended, so an evaluation without a row is one that nobody ran.
         summary.failed += sum(1 for s in status.values() if s is None)
     summary.run_now = summary.finished - summary.before - summary.taken_over
-    folder.write_results(out, folder.read_folder(out))
+    folder.write_results(out, folder.with_run_ids(out, ledger.rows))
     if finish is not None and summary.finished and not summary.interrupted:
         finish(out)
     tracker.describe(
@@ -363,4 +363,4 @@ def _conclude(
     tracker.attach([out / folder.STUDY, out / folder.RESULTS, out / folder.REPORT])
     over = "KILLED" if summary.interrupted else "FAILED" if summary.failed else "FINISHED"
     summary.behind = tracker.close(over, TRACKER_PATIENCE_SECONDS)
-    folder.write_results(out, folder.read_folder(out))
+    folder.write_results(out, folder.with_run_ids(out, ledger.rows))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, TypeAlias
@@ -71,6 +72,14 @@ RECORD = (
     "set_id",
 )
 DATASET_KEYS = ("name", "resolution", "zca", "val_fraction", "classes", "train_limit")
+
+
+def compact(row: Mapping[str, Any]) -> Row:
+    """The row with key and short value texts that all rows share; thousands are held at a time."""
+    return {
+        sys.intern(key): sys.intern(value) if isinstance(value, str) and len(value) < 64 else value
+        for key, value in row.items()
+    }
 
 
 def columns(rows: Iterable[Mapping[str, Any]] = ()) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -33,20 +34,39 @@ def digits(root: str | None, download: bool) -> Source:
     del download
     if root is not None:
         raise InputError("dataset.root does not go with digits, which needs no files; take it out")
-    from sklearn.datasets import load_digits
-
-    bunch = load_digits()
-    images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
-    labels = bunch.target.astype(np.int64)
-    test = stratified(labels, 500, seed_of("digits test split"))
-    train = np.setdiff1d(np.arange(len(labels)), test)
     return Source(
         name="digits",
         class_names=tuple(str(i) for i in range(10)),
-        train=ArraySplit(images[train], labels[train]),
-        test=ArraySplit(images[test], labels[test]),
+        train=_Digits("train"),
+        test=_Digits("test"),
         stamp="digits-sklearn-1",
     )
+
+
+class _Digits:
+    """A split of digits, read when it is first looked at; a cached dataset never does."""
+
+    def __init__(self, part: str) -> None:
+        self._part = part
+
+    @cached_property
+    def _split(self) -> ArraySplit:
+        from sklearn.datasets import load_digits
+
+        bunch = load_digits()
+        images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
+        labels = bunch.target.astype(np.int64)
+        test = stratified(labels, 500, seed_of("digits test split"))
+        chosen = test if self._part == "test" else np.setdiff1d(np.arange(len(labels)), test)
+        return ArraySplit(images[chosen], labels[chosen])
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        return self._split.labels
+
+    def image(self, index: int) -> NDArray[np.uint8]:
+        """Image `index` as [H, W]."""
+        return self._split.image(index)
 
 
 def cifar10(root: str | None, download: bool) -> Source:

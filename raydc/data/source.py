@@ -29,8 +29,9 @@ TEST_NAMES = ("test", "val", "valid", "validation")
 class Split(Protocol):
     """Images with labels, read one at a time."""
 
-    labels: NDArray[np.int64]
-    """[N], class numbers; -1 where an image has no label."""
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """[N], class numbers; -1 where an image has no label."""
 
     def image(self, index: int) -> NDArray[np.uint8]:
         """Image `index` as [H, W] or [H, W, 3]; `InputError` names it if it cannot be decoded."""

@@ -17,7 +17,7 @@ from ray.tune.search import Searcher
 from raydc.orchestration.routing import PACKED_SECONDS, Queue
 from raydc.orchestration.trainable import pack_bundle
 from raydc.packs import pack_key
-from raydc.result import FAILED, Row, make_row
+from raydc.result import FAILED, Row, compact, make_row
 from raydc.spec.plan import Planned
 
 Sink = Callable[[Sequence[Row]], None]
@@ -66,7 +66,7 @@ class Feeder(Searcher):
         return {"bundle": pack_bundle([(p, self._attempts[p.id]) for p in bundle])}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        rows: list[Row] = json.loads(result.get("rows", "[]"))
+        rows: list[Row] = [compact(row) for row in json.loads(result.get("rows", "[]"))]
         running = self._running.get(trial_id, {})
         for row in rows:
             planned = running.pop(row["evaluation_id"], None)

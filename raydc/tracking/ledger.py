@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from raydc.result import FINISHED, Row
+from raydc.result import FINISHED, Row, compact
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ def decode(line: bytes) -> Row | None:
     except (ValueError, KeyError, AttributeError, TypeError):
         return None
     text = json.dumps(row, allow_nan=False, separators=(",", ":"))
-    return row if f"{zlib.crc32(text.encode()):08x}" == crc else None
+    return compact(row) if f"{zlib.crc32(text.encode()):08x}" == crc else None
 
 
 def read_rows(folder: Path) -> dict[str, Row]:
