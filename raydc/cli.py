@@ -268,10 +268,15 @@ def results(
         names = columns(rows)
         full = [{name: row.get(name) for name in names} for row in rows]
         if csv_file is not None:
-            with csv_file.open("w", newline="", encoding="utf-8") as file:
-                writer = csv.DictWriter(file, names)
-                writer.writeheader()
-                writer.writerows(full)
+            try:
+                with csv_file.open("w", newline="", encoding="utf-8") as file:
+                    writer = csv.DictWriter(file, names)
+                    writer.writeheader()
+                    writer.writerows(full)
+            except OSError as error:
+                raise InputError(
+                    f"--csv is {str(csv_file)!r}, which cannot be written: {error.strerror}"
+                ) from None
             err.print(f"{len(full)} rows written to {csv_file}")
 
         def show() -> None:
@@ -478,7 +483,7 @@ def _report(where: str, tracking_uri: str | None, store: str | None) -> Path:
         name = where.removeprefix(MLFLOW)
         return write_report(rows, Path(f"{name}-report.html"), open_store(store) if store else None)
     directory = Path(where)
-    uri = store or folder.default_store(directory)
+    uri = store or folder.store_of(directory)
     command = f"raydc run {directory / folder.STUDY} --out {directory}"
     return write_report(rows, directory / folder.REPORT, open_store(uri), command)
 

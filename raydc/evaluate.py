@@ -10,9 +10,13 @@ Needs torch, torchvision, NumPy and pyarrow only. As a command it runs evaluatio
 
 from __future__ import annotations
 
+import logging
+import math
 import runpy
 import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +35,8 @@ from raydc.training.fit import fit
 from raydc.training.inputs import Inputs, TensorInputs
 from raydc.training.metrics import Score, measure
 from raydc.workbench import Workbench
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -128,6 +134,8 @@ class Examiner:
         test = self._score(*bench.test)
         train = self._score(prepared.inputs, prepared.classes)
         self.seconds += time.perf_counter() - start
+        if not math.isfinite(test.loss):
+            raise EvaluationError(f"the trained network says {test.loss} of test images; lower train.lr")
         return Measured(
             test_acc=test.accuracy,
             best_test_acc=max([*self._best, test.accuracy]) if prepared.recipe.test_every else None,
@@ -224,14 +232,21 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
+def error_text(problem: Exception) -> str:
+    """An error as a row says it; the traceback of one that nobody foresaw goes to the log."""
+    if not isinstance(problem, EvaluationError | ArtifactError | torch.OutOfMemoryError):
+        logger.exception("an evaluation failed")
+    return f"{type(problem).__name__}: {' '.join(str(problem).split())}"[:2000]
+
+
 def attempt(planned: Planned, bench: Workbench, *, study: str, attempts: int = 1) -> Row:
     """`evaluate` as a row; an evaluation that cannot finish is a row with its error."""
     started = time.time()
     measured, error = None, None
     try:
         measured = evaluate(planned, bench)
-    except (EvaluationError, ArtifactError, torch.OutOfMemoryError) as problem:
-        error = f"{type(problem).__name__}: {problem}"
+    except Exception as problem:  # whatever it is, it is recorded and the others go on
+        error = error_text(problem)
     return make_row(
         planned,
         study=study,
@@ -245,14 +260,32 @@ def attempt(planned: Planned, bench: Workbench, *, study: str, attempts: int = 1
     )
 
 
-def make_everything(plan: Plan, bench: Workbench) -> None:
-    """Make what the evaluations of `plan` wait for, in this process."""
+def make_everything(plan: Plan, bench: Workbench) -> dict[str, str]:
+    """Make what the evaluations of `plan` wait for, in this process.
+
+    Returns what could not be made (trajectory, set or label pass) with the reason; what waits for it
+    is not tried.
+    """
+    broken: dict[str, str] = {}
+
+    def make(name: str, needs: Iterable[str], work: Callable[[], None]) -> None:
+        reason = next((broken[need] for need in needs if need in broken), None)
+        if reason is not None:
+            broken[name] = reason
+            return
+        try:
+            work()
+        except Exception as problem:
+            broken[name] = error_text(problem)
+
     for trajectory in plan.trajectories.values():
-        bench.make_trajectory(trajectory)
+        make(trajectory.id, (), partial(bench.make_trajectory, trajectory))
     for job in plan.sets.values():
-        bench.make_set(job)
+        make(job.id, job.scorers, partial(bench.make_set, job))
     for label_pass in plan.passes.values():
-        bench.ensure(label_pass)
+        needs = (label_pass.trajectory, label_pass.compressed_set)
+        make(label_pass.id, needs, partial(bench.ensure, label_pass))
+    return broken
 
 
 if __name__ == "__main__":

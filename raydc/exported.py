@@ -6,20 +6,21 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from raydc.data.dataset import open_dataset
-from raydc.errors import InputError, RaydcError
+from raydc.errors import InputError
 from raydc.evaluate import make_everything
 from raydc.packs import attempt_all
-from raydc.result import FAILED, FINISHED, Row
+from raydc.result import FAILED, FINISHED, Row, make_row
 from raydc.spec.evaluation import DatasetSpec, Evaluation
 from raydc.spec.facts import bind
-from raydc.spec.plan import Planned, make_plan
+from raydc.spec.plan import Plan, Planned, make_plan
 from raydc.store import open_store
 from raydc.training.engine import use_cache
 from raydc.training.memory import keep_pages
@@ -61,6 +62,8 @@ def _located(spec: DatasetSpec, data: str | None) -> DatasetSpec:
     """The dataset with its files at `data`."""
     if data is None:
         return spec
+    if spec.source == "named" and spec.name == "digits":
+        raise InputError(f"--data is {data!r}, but the study's dataset is digits, which needs no files")
     if spec.source == "named" and any(Path(data).rglob("*.parquet")):
         return replace(spec, source="parquet", location=data)
     return replace(spec, location=data)
@@ -87,6 +90,7 @@ def run_file(file: Path, data: str | None, out: Path, store_uri: str | None, dev
             f"{file}: the data are not those that the plan was made with; give the same files with --data"
         )
     results = out / "results.jsonl"
+    cut_torn_line(results)
     finished = {row["evaluation_id"] for row in _results(results) if row["status"] == FINISHED}
     left = plan.without(finished)
     print(f"{len(plan.evaluations)} evaluations, {len(finished)} finished before", flush=True)
@@ -94,11 +98,11 @@ def run_file(file: Path, data: str | None, out: Path, store_uri: str | None, dev
         keep_pages()
         use_cache(out / "compiled")
     bench = Workbench(dataset, store, torch.device(device))
-    make_everything(left, bench)
+    broken = make_everything(left, bench)
     failed = 0
     with results.open("a", encoding="utf-8") as ledger:
         done = 0
-        for rows in attempt_all([(p, 1) for p in left.evaluations], bench, study=exported[0][1]):
+        for rows in _rows(left, broken, bench, exported[0][1]):
             ledger.writelines(json.dumps(row, allow_nan=False) + "\n" for row in rows)
             ledger.flush()
             os.fsync(ledger.fileno())
@@ -110,14 +114,55 @@ def run_file(file: Path, data: str | None, out: Path, store_uri: str | None, dev
     return failed
 
 
+def _rows(plan: Plan, broken: Mapping[str, str], bench: Workbench, study: str) -> Iterator[list[Row]]:
+    """Rows of all evaluations; what waits for something that cannot be made fails with its reason."""
+    able = []
+    for planned in plan.evaluations:
+        reason = next((broken[n] for n in planned.needs if n in broken), None)
+        if reason is None:
+            able.append(planned)
+            continue
+        now = time.time()
+        yield [
+            make_row(
+                planned,
+                study=study,
+                dataset_id=bench.dataset.id,
+                status=FAILED,
+                started_at=now,
+                finished_at=now,
+                attempts=0,
+                error=f"not started: {reason}",
+            )
+        ]
+    yield from attempt_all([(planned, 1) for planned in able], bench, study=study)
+
+
+def cut_torn_line(path: Path) -> None:
+    """Take off what a run that was killed while it wrote has left."""
+    if path.exists():
+        content = path.read_bytes()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            os.truncate(path, whole)
+
+
 def _results(path: Path) -> Iterable[Row]:
     if not path.exists():
         return
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         try:
             yield json.loads(line)
         except ValueError:
-            continue  # the last line of a run that was killed while it wrote
+            raise InputError(f"{path}: line {number} is damaged; take the line out") from None
+
+
+def _check_device(name: str) -> None:
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).split("\n")[0][:120]
+        raise InputError(f"--device is {name!r}, which is not here ({reason}); use cpu or cuda") from None
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -131,15 +176,16 @@ def main(arguments: list[str] | None = None) -> int:
         "--device", default="cuda" if torch.cuda.is_available() else "cpu", help="torch device"
     )
     chosen = parser.parse_args(arguments)
-    chosen.out.mkdir(parents=True, exist_ok=True)
     try:
+        chosen.out.mkdir(parents=True, exist_ok=True)
+        _check_device(chosen.device)
         failed = run_file(chosen.file, chosen.data, chosen.out, chosen.store, chosen.device)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except RaydcError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    except OSError as error:
+        print(f"error: --out is {str(chosen.out)!r}, which cannot be written: {error}", file=sys.stderr)
+        return 2
     return 3 if failed else 0
 
 

@@ -38,6 +38,18 @@ def default_store(out: Path) -> str:
     return os.environ.get("RAYDC_STORE") or str(out.absolute().parent / ".raydc-store")
 
 
+def store_of(out: Path) -> str:
+    """The store that the study in a folder uses."""
+    content = (
+        parse_yaml((out / STUDY).read_text(encoding="utf-8"), str(out / STUDY))
+        if (out / STUDY).is_file()
+        else {}
+    )
+    block = content.get("store") if isinstance(content, dict) else None
+    given = block.get("uri") if isinstance(block, dict) else None
+    return str(given) if given else default_store(out)
+
+
 def prepare(out: Path, study: str) -> None:
     """Make the folder; `InputError` if it holds something else than this study."""
     try:
@@ -112,7 +124,7 @@ def arrow_table(rows: list[Row]) -> pa.Table:
         values = [row.get(name) for row in rows]
         try:
             arrays[name] = pa.array(values)
-        except (pa.ArrowInvalid, pa.ArrowTypeError):
+        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
             arrays[name] = pa.array([None if v is None else str(v) for v in values])
     return pa.table(arrays)
 

@@ -26,9 +26,8 @@ from raydc.spec.facts import bind
 from raydc.spec.plan import Plan, make_plan
 from raydc.spec.study import Study
 from raydc.store import Store, open_store, write_atomically
-from raydc.teachers.checkpoint import file_digest, read_state
+from raydc.teachers.checkpoint import check_given, file_digest, read_state
 from raydc.tracking.ledger import Ledger, read_rows
-from raydc.tracking.reach import probe
 from raydc.tracking.tracker import NoTracker, Tracker
 
 logger = logging.getLogger(__name__)
@@ -123,8 +122,22 @@ def get_ready(study: Study, store: Store, download: bool = False) -> Ready:
         try:
             zoo.check(arch, dataset.channels, dataset.classes, dataset.resolution)
         except InputError as error:
+            raise InputError(f"{study.source}: {_key_of(arch, evaluations)}: {error}") from None
+    given = {t.name: t for e in evaluations for t in (e.teacher, e.scorer) if t and not t.trained_here}
+    for teacher in given.values():
+        try:
+            check_given(teacher, dataset)
+        except InputError as error:
             raise InputError(f"{study.source}: {error}") from None
     return Ready(study, dataset, store, make_plan(evaluations, dataset.id))
+
+
+def _key_of(arch: str, evaluations: Sequence[Evaluation]) -> str:
+    """The key that names an architecture."""
+    teachers = {
+        t.name for e in evaluations for t in (e.teacher, e.scorer) if t is not None and t.arch == arch
+    }
+    return "student.arch" if any(e.arch == arch for e in evaluations) else f"{min(teachers)}.arch"
 
 
 class Recorder:
@@ -173,6 +186,10 @@ def run(
     report. Raises `InputError` before anything is trained, and nothing afterwards but bugs.
     """
     began = time.monotonic()
+    if address is not None:
+        from raydc.orchestration.cluster import probe
+
+        probe(address)
     study = study.located(tracking_uri, store_uri)
     store = open_store(study.store_uri or folder.default_store(out))
     folder.prepare(out, study.name)
@@ -199,13 +216,9 @@ class Record:
     ) -> None:
         self._resuming = resuming
         self._tracker: Tracker | None = None
-        if uri is not None:
-            try:
-                probe(uri)
-            except TrackingError as error:
-                self._tracker = self._without(error)
-                return
         self._starting = pool.submit(_start_tracker, uri, study, out)
+        if uri is not None:
+            self.tracker()  # The study's own database is always there; another is waited for.
 
     def tracker(self) -> Tracker:
         """The started tracker, waited for if need be; `InputError` for a new study without one."""
@@ -214,6 +227,7 @@ class Record:
                 self._tracker = self._starting.result()
             except TrackingError as error:
                 self._tracker = self._without(error)
+        assert self._tracker is not None
         return self._tracker
 
     def _without(self, error: TrackingError) -> Tracker:

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from raydc.errors import ArtifactError, EvaluationError
-from raydc.evaluate import Examiner, Prepared, attempt, new_student, prepare
+from raydc.errors import EvaluationError
+from raydc.evaluate import Examiner, Prepared, attempt, error_text, new_student, prepare
 from raydc.result import FAILED, FINISHED, Measured, Row, make_row
 from raydc.spec.plan import Planned
 from raydc.training.engine import EAGER
@@ -64,7 +64,8 @@ def attempt_packs(group: Sequence[Attempt], bench: Workbench, *, study: str) -> 
                 rows = _attempt_pack(pack, bench, study)
             except torch.OutOfMemoryError:
                 if len(pack) == 1:
-                    raise
+                    yield [attempt(*pack[0][:1], bench, study=study, attempts=pack[0][1])]
+                    break
                 half = len(pack) // 2
                 logger.warning("%d students do not fit into memory together; trying %d", len(pack), half)
                 pack, group = pack[:half], pack[half:] + group
@@ -81,10 +82,16 @@ def _attempt_pack(pack: Sequence[Attempt], bench: Workbench, study: str) -> list
     for planned, _ in pack:
         try:
             ready.append(prepare(planned, bench))
-        except (EvaluationError, ArtifactError) as problem:
-            outcomes[planned.id] = f"{type(problem).__name__}: {problem}"
+        except Exception as problem:
+            outcomes[planned.id] = error_text(problem)
     for length in sorted({len(one.inputs) for one in ready}):
-        outcomes |= train_pack([one for one in ready if len(one.inputs) == length], bench)
+        together = [one for one in ready if len(one.inputs) == length]
+        try:
+            outcomes |= train_pack(together, bench)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as problem:
+            outcomes |= {one.planned.id: error_text(problem) for one in together}
     return _rows(pack, outcomes, bench, study, began)
 
 
@@ -124,16 +131,19 @@ def train_pack(ready: Sequence[Prepared], bench: Workbench) -> dict[str, Measure
     )
     outcomes: dict[str, Measured | str] = {}
     for number, (one, examiner) in enumerate(zip(ready, examiners, strict=True)):
-        if (problem := _divergence(training, number)) is not None:
-            outcomes[one.planned.id] = f"EvaluationError: {problem}"
+        if (diverged := _divergence(training, number)) is not None:
+            outcomes[one.planned.id] = f"EvaluationError: {diverged}"
             continue
         chassis.load(training.states[number])
-        outcomes[one.planned.id] = examiner.conclude(
-            steps=training.losses.shape[1],
-            train_seconds=training.train_seconds / len(ready),
-            setup_seconds=one.setup_seconds + setup_seconds,
-            engine=f"packed-{road}",
-        )
+        try:
+            outcomes[one.planned.id] = examiner.conclude(
+                steps=training.losses.shape[1],
+                train_seconds=training.train_seconds / len(ready),
+                setup_seconds=one.setup_seconds + setup_seconds,
+                engine=f"packed-{road}",
+            )
+        except EvaluationError as problem:
+            outcomes[one.planned.id] = error_text(problem)
     return outcomes
 
 

@@ -15,6 +15,7 @@ import json
 import logging
 import os
 import shutil
+import time
 import uuid
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 _BLOCK = 1 << 22
+STALE_SECONDS = 48 * 3600.0
+"""Age at which an unfinished artifact is a killed process's."""
 
 
 def checksum(path: Path) -> str:
@@ -135,7 +138,7 @@ def open_store(uri: str | os.PathLike[str]) -> Store:
     """The store at a folder or at a URI that pyarrow.fs opens (s3://, gs://, file://, ...)."""
     text = os.fspath(uri)
     if "://" not in text:
-        return LocalStore(Path(text).absolute())
+        return _local(Path(text).absolute())
     try:
         filesystem, root = fs.FileSystem.from_uri(text)
     except (ValueError, OSError) as error:
@@ -144,9 +147,22 @@ def open_store(uri: str | os.PathLike[str]) -> Store:
             "a URI such as s3://bucket/folder"
         ) from None
     if isinstance(filesystem, fs.LocalFileSystem):
-        return LocalStore(Path(root))
+        return _local(Path(root))
     cache = Path(os.environ.get("RAYDC_CACHE", "~/.cache/raydc")).expanduser()
     return RemoteStore(text, filesystem, root, LocalStore(cache / f"{zlib.crc32(text.encode()):08x}"))
+
+
+def _local(root: Path) -> LocalStore:
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"the store is {str(root)!r}, which cannot be made ({error.strerror}); give a folder (store.uri, "
+            "--store or RAYDC_STORE)"
+        ) from None
+    store = LocalStore(root)
+    store.sweep()
+    return store
 
 
 class LocalStore:
@@ -213,6 +229,15 @@ class LocalStore:
                 self._publish(draft, self._folder(kind, draft.name))
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+    def sweep(self) -> None:
+        """Remove what killed processes left unfinished, once it is old enough to be nobody's."""
+        for folder in self.root.glob("*/.draft-*"):
+            try:
+                if time.time() - folder.stat().st_mtime > STALE_SECONDS:
+                    shutil.rmtree(folder, ignore_errors=True)
+            except FileNotFoundError:
+                continue
 
     @staticmethod
     def _publish(draft: Draft, target: Path) -> None:

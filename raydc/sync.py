@@ -58,11 +58,17 @@ def read_results(path: Path, study: str) -> list[Row]:
     return [_result(line, f"{path}: line {number}", study) for number, line in enumerate(lines, 1)]
 
 
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is no number")
+
+
 def _result(line: str, where: str, study: str) -> Row:
     try:
-        row: Any = json.loads(line)
+        row: Any = json.loads(line, parse_constant=_no_constant)
     except ValueError:
-        raise InputError(f"{where} is not JSON; give the results.jsonl of raydc.evaluate") from None
+        raise InputError(
+            f"{where} is not JSON (or holds NaN); give the results.jsonl of raydc.evaluate"
+        ) from None
     needed = ("evaluation_id", "study", "seed", "status", "test_acc", "started_at", "finished_at")
     if not isinstance(row, dict) or (missing := [key for key in needed if key not in row]):
         lacking = f" ({missing[0]} is missing)" if isinstance(row, dict) else ""
@@ -71,8 +77,12 @@ def _result(line: str, where: str, study: str) -> Row:
     sound = row["status"] == FAILED or (
         row["status"] == FINISHED and isinstance(accuracy, int | float) and 0 <= accuracy <= 1
     )
+    times = [row["started_at"], row["finished_at"]]
+    sound &= all(isinstance(t, int | float) and not isinstance(t, bool) for t in times)
     if not sound or not isinstance(row["evaluation_id"], str):
-        raise InputError(f"{where} has a status or an accuracy that no result has; nothing was imported")
+        raise InputError(
+            f"{where} has a status, an accuracy or a time that no result has; nothing was imported"
+        )
     if row["study"] != study:
         raise InputError(f"{where} belongs to the study {row['study']!r}, not to {study!r}")
     return row

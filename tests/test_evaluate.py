@@ -191,3 +191,76 @@ def test_other_data_than_the_plans_are_refused(
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert main([str(file), "--out", str(tmp_path / "out")]) == 2
     assert "are not those that the plan was made with" in capsys.readouterr().err
+
+
+def test_an_error_that_nobody_foresaw_is_recorded_with_its_words(
+    small: Callable[..., Study],
+    ready: Callable[[Study], Plan],
+    bench: Workbench,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (one,) = ready(small()).evaluations
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("Expected more than 1 value\nper channel")
+
+    monkeypatch.setattr("raydc.evaluate.fit", lambda *_, **__: broken())
+    row = attempt(one, bench, study="small")
+    assert (row["status"], row["error"]) == ("failed", "RuntimeError: Expected more than 1 value per channel")
+
+
+def test_a_network_that_is_not_finite_after_its_last_step_fails(
+    small: Callable[..., Study], ready: Callable[[Study], Plan], bench: Workbench
+) -> None:
+    (one,) = ready(small("base.train.lr=1e38", "base.train.steps=1")).evaluations
+    row = attempt(one, bench, study="small")
+    assert row["status"] == "failed"
+    assert "lower train.lr" in row["error"]
+
+
+def test_a_teacher_that_cannot_be_trained_fails_what_waits_for_it(
+    exported: tuple[Path, Plan, Study], tmp_path: Path
+) -> None:
+    file, _, _ = exported
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    for line in lines:
+        line["evaluation_id"] = None
+    lines[0]["evaluation"]["teacher"]["train"]["train.lr"] = 1e30
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert main([str(file), "--out", str(tmp_path / "out"), "--device", "cpu"]) == 3
+    rows = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
+    assert sorted(row["status"] for row in rows) == ["failed", "finished"]
+    failed = next(row for row in rows if row["status"] == "failed")
+    assert "not started: EvaluationError: the loss is" in failed["error"]
+
+
+def test_a_torn_line_is_cut_off_and_its_evaluation_run_again(
+    exported: tuple[Path, Plan, Study], tmp_path: Path
+) -> None:
+    file, plan, _ = exported
+    arguments = [str(file), "--out", str(tmp_path / "out"), "--device", "cpu"]
+    assert main(arguments) == 0
+    results = tmp_path / "out" / "results.jsonl"
+    results.write_bytes(results.read_bytes()[:-40])
+    assert main(arguments) == 0
+    rows = [json.loads(line) for line in results.read_text().splitlines()]
+    assert {row["evaluation_id"] for row in rows} == {p.id for p in plan.evaluations}
+    assert len(rows) == 2
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [("--device", "tpu9", "--device is 'tpu9'"), ("--out", "/dev/null/x", "cannot be written")],
+)
+def test_options_of_the_export_command_that_cannot_be(
+    exported: tuple[Path, Plan, Study],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    option: str,
+    value: str,
+    said: str,
+) -> None:
+    file, _, _ = exported
+    given = {"--out": str(tmp_path / "out"), option: value}
+    assert main([str(file), *(part for pair in given.items() for part in pair)]) == 2
+    assert said in capsys.readouterr().err

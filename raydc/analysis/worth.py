@@ -27,8 +27,11 @@ from raydc.analysis.curves import (
     varying_keys,
 )
 from raydc.analysis.laws import DRAWS, Law, NoLaw, fit_power
-from raydc.errors import InputError
+from raydc.errors import InputError, one_of
 from raydc.result import Row
+
+LABEL_KEYS = ("train.loss",)
+"""Keys outside the block `labels` that say how soft labels are met."""
 
 
 @dataclass(frozen=True)
@@ -81,12 +84,16 @@ def worth(rows: Sequence[Row], seed: int = 0) -> list[Worth]:
     if not hard or not soft:
         missing = "hard-labelled" if not hard else "soft-labelled"
         raise InputError(f"worth compares hard and soft labels, but there are no {missing} results")
-    shared = [
-        key for key in varying_keys(rows, ["images.ipc"]) if not key.startswith(("labels.", "teacher."))
-    ]
+    shared = [key for key in varying_keys(rows, ["images.ipc"]) if not _is_label_key(key, hard)]
     hard_groups = group(hard, shared)
+    soft_groups = group(soft, shared)
+    if not hard_groups.keys() & soft_groups.keys():
+        raise InputError(
+            f"worth compares hard and soft labels that agree in {one_of(shared).replace(' or ', ' and ')}, "
+            "but no such pair was evaluated; add hard labels to these points of the study"
+        )
     found = []
-    for values, members in group(soft, shared).items():
+    for values, members in soft_groups.items():
         if values not in hard_groups:
             continue
         hard_curve = curves(hard_groups[values], by=[])[0]
@@ -99,9 +106,16 @@ def worth(rows: Sequence[Row], seed: int = 0) -> list[Worth]:
     return found
 
 
+def _is_label_key(key: str, hard: Sequence[Row]) -> bool:
+    """Whether a key belongs to the labels: by its block, or because hard labels never have it."""
+    if key.startswith(("labels.", "teacher.")) or key in LABEL_KEYS:
+        return True
+    return bool(hard) and all(row.get(key) is None for row in hard)
+
+
 def choose_labels(rows: Sequence[Row]) -> tuple[dict[str, Any], list[Row], str]:
     """(label keys, rows, what chose) of the labels with the best mean validation accuracy."""
-    keys = [key for key in varying_keys(rows) if key.startswith(("labels.", "teacher."))]
+    keys = [key for key in varying_keys(rows) if _is_label_key(key, ())]
     options = group(rows, keys)
     if len(options) == 1:
         values, members = next(iter(options.items()))

@@ -208,13 +208,6 @@ def _check_labels(source: Source, split_name: str, split: Split, classes: int) -
             f"{source.name}: the {split_name} split has labels from {split.labels.min()} to "
             f"{split.labels.max()}, but there are {classes} classes, from 0 to {classes - 1}"
         )
-    counts = np.bincount(split.labels, minlength=classes)
-    if (counts == 0).any():
-        missing = source.class_names[int(np.flatnonzero(counts == 0)[0])]
-        raise InputError(
-            f"{source.name}: the class {missing!r} has no image in the {split_name} split; add some or "
-            "take the class out of dataset.classes"
-        )
 
 
 def _images(split: Split, pool: ThreadPoolExecutor, ahead: int = 256) -> Iterator[NDArray[np.uint8]]:
@@ -320,8 +313,13 @@ def dataset_from(spec: DatasetSpec, pixels: Artifact, store: Store) -> Dataset:
     for what, some in (("train", train), ("test", test)):
         missing = np.flatnonzero(np.bincount(some.labels, minlength=len(kept)) == 0)
         if len(missing):
+            where = f" of {spec.location!r}" if spec.location is not None else ""
+            remedy = f"add some, or name the other classes of {spec.name} in dataset.classes"
+            if what == "train" and (labels["train"] == kept[missing[0]]).any():
+                remedy = f"dataset.val_fraction is {spec.val_fraction:g}, so choose a smaller one"
             raise InputError(
-                f"{spec.name}: the class {class_names[missing[0]]!r} has no image in the {what} split"
+                f"dataset: the class {class_names[missing[0]]!r} has no image in the {what} split{where}; "
+                f"{remedy}"
             )
     dataset = Dataset(
         spec=spec,
@@ -363,7 +361,8 @@ def _kept_classes(spec: DatasetSpec, names: tuple[str, ...]) -> tuple[int, ...]:
             )
         kept.append(chosen)
     if len(set(kept)) < len(kept):
-        raise InputError(f"dataset.classes names the class {kept[0]} twice; keep one")
+        twice = next(c for i, c in enumerate(kept) if c in kept[:i])
+        raise InputError(f"dataset.classes names the class {names[twice]!r} twice; keep one")
     return tuple(kept)
 
 

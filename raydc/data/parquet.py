@@ -28,22 +28,37 @@ class ParquetSplit:
 
     def __init__(self, files: list[Path], columns: tuple[str, str]) -> None:
         image, label = columns
-        try:
-            table = pa.concat_tables([pq.read_table(file, columns=list(columns)) for file in files])
-        except (pa.ArrowInvalid, OSError) as error:
-            raise InputError(f"{files[0].parent}: {_reason(error)}") from None
-        self._files = [str(file) for file in files]
-        struct = table.column(image).combine_chunks()
-        struct = struct.chunk(0) if isinstance(struct, pa.ChunkedArray) else struct
-        self._bytes = struct.field("bytes")
-        self._paths = struct.field("path") if "path" in struct.type.names else None
-        labels = table.column(label).fill_null(-1)
-        self.labels: NDArray[np.int64] = labels.to_numpy().astype(np.int64)
+        self._chunks: list[pa.StructArray] = []
+        self._places: list[tuple[Path, int]] = []
+        """File and first row in it, of each chunk."""
+        labels = []
+        for file in files:
+            try:
+                table = pq.read_table(file, columns=list(columns))
+                labels.append(table.column(label).cast(pa.int64()).fill_null(-1).to_numpy())
+            except (pa.ArrowInvalid, pa.ArrowKeyError, KeyError, OSError) as error:
+                raise InputError(f"{file}: {_reason(error)}") from None
+            row = 0
+            for chunk in table.column(image).chunks:
+                self._chunks.append(chunk)
+                self._places.append((file, row))
+                row += len(chunk)
+        self._starts = np.cumsum([0, *(len(chunk) for chunk in self._chunks)])
+        self._labels: NDArray[np.int64] = np.concatenate(labels).astype(np.int64)
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        return self._labels
 
     def image(self, index: int) -> NDArray[np.uint8]:
-        path = self._paths[index].as_py() if self._paths is not None else None
-        where = f"{self._files[0]}: row {index}" + (f" ({path})" if path else "")
-        encoded = self._bytes[index].as_py()
+        """Image `index`; `InputError` names its file and its row there."""
+        number = int(np.searchsorted(self._starts, index, side="right")) - 1
+        inside = index - int(self._starts[number])
+        content = self._chunks[number][inside].as_py() or {}
+        file, first = self._places[number]
+        path = content.get("path")
+        where = f"{file}: row {first + inside}" + (f" ({path})" if path else "")
+        encoded = content.get("bytes")
         if encoded is None:
             raise InputError(f"{where}: the image has no bytes; store them in the file")
         return decode_image(encoded, where)
@@ -87,7 +102,7 @@ def parquet(location: str) -> Source:
 
 
 def _reason(error: Exception) -> str:
-    text = " ".join(str(error).split())
+    text = str(error).strip().split("\n")[0].split(". ")[0]
     return f"it is not a complete Parquet file ({text[:160]}); copy it again"
 
 

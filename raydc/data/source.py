@@ -72,6 +72,8 @@ def decode_image(encoded: bytes, where: str) -> NDArray[np.uint8]:
         if isinstance(error, InputError):
             raise
         reason = " ".join(str(error).split()) or type(error).__name__
+        if isinstance(error, UnidentifiedImageError):
+            reason = "it is no image of a known format"
         raise InputError(f"{where}: the image cannot be decoded ({reason}); replace or remove it") from None
 
 

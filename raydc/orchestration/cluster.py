@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ import ray
 from raydc.errors import InputError
 from raydc.spec.study import Resources
 
+PROBE_SECONDS = 5.0
 OBJECT_STORE_BYTES = 256 * 2**20
 """Of a local cluster; images and labels travel through the raydc store, not through Ray's."""
 
@@ -38,6 +40,21 @@ class Capacity:
 def local_cpus() -> int:
     """Cores that this process may run on."""
     return len(os.sched_getaffinity(0))
+
+
+def probe(address: str) -> None:
+    """Raise `InputError` unless something listens at a cluster's `address` (HOST:PORT or ray://...)."""
+    if address in ("auto", "local"):
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        with socket.create_connection((host, int(port)), timeout=PROBE_SECONDS):
+            return
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"--address is {address!r}, where no Ray cluster answers ({error}); start one or leave "
+            "--address out"
+        ) from None
 
 
 @contextmanager

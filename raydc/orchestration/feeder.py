@@ -83,8 +83,10 @@ class Feeder(Searcher):
         lost = list(self._running.pop(trial_id, {}).values())
         since = self._heard.pop(trial_id, time.time())
         given_up = []
-        for planned in lost:
-            if self._attempts[planned.id] <= self._retries:
+        for number, planned in enumerate(lost):
+            # Only the first was under way; the others had not begun.
+            self._attempts[planned.id] -= number > 0
+            if number or self._attempts[planned.id] <= self._retries:
                 self.queue.put_back(planned)
             else:
                 given_up.append(self._failed(planned, since))
@@ -102,7 +104,7 @@ class Feeder(Searcher):
             study=self._study,
             dataset_id=self._dataset_id,
             status=FAILED,
-            started_at=since,
+            started_at=now,
             finished_at=now,
             attempts=attempts,
             error=f"WorkerDied: {reason}",

@@ -11,11 +11,13 @@ that cannot be made fails the evaluations that wait for it, and only those.
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
 from typing import Any
@@ -52,6 +54,8 @@ SETS_TOGETHER = 16
 """Compressed sets that one task makes."""
 PROCESS_START_SECONDS = 6.0
 """What a worker process takes to start and to load torch; shorter work is not spread."""
+TUNE_FOLDERS = "raydc-tune-"
+"""Beginning of the names of Tune's own folders, followed by the process that owns them."""
 OPEN_PASSES = 64
 """Label passes that are asked of one replica at a time."""
 
@@ -103,8 +107,9 @@ def _make_sets(site: Site, jobs: list[SetJob]) -> list[tuple[str, str | None]]:
         try:
             bench.make_set(job)
             made.append((job.id, None))
-        except RaydcError as error:
-            made.append((job.id, str(error)))
+        except Exception as error:  # the evaluations that wait for this set fail, and only those
+            text = str(error) if isinstance(error, RaydcError) else f"{type(error).__name__}: {error}"
+            made.append((job.id, text))
     return made
 
 
@@ -277,8 +282,7 @@ class Runner:
         lost: list[Row] = []
         now = time.time()
         for planned in self.plan.evaluations:
-            needs = (planned.compressed_set, *(p.id for p in planned.passes))
-            reason = next((self._broken[n] for n in needs if n in self._broken), None)
+            reason = next((self._broken[n] for n in planned.needs if n in self._broken), None)
             if reason is None:
                 able.append(planned)
                 continue
@@ -326,7 +330,8 @@ class Runner:
         request: dict[str, float] = {"cpu": resources.threads}
         if capacity.gpus:
             request["gpu"] = resources.gpu_share
-        folder = tempfile.mkdtemp(prefix="raydc-tune-")
+        _remove_leftovers()
+        folder = tempfile.mkdtemp(prefix=f"{TUNE_FOLDERS}{os.getpid()}-")
         try:
             tune.Tuner(
                 tune.with_resources(worker, request),
@@ -353,6 +358,14 @@ class Runner:
         self.stages.student_seconds += sum(r["finished_at"] - r["started_at"] for r in rows)
         left = feeder.queue.seconds_left() if feeder is not None else None
         self.progress.results(rows, None if left is None else left / self.stages.workers)
+
+
+def _remove_leftovers() -> None:
+    """Remove the folders of runs that were killed."""
+    for path in Path(tempfile.gettempdir()).glob(f"{TUNE_FOLDERS}*"):
+        owner = path.name.removeprefix(TUNE_FOLDERS).partition("-")[0]
+        if owner.isdigit() and not Path(f"/proc/{owner}").exists() and path.stat().st_uid == os.getuid():
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _cause(error: Exception) -> str:

@@ -37,30 +37,40 @@ def bind(evaluations: Iterable[Evaluation], facts: DataFacts, source: str) -> li
     Raises `InputError` that names `source`, the key, the value and what the data allow.
     """
     bound = []
-    smallest = min(range(facts.classes), key=lambda c: facts.train_counts[c])
     for evaluation in evaluations:
         try:
             point = _with_class_numbers(evaluation.point, facts)
-            if point.get("images.balance", "class") == "class":
-                _check_ipc(evaluation.ipc, facts, smallest)
+            _check_ipc(evaluation.ipc, point, facts)
             for name in ("labels.top_k", "labels.swap_rank", "labels.store_top_k"):
                 if point.get(name, 1) > facts.classes:
                     raise InputError(
                         f"{name} is {point[name]}, but must be at most the number of classes, {facts.classes}"
                     )
-            for arch in {evaluation.arch, *_teacher_archs(evaluation)}:
-                _check_depth(arch, facts.resolution)
+            for key, arch in _archs(evaluation):
+                _check_depth(key, arch, facts.resolution)
         except InputError as error:
             raise InputError(f"{source}: {error}") from None
         bound.append(replace(evaluation, point=point))
     return bound
 
 
-def _teacher_archs(evaluation: Evaluation) -> list[str]:
-    return [t.arch for t in (evaluation.teacher, evaluation.scorer) if t is not None]
+def _archs(evaluation: Evaluation) -> list[tuple[str, str]]:
+    """(key, architecture) of all networks."""
+    teachers = [t for t in (evaluation.teacher, evaluation.scorer) if t is not None]
+    return [("student.arch", evaluation.arch), *((f"{t.name}.arch", t.arch) for t in teachers)]
 
 
-def _check_ipc(ipc: int, facts: DataFacts, smallest: int) -> None:
+def _check_ipc(ipc: int, point: Mapping[str, Value], facts: DataFacts) -> None:
+    kept = [c for c in range(facts.classes) if c != point.get("images.drop_class")]
+    if point.get("images.balance", "class") == "global":
+        available = sum(facts.train_counts[c] for c in kept)
+        if ipc * len(kept) > available:
+            raise InputError(
+                f"images.ipc is {ipc}, which are {ipc * len(kept):,} images of {len(kept)} classes, but "
+                f"there are {available:,} training images; choose at most {available // len(kept)}"
+            )
+        return
+    smallest = min(kept, key=lambda c: facts.train_counts[c])
     if ipc > facts.train_counts[smallest]:
         raise InputError(
             f"images.ipc is {ipc}, but the class {facts.class_names[smallest]!r} has "
@@ -68,13 +78,14 @@ def _check_ipc(ipc: int, facts: DataFacts, smallest: int) -> None:
         )
 
 
-def _check_depth(arch: str, resolution: int) -> None:
+def _check_depth(key: str, arch: str, resolution: int) -> None:
     match = re.fullmatch(r"convnet-d(\d+)-w\d+(-bn)?", arch)
     if match and resolution >> int(match[1]) < 1:
         deepest = resolution.bit_length() - 1
         raise InputError(
-            f"the network {arch} halves its input {match[1]} times, but the images have {resolution} x "
-            f"{resolution} pixels; choose a depth of at most {deepest} or raise dataset.resolution"
+            f"{key} is {arch}, which halves its input {match[1]} times, but the images have "
+            f"{resolution} x {resolution} pixels; choose a depth of at most {deepest} or raise "
+            "dataset.resolution"
         )
 
 

@@ -22,6 +22,10 @@ Point: TypeAlias = Mapping[str, Value]
 """Canonical values by dotted key; a key that does not apply is absent."""
 
 
+LARGEST = 2**63 - 1
+"""Largest whole number; tables and generators hold 64 bits."""
+
+
 class Kind(Protocol):
     """A set of allowed values."""
 
@@ -45,6 +49,8 @@ class Whole:
         if not math.isfinite(given) or given != int(given):
             raise ValueError
         value = int(given)
+        if abs(value) > LARGEST:
+            raise ValueError("numbers end at 2**63 - 1")
         if (self.low is not None and value < self.low) or (self.high is not None and value > self.high):
             raise ValueError
         return value

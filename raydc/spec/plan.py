@@ -99,6 +99,11 @@ class Planned:
     compressed_set: str
     passes: tuple[LabelPass, ...] = ()
 
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Ids of the compressed set and the label passes."""
+        return (self.compressed_set, *(p.id for p in self.passes))
+
 
 @dataclass(frozen=True)
 class Plan:

@@ -7,20 +7,20 @@ and what is allowed. Values are checked before keys fall away.
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from raydc.errors import InputError, did_you_mean, one_of
 from raydc.spec import catalog, point
 from raydc.spec.evaluation import DatasetSpec, Evaluation, TeacherSpec
 from raydc.spec.identity import Namer
-from raydc.spec.keys import Grammar, Key, Many, OneOf, Point, Text, Value, Whole, show
-from raydc.spec.yaml_file import LARGEST_FILE_BYTES, parse_yaml
+from raydc.spec.keys import LARGEST, Grammar, Key, Many, OneOf, Point, Text, Value, Whole, show
+from raydc.spec.yaml_file import LARGEST_FILE_BYTES, dump_yaml, parse_yaml
 
 SEPARATE_BLOCKS = ("base", "teacher", "teachers", "scorer")
 """Blocks whose keys may be written nested or dotted."""
@@ -57,7 +57,7 @@ class Resources(_Part):
     """Teacher actors."""
     gpu_share: float = Field(1.0, gt=0, le=1)
     """Part of a GPU that one worker takes."""
-    evaluation_timeout_seconds: float | None = Field(None, gt=0)
+    evaluation_timeout_seconds: float | None = Field(None, gt=0, allow_inf_nan=False)
     """Longest time that one evaluation may take; null sets no limit."""
     retries: int = Field(2, ge=0)
     """How often an evaluation is tried again after its worker died."""
@@ -88,7 +88,7 @@ class _DatasetFile(_Part):
     val_fraction: float | None = Field(None, ge=0, lt=1)
     classes: int | list[int | str] | None = None
     train_limit: int | None = Field(None, ge=1)
-    cache_limit_gib: float = Field(8.0, gt=0)
+    cache_limit_gib: float = Field(8.0, gt=0, allow_inf_nan=False)
 
 
 class _StudyFile(_Part):
@@ -135,8 +135,10 @@ class Study:
         """
         raw = dict(self.raw)
         for block, uri in (("tracking", tracking_uri), ("store", store_uri)):
-            if uri is not None and "@" not in uri:
-                raw[block] = {"uri": uri}
+            if uri is not None:
+                # A folder is meant from here, wherever the file is read again.
+                plain = block == "store" and "://" not in uri
+                raw[block] = {"uri": str(Path(uri).absolute()) if plain else _without_password(uri)}
         return replace(
             self,
             tracking_uri=tracking_uri or self.tracking_uri,
@@ -146,7 +148,7 @@ class Study:
 
     def to_yaml(self) -> str:
         """The study as merged; loading it again gives an equal study."""
-        return yaml.safe_dump(dict(self.raw), sort_keys=False, allow_unicode=True, width=100)
+        return dump_yaml(dict(self.raw))
 
     def evaluations(self, grammar: Grammar | None = None) -> list[Evaluation]:
         """Every evaluation, each once, in the order of the grids.
@@ -254,6 +256,11 @@ class Study:
         return scorer
 
 
+def _without_password(uri: str) -> str:
+    """`scheme://user:password@host` as `scheme://user@host`."""
+    return re.sub(r"^([\w+.-]+://[^/@:]*):[^/@]*@", r"\1@", uri)
+
+
 def _ranges(epochs: Sequence[int]) -> str:
     if len(epochs) > 12:
         return f"{', '.join(map(str, epochs[:5]))}, ..., {epochs[-1]}"
@@ -302,6 +309,8 @@ def parse_study(text: str, source: str, *, settings: Iterable[str] = (), smoke: 
         raise InputError(f"{source}: a study file is a mapping with name, dataset and base")
     raw = _flattened(raw, source)
     layers: list[tuple[str, dict[str, Any]]] = []
+    if raw.get("smoke") and not smoke:
+        parse_study(text, source, smoke=True)  # what is wrong with it is said now
     if smoke:
         override = raw.get("smoke") or {}
         if not isinstance(override, dict):
@@ -363,7 +372,7 @@ def _parse_settings(settings: Iterable[str]) -> dict[str, Any]:
         if path in chosen:
             raise InputError(f"--set {path} is given twice; keep one")
         value = parse_yaml(text, f"--set {path}")
-        if isinstance(value, dict) and value:
+        if isinstance(value, dict) and value and path != "grid":
             chosen |= {f"{path}.{key}": part for key, part in _leaves(value).items()}
         else:
             chosen[path] = value
@@ -402,7 +411,9 @@ def _set(raw: dict[str, Any], path: str, value: Any, where: str) -> None:
         part = raw["grid"][int(number)]
     elif root == "teachers":
         name, _, rest = rest.partition(".")
-        part = raw.setdefault(root, {}).setdefault(name, {})
+        if raw.get(root) is None:
+            raw[root] = {}
+        part = raw[root].setdefault(name, {}) if isinstance(raw[root], dict) else None
     else:
         if raw.get(root) is None:
             raw[root] = {}
@@ -420,7 +431,8 @@ def _set(raw: dict[str, Any], path: str, value: Any, where: str) -> None:
             if root == "base":
                 grids = raw.get("grid") or []
                 for grid in grids if isinstance(grids, list) else [grids]:
-                    grid.pop(rival, None)
+                    if isinstance(grid, dict):
+                        grid.pop(rival, None)
     if root == "grid" and value is None:
         part.pop(rest, None)
     else:
@@ -463,6 +475,15 @@ def _checked(raw: dict[str, Any], source: str) -> Study:
     return study
 
 
+_FORMS = {
+    "dataset": "a name, or one of {name: NAME}, {parquet: DIR} and {folder: DIR}",
+    "seeds": "a number of replicates of at least 1 or a list of different whole numbers of at least 0",
+    "resources.workers": "auto or a whole number of at least 1",
+    "grid": "a mapping of dotted keys to lists, or a list of such mappings",
+    "dataset.classes": "a number of classes or a list of class numbers and names",
+}
+
+
 def _pydantic_sentence(error: ValidationError) -> str:
     """The first problem that pydantic found, as one sentence with the dotted key."""
     first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
@@ -487,7 +508,10 @@ def _pydantic_sentence(error: ValidationError) -> str:
         return (
             f"name is {show(first['input'])}, but must be letters, digits, '.', '_' and '-', "
             "beginning with a letter or a digit, at most 100 of them"
+            + ("; write a number in quotes" if isinstance(first["input"], int | float) else "")
         )
+    if name in _FORMS:
+        return f"{name} is {show(first['input'])}, but must be {_FORMS[name]}"
     message = first["msg"].removeprefix("Input should be ").replace("Input should", "should")
     return f"{name} is {show(first['input'])}, but must be {message}"
 
@@ -547,7 +571,7 @@ def _grids(
 
 def _seeds(given: int | list[int], source: str) -> tuple[int, ...]:
     if isinstance(given, list):
-        if not given or min(given) < 0 or len(set(given)) < len(given):
+        if not given or min(given) < 0 or max(given) > LARGEST or len(set(given)) < len(given):
             raise InputError(
                 f"{source}: seeds is {show(given)}, but must be a number of replicates of at least "
                 "1 or a list of different whole numbers of at least 0"

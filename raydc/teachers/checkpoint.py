@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from raydc.data.dataset import Dataset
-from raydc.errors import InputError
+from raydc.errors import InputError, one_of
 from raydc.networks import zoo
 from raydc.spec.evaluation import TeacherSpec
 from raydc.spec.plan import TrajectoryJob
@@ -112,32 +112,64 @@ def _published(teacher: TeacherSpec, dataset: Dataset) -> Given:
     if library == "torchvision":
         from torchvision import models
 
-        try:
-            enumeration = models.get_model_weights(name)
-            chosen = enumeration[tag]
-        except (KeyError, ValueError):
-            raise InputError(
-                f"teacher.weights is {tag!r}, which torchvision/{name} does not have; see "
-                "torchvision.models.get_model_weights"
-            ) from None
+        chosen = _torchvision_weights(name, tag)
         network = models.get_model(name, weights=chosen)
         transforms = chosen.transforms()
         mean, std = transforms.mean, transforms.std
-    elif library == "timm":
+    else:
+        assert library == "timm", library
         import timm
 
         network = timm.create_model(f"{name}.{tag}", pretrained=True)
         config = timm.data.resolve_model_data_config(network)
         mean, std = config["mean"], config["std"]
+    _check_classes(tag, zoo.classifier_of(network).out_features, dataset)
+    return Given(network, list(mean), list(std))
+
+
+def check_given(teacher: TeacherSpec, dataset: Dataset) -> None:
+    """Raise `InputError` if a teacher that is not trained here cannot be used; downloads nothing."""
+    if teacher.checkpoint is not None:
+        load_given(teacher, dataset)
+        return
+    library, _, name = teacher.arch.partition("/")
+    tag = str(teacher.weights)
+    if library == "torchvision":
+        classes = len(_torchvision_weights(name, tag).meta["categories"])
+        _check_classes(tag, classes, dataset)
+    elif library == "timm":
+        import timm
+
+        known = timm.list_pretrained(f"{name}.*")
+        if f"{name}.{tag}" not in known:
+            tags = [entry.partition(".")[2] for entry in known]
+            raise InputError(
+                f"teacher.weights is {tag!r}, which timm/{name} does not have; there are "
+                f"{one_of(tags) or 'none'}"
+            )
+        _check_classes(tag, timm.models.get_pretrained_cfg(f"{name}.{tag}").num_classes, dataset)
     else:
         raise InputError(f"teacher.weights goes with timm/NAME and torchvision/NAME, not with {teacher.arch}")
-    outputs = zoo.classifier_of(network).out_features
-    if outputs != dataset.classes:
+
+
+def _torchvision_weights(name: str, tag: str) -> Any:
+    from torchvision import models
+
+    try:
+        return models.get_model_weights(name)[tag]
+    except (KeyError, ValueError):
         raise InputError(
-            f"teacher.weights is {tag!r}, whose network has {outputs} classes, but the data have "
+            f"teacher.weights is {tag!r}, which torchvision/{name} does not have; see "
+            "torchvision.models.get_model_weights"
+        ) from None
+
+
+def _check_classes(tag: str, classes: int, dataset: Dataset) -> None:
+    if classes != dataset.classes:
+        raise InputError(
+            f"teacher.weights is {tag!r}, whose network has {classes} classes, but the data have "
             f"{dataset.classes}; choose weights for these classes"
         )
-    return Given(network, list(mean), list(std))
 
 
 def store_given(job: TrajectoryJob, dataset: Dataset, store: Store, device: torch.device) -> None:

@@ -27,6 +27,7 @@ from raydc import __version__
 from raydc.errors import InputError, TrackingError
 from raydc.result import FINISHED, MEASURES, RECORD, Row, is_spec_column
 from raydc.tracking.mlflow_ids import note_run
+from raydc.tracking.reach import probe
 
 # Failing requests are tried again here, with the study's own patience.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
@@ -69,7 +70,6 @@ class MlflowTracker:
         self.uri = uri
         self.study = study
         self.folder = folder
-        self.client = MlflowClient(tracking_uri=uri)
         self.experiment_id = ""
         self.parent_id = ""
         self._known: dict[str, Run] = {}
@@ -85,6 +85,7 @@ class MlflowTracker:
 
     def start(self) -> None:
         try:
+            self.client = _client(self.uri)
             self.experiment_id = self._experiment()
             self.parent_id = self._parent()
             self._known = self._children()
@@ -181,7 +182,10 @@ class MlflowTracker:
             return
         tags: list[RunTag] = []
         if run is not None:
-            tags = [RunTag(key, value) for key, value in self._tags(row).items()]
+            given = self._tags(row)
+            if "raydc.error" in run.data.tags and "raydc.error" not in given:
+                self.client.delete_tag(run.info.run_id, "raydc.error")
+            tags = [RunTag(key, value) for key, value in given.items()]
         else:
             run = self.client.create_run(
                 self.experiment_id,
@@ -254,6 +258,21 @@ class MlflowTracker:
         return behind
 
 
+def _client(uri: str) -> MlflowClient:
+    """A client of the record at `uri`, which is asked whether it is there first."""
+    probe(uri)
+    if uri.startswith("sqlite:"):
+        folder = Path(uri.partition("///")[2]).parent
+        if not folder.is_dir():
+            raise TrackingError(
+                f"the tracking URI is {uri!r}, but there is no folder {str(folder)!r}; make it"
+            )
+    try:
+        return MlflowClient(tracking_uri=uri)
+    except Exception as error:  # whatever a database driver raises, the record cannot be opened
+        raise TrackingError(_reason(uri, error)) from None
+
+
 def _reason(uri: str, error: Exception) -> str:
     text = " ".join(str(error).split())
     return f"MLflow at {uri} does not answer ({text[:200]})"
@@ -314,8 +333,8 @@ def read_experiment(name: str, uri: str) -> list[Row]:
     Raises `InputError` if there is no such experiment, `TrackingError` if MLflow does not answer.
     """
     quiet()
-    client = MlflowClient(tracking_uri=uri)
     try:
+        client = _client(uri)
         experiment = client.get_experiment_by_name(name)
         if experiment is None:
             raise InputError(f"there is no MLflow experiment {name!r} at {uri}")

@@ -7,21 +7,29 @@ import os
 import urllib.error
 import urllib.request
 
-from raydc.errors import TrackingError
+from raydc.errors import TrackingError, one_of
 
 TIMEOUT_SECONDS = 10.0
+SCHEMES = ("", "http", "https", "sqlite", "postgresql", "mysql", "mssql", "file", "databricks")
+"""What MLflow keeps its records in; without a scheme it is a folder."""
 
 
 def probe(uri: str) -> None:
-    """Raise `TrackingError` if the MLflow server at an http(s) `uri` does not answer or lets us in.
+    """Raise `TrackingError` if `uri` cannot be MLflow's, or if the server there does not answer us.
 
-    Databases and other URIs are not probed; the tracker itself finds out.
+    Only servers (http, https) are asked; databases and folders are found out by opening them.
     """
-    if not uri.startswith(("http://", "https://")):
+    scheme = uri.partition(":")[0] if ":" in uri else ""
+    if not uri.strip() or scheme.partition("+")[0] not in SCHEMES:
+        raise TrackingError(
+            f"the tracking URI is {uri!r}, but must be a folder or begin with "
+            f"{one_of(f'{name}:' for name in SCHEMES if name)}"
+        )
+    if scheme not in ("http", "https"):
         return
     address = uri.rstrip("/") + "/api/2.0/mlflow/experiments/search?max_results=1"
-    request = urllib.request.Request(address, headers=_credentials())
     try:
+        request = urllib.request.Request(address, headers=_credentials())
         with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS):
             return
     except urllib.error.HTTPError as error:

@@ -26,9 +26,9 @@ def schedule_factor(schedule: str, step: int, total: int) -> float:
     if schedule == "half-cosine":
         return 0.5 * (1 + math.cos(math.pi * step / (2 * total)))
     if schedule == "quarters":
-        return float(0.3 ** (step // max(1, total // 4)))
+        return float(0.3 ** min(3, step // max(1, total // 4)))
     if schedule == "thirds":
-        return float(0.1 ** (step // max(1, total // 3)))
+        return float(0.1 ** min(2, step // max(1, total // 3)))
     assert schedule == "halfway", schedule
     return 0.1 if step >= total // 2 + 1 else 1.0
 

@@ -181,3 +181,16 @@ def test_label_keys_are_never_chosen_by_test_accuracy() -> None:
         row["val_acc"] = None
     with pytest.raises(InputError, match="chosen by val_acc, which these results do not have"):
         worth(some)
+
+
+def test_worth_treats_the_loss_of_soft_labels_as_a_label_key() -> None:
+    some = rows("hard", power(0.8, 0.5, 0.5))
+    for loss, b in (("kl", 0.4), ("soft_ce", 0.3)):
+        some += rows("soft", power(0.8, b, 0.5), train__loss=loss)
+    assert {answer.labels["train.loss"] for answer in worth(some)} == {"soft_ce"}
+
+
+def test_worth_says_when_nothing_can_be_compared() -> None:
+    some = rows("hard", power(0.8, 0.5, 0.5), images__method="herding")
+    with pytest.raises(InputError, match="no such pair was evaluated"):
+        worth(some + rows("soft", power(0.8, 0.4, 0.5)))

@@ -60,6 +60,50 @@ def test_a_study_that_cannot_be(setting: str, said: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("seeds=[100000000000000000000]", "list of different whole numbers"),
+        ("base.train.batch_size=1e25", "numbers end at 2**63 - 1"),
+        ("dataset.val_fraction=0.9999", "dataset.val_fraction is 0.9999, so choose a smaller one"),
+        ("dataset.classes=[2, 1, '1']", "dataset.classes names the class '1' twice"),
+        ("dataset=5", "dataset is 5, but must be a name, or one of"),
+        ("resources.workers=lots", "must be auto or a whole number"),
+        ("resources.evaluation_timeout_seconds=.inf", "must be a finite number"),
+        ("grid=5", "grid is 5, but must be a mapping of dotted keys"),
+        ("name=2024", "write a number in quotes"),
+    ],
+)
+def test_a_study_that_cannot_be_either(setting: str, said: str) -> None:
+    assert said in refused("run", "tiny.yaml", "--set", setting)
+
+
+def test_a_set_that_is_larger_than_the_data() -> None:
+    text = STUDY.replace("images.ipc: [1, 2, 4, 8]", "images.method: [el2n]")
+    Path("tiny.yaml").write_text(text)
+    settings = ("--set", "base.images={ipc: 500, balance: global}")
+    assert "there are 1,000 training images" in refused("run", "tiny.yaml", *settings)
+
+
+def test_a_store_that_cannot_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAYDC_STORE")
+    sentence = refused("run", "tiny.yaml", "--set", "store.uri=/dev/null/x")
+    assert "the store is '/dev/null/x', which cannot be made" in sentence
+
+
+def test_published_weights_that_are_not() -> None:
+    Path("bad.yaml").write_text(
+        "name: bad\ndataset: digits\nteacher: {arch: timm/resnet18, weights: nobody}\n"
+        "base: {images.ipc: 1, labels.kind: soft, student.arch: convnet-d2-w8}\n"
+    )
+    assert "'nobody', which timm/resnet18 does not have" in refused("run", "bad.yaml")
+
+
+def test_a_smoke_block_that_cannot_be() -> None:
+    Path("tiny.yaml").write_text(STUDY + "smoke: {base.train.stepz: 1}\n")
+    assert "base.train.stepz is not a key of train" in refused("run", "tiny.yaml")
+
+
+@pytest.mark.parametrize(
     ("text", "said"),
     [
         (STUDY + "seeds: 2\n", "the key 'seeds' stands twice"),
@@ -79,6 +123,45 @@ def test_a_file_that_cannot_be(text: str, said: str) -> None:
     sentence = refused("run", "bad.yaml")
     assert sentence.startswith("error: bad.yaml: ")
     assert said in sentence
+
+
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        ("foo://bar", "the tracking URI is 'foo://bar', but must be a folder or begin with"),
+        ("http://[bad", "does not answer"),
+        ("sqlite:////proc/x/m.db", "there is no folder '/proc/x'"),
+        ("postgresql://nobody@127.0.0.1:9/none", "does not answer"),
+    ],
+)
+def test_a_record_that_cannot_be_opened(uri: str, said: str) -> None:
+    assert said in refused("run", "tiny.yaml", "--tracking-uri", uri)
+    assert said in refused("results", "mlflow:x", "--tracking-uri", uri)
+
+
+def test_a_cluster_that_does_not_answer() -> None:
+    sentence = refused("run", "tiny.yaml", "--address", "127.0.0.1:9", "--out", "out")
+    assert "--address is '127.0.0.1:9', where no Ray cluster answers" in sentence
+    assert not Path("out").exists()
+
+
+def test_a_table_that_cannot_be_written() -> None:
+    Path("out").mkdir()
+    Path("out/study.yaml").write_text(STUDY)
+    assert "--csv is '/dev/null/x.csv'" in refused("results", "out", "--csv", "/dev/null/x.csv")
+
+
+def test_weights_that_do_not_fit() -> None:
+    from safetensors.torch import save_file
+
+    from raydc.networks.zoo import build
+
+    save_file(build("convnet-d2-w16", 1, 10, 8).state_dict(), "wide.safetensors")
+    Path("bad.yaml").write_text(
+        "name: bad\ndataset: digits\nteacher: {arch: convnet-d2-w8, checkpoint: wide.safetensors}\n"
+        "base: {images.ipc: 1, labels.kind: soft, student.arch: convnet-d2-w8}\n"
+    )
+    assert "whose weights are not those of convnet-d2-w8" in refused("run", "bad.yaml")
 
 
 def test_a_server_that_does_not_answer() -> None:
@@ -123,7 +206,7 @@ def test_an_import_that_is_no_result() -> None:
         (
             '{"evaluation_id": "a", "study": "tiny", "seed": 0, "status": "finished", "test_acc": 62.9, '
             '"started_at": 0, "finished_at": 1}',
-            "a status or an accuracy that no result has",
+            "a status, an accuracy or a time that no result has",
         ),
         (
             '{"evaluation_id": "a", "study": "x", "seed": 0, "status": "finished", "test_acc": 0.6, '

@@ -190,3 +190,29 @@ def test_an_image_of_too_many_pixels_is_refused() -> None:
     Image.new("L", (10_000, 10_000)).save(buffer, "PNG")
     with pytest.raises(InputError, match="10000 x 10000 pixels"):
         decode_image(buffer.getvalue(), "bomb.png")
+
+
+def test_a_class_that_the_test_split_lacks_can_be_left_out(tmp_path: Path, open_it: Callable) -> None:
+    write_parquet(tmp_path / "hub", "train", [0, 1, 2])
+    write_parquet(tmp_path / "hub", "test", [0, 1, 1])
+    assert open_it("parquet", tmp_path / "hub", classes=("cat", "dog")).class_names == ("cat", "dog")
+
+
+def test_a_corrupt_image_is_named_by_its_own_file_and_row(hub: Path, open_it: Callable) -> None:
+    path = hub / "data" / "train-00001-of-00002.parquet"
+    table = pq.read_table(path)
+    images = table["img"].to_pylist()
+    images[1] = {"bytes": b"not an image", "path": None}
+    broken = table.set_column(0, table.schema.field(0), pa.array(images, table.schema.field(0).type))
+    pq.write_table(broken, path)
+    with pytest.raises(
+        InputError, match=r"train-00001-of-00002\.parquet: row 1: the image cannot be decoded"
+    ):
+        open_it("parquet", hub)
+
+
+def test_small_unsigned_labels_are_read(hub: Path, open_it: Callable) -> None:
+    for path in hub.rglob("*.parquet"):
+        table = pq.read_table(path)
+        pq.write_table(table.set_column(1, "label", table["label"].cast(pa.uint8())), path)
+    assert sorted(open_it("parquet", hub).train.labels.tolist()) == [0, 0, 0, 1, 1, 1, 2, 2, 2]

@@ -126,3 +126,18 @@ def test_nothing_is_offered_while_a_bundle_may_come_back(desk: Callable[..., Des
     assert one.suggest()[1] is None
     one.finish(trial, unpack_bundle(config["bundle"]))
     assert one.suggest()[1] == Searcher.FINISHED
+
+
+def test_only_what_was_under_way_is_charged_for_a_death(desk: Callable[..., Desk]) -> None:
+    one = desk(30, retries=0)
+    one.feeder.queue.learn(one.feeder.queue._waiting[0], 0.01)
+    trial, config = one.suggest()
+    bundle = unpack_bundle(config["bundle"])
+    assert len(bundle) > 2
+    one.feeder.on_trial_complete(trial, None, error=True)
+    run(one, lambda _: False)
+    by_status = {row["evaluation_id"]: row["status"] for row in one.rows}
+    assert [name for name, status in by_status.items() if status == "failed"] == [bundle[0][0].id]
+    assert len(by_status) == 30
+    failed = next(row for row in one.rows if row["status"] == "failed")
+    assert failed["started_at"] == failed["finished_at"]

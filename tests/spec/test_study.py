@@ -12,6 +12,7 @@ from raydc.errors import InputError
 from raydc.shipped import studies
 from raydc.spec.facts import bind
 from raydc.spec.study import Study, load_study, parse_study
+from raydc.spec.yaml_file import dump_yaml, parse_yaml
 
 EXAMPLE = """
 name: example
@@ -228,3 +229,23 @@ def test_every_shipped_study_loads_and_has_a_header(shipped: object, smoke: bool
     header = shipped.path.read_text().split("\nname:")[0]
     for word in (f"raydc run {shipped.name}", "evaluations:", "hardware:", "time:", "expect:"):
         assert word in header
+
+
+@pytest.mark.parametrize("name", ["1e3", "true", "null", "1.5", "0x1f", "2e5"])
+def test_texts_that_look_like_numbers_stay_texts(name: str) -> None:
+    study = example()
+    raw = {**study.raw, "name": name}
+    assert parse_yaml(dump_yaml(raw), "x") == raw
+
+
+def test_a_grid_on_the_command_line_replaces_the_files() -> None:
+    study = example("grid={images.ipc: [1]}")
+    assert [dict(grid) for grid in study.grids] == [{"images.ipc": (1,)}]
+
+
+def test_folders_of_the_command_line_are_kept_whole_and_passwords_are_not() -> None:
+    study = example().located("http://me:secret@host:5000", "some/store")
+    assert "secret" not in study.to_yaml()
+    assert study.raw["tracking"] == {"uri": "http://me@host:5000"}
+    assert Path(study.raw["store"]["uri"]).is_absolute()
+    assert study.tracking_uri == "http://me:secret@host:5000"

@@ -119,6 +119,7 @@ def test_a_failed_evaluation_that_succeeds_later_keeps_one_run(
         one.close("FINISHED", 60)
     (found,) = children(default_uri(tmp_path))
     assert found.info.status == "FINISHED"
+    assert "raydc.error" not in found.data.tags
 
 
 def test_what_is_not_there_is_said(tmp_path: Path) -> None:
