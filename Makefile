@@ -1,7 +1,7 @@
 # make demo   install into .venv and run the main job
 # make test   install into .venv and run all tests
 # make lint   ruff, formatting, mypy
-# make bench  print and write the speed figures
+# make bench  print the speed figures and write them into benchmarks/results (CIFAR10=DIR for CIFAR-10)
 
 PYTHON ?= python3
 VENV := .venv
@@ -33,6 +33,13 @@ lint: $(INSTALLED)
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+bench: $(INSTALLED)
+	$(BIN)/python -m benchmarks.label_store
+	$(BIN)/python -m benchmarks.students $(if $(CIFAR10),--data $(CIFAR10))
+	$(BIN)/python -m benchmarks.label_service $(if $(CIFAR10),--data $(CIFAR10))
+	$(BIN)/python -m benchmarks.orchestration
+	$(BIN)/python -m benchmarks.study
 
 clean:
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
