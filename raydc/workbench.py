@@ -31,7 +31,6 @@ from raydc.spec.evaluation import Recipe
 from raydc.spec.keys import Value
 from raydc.spec.plan import LabelPass, SetJob, TrajectoryJob, ViewsAsked
 from raydc.store import Artifact, Store, get
-from raydc.teachers import scores as score_records_module
 from raydc.teachers.checkpoint import (
     Loaded,
     load_checkpoint,
@@ -163,7 +162,7 @@ class Workbench:
             generator=np.random.Generator(
                 np.random.Philox(seed_of("images", job.evaluation.image_seed, method.name, keys, ipc))
             ),
-            scores=self._scores(job) if method.needs == "scores" else None,
+            scores=self._scores(job) if method.needs == "scores" else {},
             features=self._features(job) if method.needs == "features" else None,
         )
         rows = method.load()(pool, **keys)
@@ -175,11 +174,17 @@ class Workbench:
             sources=train.index[rows][:, None],
         )
 
-    def _scores(self, job: SetJob) -> NDArray[np.float32]:
+    def _scores(self, job: SetJob) -> dict[str, NDArray[np.float32]]:
         need = job.scoring
         assert need is not None
         assert need.epoch is not None
-        return score_records_module.el2n(score_records(job.scorers, need.epoch, self.store))
+        records = score_records(job.scorers, need.epoch, self.store)
+        names = catalog.METHODS[job.evaluation.method].scores_of(job.evaluation.point)
+        scores = {}
+        for name in names:
+            score = catalog.SCORES[name]
+            scores[name] = score.load()(records[:, : score.epochs])
+        return scores
 
     def _features(self, job: SetJob) -> NDArray[np.float32]:
         """Penultimate features [N, D] of the train part; passed once, stored, and mapped."""

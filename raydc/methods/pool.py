@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +23,8 @@ class Pool:
     """Images that each class may store."""
     generator: np.random.Generator
     """Seeded by the replicate and by what the method depends on."""
-    scores: NDArray[np.float32] | None = None
-    """[N], for methods that need scores: the mean error norm of each image, at least 0."""
+    scores: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    """[N] each, the scores that the method declares, by name; larger is harder."""
     features: NDArray[np.float32] | None = None
     """[N, D], for methods that need features: the input of the scorer's last layer."""
 

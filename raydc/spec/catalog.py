@@ -34,6 +34,23 @@ class Method(Entry):
     """Whether the replicate changes what is chosen."""
     needs: str = "nothing"
     """What a scorer must provide: nothing, scores or features."""
+    scores: tuple[str, ...] = ()
+    """Scores that it always reads."""
+
+    def scores_of(self, point: Mapping[str, Value]) -> tuple[str, ...]:
+        """Scores that it reads at a point, each once."""
+        chosen = [str(point["images.score"])] if "images.score" in point else []
+        return tuple(dict.fromkeys([*self.scores, *chosen]))
+
+
+@dataclass(frozen=True)
+class Score(Entry):
+    """A score of hardness; `target` is a function of records [networks, epochs, 4, N] -> [N]."""
+
+    epochs: int | None = None
+    """How many of the scorer's first epochs it reads; null reads all."""
+    least_epochs: int = 1
+    """How many it needs."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +82,7 @@ class RecipeEntry(Entry):
 
 DATASETS: Registry[DatasetEntry] = Registry("dataset")
 METHODS: Registry[Method] = Registry("method")
+SCORES: Registry[Score] = Registry("score")
 LABELS: Registry[LabelKind] = Registry("label kind")
 RECIPES: Registry[RecipeEntry] = Registry("recipe")
 AUGMENTATIONS: Registry[Entry] = Registry("augmentation")
@@ -95,6 +113,32 @@ DATASETS.add(
         fetchable=True,
     )
 )
+
+# --- scores -------------------------------------------------------------------------------------
+
+for _score in (
+    Score(
+        "el2n",
+        "raydc.teachers.scores:el2n",
+        "mean error norm of the first ten epochs (arXiv 2107.07075)",
+        epochs=10,
+    ),
+    Score(
+        "forgetting",
+        "raydc.teachers.scores:forgetting",
+        "times that an image is unlearnt (arXiv 1812.05159)",
+        least_epochs=2,
+    ),
+    Score("aum", "raydc.teachers.scores:aum", "logit margin over all epochs (arXiv 2001.10528)"),
+    Score("loss", "raydc.teachers.scores:loss", "cross-entropy after the last epoch (arXiv 2406.10485)"),
+    Score(
+        "cad",
+        "raydc.teachers.scores:cad",
+        "spread of the true class's probability at the end of a short training (arXiv 2604.18811)",
+        least_epochs=8,
+    ),
+):
+    SCORES.add(_score)
 
 # --- methods ------------------------------------------------------------------------------------
 
@@ -128,13 +172,82 @@ METHODS.add(
         needs="features",
     )
 )
+for _name, _summary in (
+    ("el2n", "smallest or largest error norm early in training (arXiv 2107.07075)"),
+    ("forgetting", "images that are never or often unlearnt in training (arXiv 1812.05159)"),
+    ("aum", "largest or smallest area under the margin (arXiv 2001.10528)"),
+):
+    METHODS.add(
+        Method(
+            _name,
+            "raydc.methods.by_score:select",
+            _summary,
+            keys=(END, BALANCE),
+            needs="scores",
+            scores=(_name,),
+        )
+    )
 METHODS.add(
     Method(
-        "el2n",
-        "raydc.methods.el2n:select",
-        "smallest or largest error norm early in training (arXiv 2107.07075)",
+        "cad",
+        "raydc.methods.by_score:select",
+        "images that a training as long as the student's is just learning (CAD-Prune, arXiv 2604.18811)",
         keys=(END, BALANCE),
         needs="scores",
+        scores=("cad",),
+    )
+)
+METHODS.add(
+    Method(
+        "kcenter",
+        "raydc.methods.kcenter:select",
+        "farthest images first, by penultimate features (arXiv 1708.00489)",
+        seeded=True,
+        needs="features",
+    )
+)
+METHODS.add(
+    Method(
+        "ccs",
+        "raydc.methods.ccs:select",
+        "strata of a score without the hardest part (arXiv 2210.15809)",
+        keys=(
+            Key("images.score", Choice(SCORES.names), "score whose strata are covered", "aum", inert=True),
+            Key(
+                "images.beta",
+                Real(low=0, below=1),
+                "part of the whole set, hardest by margin, that is cut off first",
+                0.0,
+            ),
+            BALANCE,
+        ),
+        seeded=True,
+        needs="scores",
+        scores=("aum",),
+    )
+)
+METHODS.add(
+    Method(
+        "difficulty",
+        "raydc.methods.difficulty:select",
+        "a tenth of each class by a teacher's cross-entropy (arXiv 2406.10485)",
+        keys=(
+            Key(
+                "images.band",
+                OneOf((Whole(0, 9), Choice(("mix",)))),
+                "band from 0 (easiest tenth of a class) to 9 (hardest), or mix",
+                "mix",
+            ),
+            Key(
+                "images.score_epoch",
+                Whole(1),
+                "epoch of the scorer whose cross-entropy makes the bands; default: its last",
+                None,
+            ),
+        ),
+        seeded=True,
+        needs="scores",
+        scores=("loss",),
     )
 )
 

@@ -22,9 +22,6 @@ from raydc.spec.evaluation import (
 from raydc.spec.keys import Grammar, Point, Value
 from raydc.spec.point import point_grammar
 
-EL2N_EPOCHS = 10
-"""EL2N is the mean over epochs 1 to min(this, epochs) (arXiv 2107.07075; CCS's released code)."""
-
 VIEW_KEYS = ("augment", "augment_strength", "batch_size", "crop_scale", "cutmix_alpha", "mixup_alpha")
 """Keys of `train` that make the views of a set."""
 
@@ -150,7 +147,8 @@ class Scoring:
 
 def scoring(evaluation: Evaluation) -> Scoring | None:
     """What the method of `evaluation` needs of its scorer, or None."""
-    needs = catalog.METHODS[evaluation.method].needs
+    method = catalog.METHODS[evaluation.method]
+    needs = method.needs
     if needs == "nothing":
         return None
     scorer = evaluation.scorer
@@ -158,4 +156,9 @@ def scoring(evaluation: Evaluation) -> Scoring | None:
     if needs == "features":
         return Scoring(scorer, needs, scorer.epochs, 1)
     assert scorer.epochs is not None, "scores are recorded while a scorer trains"
-    return Scoring(scorer, needs, min(EL2N_EPOCHS, scorer.epochs), scorer.count)
+    asked = evaluation.point.get("images.score_epoch")
+    longest = max(
+        min(asked or catalog.SCORES[name].epochs or scorer.epochs, scorer.epochs)
+        for name in method.scores_of(evaluation.point)
+    )
+    return Scoring(scorer, needs, longest, scorer.count)

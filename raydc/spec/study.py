@@ -253,6 +253,20 @@ class Study:
                 f"images.method is {method}, whose scores are recorded while a scorer trains, but "
                 f"{scorer.name!r} is not trained here; add a scorer block that is"
             )
+        if needs == "scores":
+            assert scorer.epochs is not None
+            if (asked := resolved.get("images.score_epoch", 1)) > scorer.epochs:
+                raise InputError(
+                    f"images.score_epoch is {asked}, but {scorer.name!r} is trained for {scorer.epochs} "
+                    "epochs; choose at most that"
+                )
+            for name in catalog.METHODS[method].scores_of(resolved):
+                least = catalog.SCORES[name].least_epochs
+                if scorer.epochs < least:
+                    raise InputError(
+                        f"images.method is {method}, whose score {name} needs at least {least} epochs, but "
+                        f"{scorer.name!r} is trained for {scorer.epochs}; raise its epochs"
+                    )
         return scorer
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from raydc.methods.ccs import budgets
 from raydc.methods.pool import Pool
 from raydc.spec import catalog
 from raydc.spec.catalog import Method
@@ -21,7 +22,7 @@ def pool(seed: int = 0, ipc: int = 3, classes: tuple[int, ...] = (0, 1, 2, 3), *
         "classes": classes,
         "ipc": ipc,
         "generator": np.random.Generator(np.random.Philox(seed)),
-        "scores": data.random(46).astype(np.float32),
+        "scores": {},
         "features": data.standard_normal((46, 5)).astype(np.float32),
     }
     return Pool(**{**values, **changes})
@@ -31,12 +32,20 @@ def defaults(method: Method) -> dict[str, Any]:
     return {key.name.removeprefix("images."): key.default for key in method.keys}
 
 
+def pool_for(method: Method, seed: int = 0, **changes: Any) -> Pool:
+    """A pool with the scores that the method reads."""
+    data = np.random.default_rng(7)
+    point = {key.name: key.default for key in method.keys}
+    scores = {name: data.random(46).astype(np.float32) for name in method.scores_of(point)}
+    return pool(seed, **{"scores": scores, **changes})
+
+
 SELECTING = list(catalog.METHODS)
 
 
 @pytest.mark.parametrize("method", SELECTING, ids=lambda m: m.name)
 def test_exactly_ipc_unique_images_of_each_class(method: Method) -> None:
-    given = pool()
+    given = pool_for(method)
     rows = method.load()(given, **defaults(method))
     assert len(set(rows.tolist())) == len(rows) == 12
     assert np.bincount(given.labels[rows]).tolist() == [3, 3, 3, 3]
@@ -45,7 +54,7 @@ def test_exactly_ipc_unique_images_of_each_class(method: Method) -> None:
 @pytest.mark.parametrize("method", SELECTING, ids=lambda m: m.name)
 def test_deterministic_by_seed(method: Method) -> None:
     def rows(seed: int) -> list[int]:
-        return method.load()(pool(seed), **defaults(method)).tolist()
+        return method.load()(pool_for(method, seed), **defaults(method)).tolist()
 
     assert rows(0) == rows(0)
     assert (rows(0) != rows(1)) == method.seeded
@@ -53,7 +62,7 @@ def test_deterministic_by_seed(method: Method) -> None:
 
 @pytest.mark.parametrize("method", SELECTING, ids=lambda m: m.name)
 def test_a_class_may_be_left_out(method: Method) -> None:
-    given = pool(classes=(0, 2, 3))
+    given = pool_for(method, classes=(0, 2, 3))
     rows = method.load()(given, **defaults(method))
     assert np.bincount(given.labels[rows], minlength=4).tolist() == [3, 0, 3, 3]
 
@@ -65,17 +74,18 @@ def test_declared_keys_are_the_functions_arguments(method: Method) -> None:
 
 
 def test_el2n_keeps_the_chosen_end() -> None:
-    given = pool()
+    given = pool_for(catalog.METHODS["el2n"])
+    scores = given.scores["el2n"]
     select = catalog.METHODS["el2n"].load()
     for label in range(4):
         members = given.rows_of(label)
-        ranked = members[np.argsort(given.scores[members])]
+        ranked = members[np.argsort(scores[members])]
         easy = select(given, end="easy", balance="class")
         hard = select(given, end="hard", balance="class")
         assert [r for r in easy if given.labels[r] == label] == ranked[:3].tolist()
         assert [r for r in hard if given.labels[r] == label] == ranked[::-1][:3].tolist()
     best = select(given, end="easy", balance="global")
-    assert best.tolist() == np.argsort(given.scores, kind="stable")[:12].tolist()
+    assert best.tolist() == np.argsort(scores, kind="stable")[:12].tolist()
 
 
 def test_herding_follows_its_definition() -> None:
@@ -93,3 +103,55 @@ def test_herding_follows_its_definition() -> None:
             }
             chosen.append(min(distances, key=distances.__getitem__))
         assert [r for r in rows if given.labels[r] == label] == chosen
+
+
+def test_kcenter_follows_its_definition() -> None:
+    given = pool(ipc=5)
+    rows = catalog.METHODS["kcenter"].load()(given)
+    for label in range(4):
+        chosen = [r for r in rows if given.labels[r] == label]
+        members = given.rows_of(label)
+        for count in range(1, 5):
+
+            def nearest(row: int, taken: list[int] = chosen[:count]) -> float:
+                return min(float(np.linalg.norm(given.features[row] - given.features[s])) for s in taken)
+
+            farthest = max((r for r in members if r not in chosen[:count]), key=nearest)
+            assert chosen[count] == farthest
+
+
+def test_ccs_budgets_by_hand() -> None:
+    # 10 images over strata of 1, 2, 9 and 0: the empty one gets none, 1 of 10 // 3 = 3, then 2 of 9 // 2 = 4,
+    # and what they leave goes to the largest.
+    assert budgets(np.array([1, 2, 9, 0]), 10).tolist() == [1, 2, 7, 0]
+    assert budgets(np.array([5, 5, 5]), 9).tolist() == [3, 3, 3]
+    assert budgets(np.array([5, 5, 5]), 10).sum() == 10
+
+
+def test_ccs_cuts_the_hardest_and_covers_the_rest() -> None:
+    labels = np.zeros(100, np.int64)
+    hardness = np.arange(100, dtype=np.float32)
+    given = pool(ipc=10, classes=(0,), labels=labels, scores={"aum": hardness})
+    for balance in ("class", "global"):
+        rows = catalog.METHODS["ccs"].load()(given, score="aum", beta=0.3, balance=balance)
+        assert len(set(rows.tolist())) == 10
+        assert rows.max() < 70
+        # Ten strata of seven images each, one image from each (with 50 strata, at most two neighbours).
+        assert np.histogram(rows, 10, (0, 70))[0].max() <= 2
+    everything = catalog.METHODS["ccs"].load()(given, score="aum", beta=0.95, balance="class")
+    assert sorted(everything.tolist()) == list(range(10))
+
+
+def test_difficulty_bands() -> None:
+    labels = np.zeros(100, np.int64)
+    hardness = np.random.default_rng(0).permutation(100).astype(np.float32)
+    select = catalog.METHODS["difficulty"].load()
+    given = pool(ipc=10, classes=(0,), labels=labels, scores={"loss": hardness})
+    for band in (0, 4, 9):
+        chosen = np.sort(hardness[select(given, band=band)])
+        assert chosen.tolist() == list(range(10 * band, 10 * band + 10))
+    mixed = hardness[select(given, band="mix")]
+    assert sorted((mixed // 10).tolist()) == list(range(10))
+    more = pool(ipc=15, classes=(0,), labels=labels, scores={"loss": hardness})
+    assert set(hardness[select(more, band=9)] // 10) == {9.0, 8.0}
+    assert set(hardness[select(more, band=0)] // 10) == {0.0, 1.0}

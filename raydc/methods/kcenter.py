@@ -1,0 +1,29 @@
+"""kcenter: greedily take the image that is farthest from those taken (arXiv 1708.00489; DeepCore).
+
+Per class, from a random image on: argmax_x min_s ||f_x - f_s||_2 over the penultimate features.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from raydc.methods.pool import Pool, Rows
+
+
+def select(pool: Pool) -> Rows:
+    """Rows [ipc x classes], in the order in which they are taken, class by class."""
+    assert pool.features is not None
+    features = pool.features
+
+    def choose(rows: Rows) -> Rows:
+        points = features[rows].astype(np.float64)
+        chosen = [int(pool.generator.integers(len(rows)))]
+        nearest = ((points - points[chosen[0]]) ** 2).sum(1)
+        while len(chosen) < pool.ipc:
+            # A taken image has distance 0; equal images are told apart by -1.
+            nearest[chosen] = -1
+            chosen.append(int(nearest.argmax()))
+            nearest = np.minimum(nearest, ((points - points[chosen[-1]]) ** 2).sum(1))
+        return rows[chosen]
+
+    return pool.by_class(choose)
