@@ -50,6 +50,8 @@ class Prepared:
     """[N] int64, class of each image."""
     labels: LabelOutputs
     teacher_test_acc: float | None
+    grid: tuple[int, int]
+    """Rows and columns of tiles in an image."""
     images_bytes: int
     images_seconds: float
     labels_seconds: float
@@ -88,6 +90,7 @@ def prepare(planned: Planned, bench: Workbench) -> Prepared:
         classes=torch.from_numpy(compressed.labels).to(bench.device),
         labels=labels,
         teacher_test_acc=teacher_test_acc,
+        grid=compressed.grid,
         images_bytes=compressed.images_bytes,
         images_seconds=made.meta["seconds"],
         labels_seconds=labels_seconds,
@@ -189,6 +192,7 @@ def evaluate(planned: Planned, bench: Workbench) -> Measured:
         on_epoch=on_epoch if recipe.test_every else None,
         forward=chassis.forward(engine),
         pool=prepared.pool,
+        grid=prepared.grid,
     )
     return examiner.conclude(
         steps=training.steps,

@@ -108,6 +108,7 @@ def train_pack(ready: Sequence[Prepared], bench: Workbench) -> dict[str, Measure
             one.labels.source,
             one.recipe,
             one.view_key,
+            one.grid,
         )
         for one in ready
     ]

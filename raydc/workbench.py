@@ -24,7 +24,7 @@ from raydc.data.image_set import CompressedSet
 from raydc.errors import ArtifactError, EvaluationError
 from raydc.labels.store import read_logits, write_logits
 from raydc.labels.views import SEGMENT_ROWS, ViewLogits, segment_name, segments
-from raydc.methods.pool import Pool
+from raydc.methods.pool import Made, Pool
 from raydc.seeding import seed_of
 from raydc.spec import catalog
 from raydc.spec.evaluation import Recipe
@@ -46,6 +46,7 @@ from raydc.training.roads import fastest_road, students_that_fit
 
 T = TypeVar("T")
 FEATURE_BLOCK = 2048
+FLOAT16_BYTES = 2
 VIEWS_TOGETHER = 1024
 """Images of views that are rendered before they are forwarded."""
 
@@ -162,16 +163,37 @@ class Workbench:
             generator=np.random.Generator(
                 np.random.Philox(seed_of("images", job.evaluation.image_seed, method.name, keys, ipc))
             ),
-            scores=self._scores(job) if method.needs == "scores" else {},
+            scores=self._scores(job) if method.needs_at(job.evaluation.point) == "scores" else {},
+            take=train.take,
+            shape=(self.dataset.channels, self.dataset.resolution, self.dataset.resolution),
+            space="zca" if self.dataset.spec.zca else "normalised",
             features=self._features(job) if method.needs == "features" else None,
         )
-        rows = method.load()(pool, **keys)
+        made = method.load()(pool, **keys)
+        if isinstance(made, Made):
+            assert len(made.labels) == ipc * len(pool.classes), f"{method.name} made {len(made.labels)}"
+            return self._set_of(made, str(images["encoding"]))
+        rows = made
         assert len(rows) == ipc * len(pool.classes), f"{method.name} chose {len(rows)} images"
         return CompressedSet.from_pixels(
             train.take(rows),
             train.labels[rows],
             str(images["encoding"]),
             sources=train.index[rows][:, None],
+        )
+
+    def _set_of(self, made: Made, encoding: str) -> CompressedSet:
+        sources = None if made.sources is None else self.dataset.train.index[made.sources]
+        if made.space == "pixel":
+            pixels = np.asarray(made.images, np.uint8)
+            return CompressedSet.from_pixels(pixels, made.labels, encoding, sources=sources, grid=made.grid)
+        return CompressedSet(
+            np.asarray(made.images, np.float32),
+            made.labels,
+            images_bytes=made.images.size * FLOAT16_BYTES,
+            space=made.space,
+            sources=sources,
+            grid=made.grid,
         )
 
     def _scores(self, job: SetJob) -> dict[str, NDArray[np.float32]]:
@@ -281,7 +303,9 @@ class Workbench:
         loaded = self.teacher(label_pass)
         images = self.set_inputs(label_pass.compressed_set)
         steps = asked.steps(len(images))
-        views = Views(asked.recipe, len(images), seed_of("student views", asked.seed), self.device)
+        grid = self.compressed_set(label_pass.compressed_set)[0].grid
+        key = seed_of("student views", asked.seed)
+        views = Views(asked.recipe, len(images), key, self.device, grid=grid)
         _, first = segments(label_pass, self.store, steps)
         forwarded = 0
         together = max(1, -(-VIEWS_TOGETHER // views.batch_size))
@@ -311,7 +335,7 @@ class Workbench:
     def _label_inputs(self, loaded: Loaded, name: str) -> Tensor:
         compressed, _ = self.compressed_set(name)
         if compressed.space != "pixel":
-            return self.set_inputs(name)
+            return loaded.of_students(self.set_inputs(name))
         return loaded.inputs(torch.from_numpy(compressed.images).to(self.device))
 
     def logits(self, passes: tuple[LabelPass, ...]) -> tuple[Tensor, list[Artifact]]:

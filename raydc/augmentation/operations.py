@@ -115,6 +115,36 @@ def resized(images: Tensor, x: Tensor, y: Tensor, width: Tensor, height: Tensor)
     return F.grid_sample(images, grid.to(images.dtype), padding_mode="border", align_corners=False)
 
 
+def tile_crop(
+    images: Tensor, u: Tensor, choice: Tensor, grid: Tensor, area: tuple[float, float] = (0.08, 1.0)
+) -> Tensor:
+    """`rrc` inside one tile of each image, drawn uniformly; no pixel of another tile is looked at.
+
+    choice: [B, 4] uniform numbers; grid: [B, 2] int64, rows and columns of tiles, which meet at
+    round(i side / tiles).
+    """
+    x, y, width, height = rrc_window(u, area)
+    windows, limits = [], []
+    for axis, (centre, length) in enumerate(((y, height), (x, width))):
+        side = images.shape[2 + axis]
+        tiles = grid[:, axis]
+        number = torch.floor(choice[:, axis] * tiles)
+        # As Python's round for the sides that occur: half goes to the even number.
+        first, last = (torch.round(n * side / tiles) for n in (number, number + 1))
+        part = (last - first) / side
+        windows.append(((first + last) / side - 1 + centre * part, length * part))
+        limits.append(((2 * first + 1) / side - 1, (2 * last - 1) / side - 1))
+    (y, height), (x, width) = windows
+    zero = torch.zeros_like(x)
+    theta = torch.stack([width, zero, x, zero, height, y], 1).view(-1, 2, 3)
+    places = F.affine_grid(theta, list(images.shape), align_corners=False)
+    (top, bottom), (left, right) = limits
+    columns = places[..., 0].clamp(left.view(-1, 1, 1), right.view(-1, 1, 1))
+    rows = places[..., 1].clamp(top.view(-1, 1, 1), bottom.view(-1, 1, 1))
+    sampled = torch.stack([columns, rows], 3).to(images.dtype)
+    return F.grid_sample(images, sampled, padding_mode="border", align_corners=False)
+
+
 def mixup(images: Tensor, partner: Tensor, share: Tensor) -> Tensor:
     """share * image + (1 - share) * its partner; partner: [B] positions, share: [B]."""
     share = share.view(-1, 1, 1, 1)

@@ -22,7 +22,20 @@ from raydc.spec.evaluation import Recipe
 STREAMS = {
     name: number
     for number, name in enumerate(
-        ("order", "dsa choice", "dsa", "crop", "rrc", "flip", "cutout", "mix", "partner", "pool")
+        (
+            "order",
+            "dsa choice",
+            "dsa",
+            "crop",
+            "rrc",
+            "flip",
+            "cutout",
+            "mix",
+            "partner",
+            "pool",
+            "tile",
+            "tile choice",
+        )
     )
 }
 CHUNK = 64
@@ -68,17 +81,26 @@ class Step:
     """mixup, cutmix or None."""
     partner: Tensor | None
     share: Tensor | None
+    grid: tuple[int, int] = (1, 1)
+    """Rows and columns of tiles in the images."""
 
 
 class Views:
     """The views of one training of `images` images, step by step; `key` is below 2**63.
 
     With a `pool` of P, steps from P on meet the first P views again, in a new random order each
-    round (label pruning at batch granularity: arXiv 2410.15919, 2604.18135).
+    round (label pruning at batch granularity: arXiv 2410.15919, 2604.18135). `grid` says how the images
+    are tiled, for `tile_crop`.
     """
 
     def __init__(
-        self, recipe: Recipe, images: int, key: int, device: torch.device, pool: int | None = None
+        self,
+        recipe: Recipe,
+        images: int,
+        key: int,
+        device: torch.device,
+        pool: int | None = None,
+        grid: tuple[int, int] = (1, 1),
     ) -> None:
         self.recipe = recipe
         self.images = images
@@ -86,6 +108,7 @@ class Views:
         self.per_epoch = recipe.steps_per_epoch(images)
         self.device = device
         self.pool = pool
+        self.grid = grid
         self._key = key
         self._streams: list[str] = [
             name for name in ("crop", "rrc", "flip", "cutout") if name in recipe.augment
@@ -107,6 +130,9 @@ class Views:
         if "dsa" in self.recipe.augment:
             draws["dsa"] = uniforms(self._key, STREAMS["dsa"], epochs, batches, size)
             choices = self._dsa_choices(epochs.cpu(), batches.cpu())
+        if "tile_crop" in self.recipe.augment:
+            for name in ("tile", "tile choice"):
+                draws[name] = uniforms(self._key, STREAMS[name], epochs, batches, size)
         mixes, shares, centres = self._mix_parameters(epochs.cpu(), batches.cpu())
         partners = permutations(self._key, STREAMS["partner"], epochs, batches, size) if mixes else None
         if mixes:
@@ -130,6 +156,7 @@ class Views:
                 mix=mixes[i] if mixes else None,
                 partner=partner,
                 share=shares[i].to(self.device) if mixes else None,
+                grid=self.grid,
             )
 
     def _met(self, first: int, last: int) -> Tensor:
@@ -194,6 +221,11 @@ def render_together(recipe: Recipe, batches: Sequence[Tensor], steps: Sequence[S
         images = operations.crop(images, draws["crop"], strength)
     if "rrc" in draws:
         images = operations.rrc(images, draws["rrc"], recipe.crop_scale)
+    if "tile" in draws:
+        grids = torch.tensor([step.grid for step in steps]).repeat_interleave(torch.tensor(sizes), 0)
+        images = operations.tile_crop(
+            images, draws["tile"], draws["tile choice"], grids.to(images.device), recipe.crop_scale
+        )
     if "flip" in draws:
         images = operations.flip(images, draws["flip"])
     if "cutout" in draws:

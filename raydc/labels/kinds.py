@@ -80,6 +80,14 @@ def hard(inputs: LabelInputs) -> LabelOutputs:
     return LabelOutputs(StaticTargets(Targets.hard(inputs.labels, inputs.classes)), size)
 
 
+def smooth(inputs: LabelInputs, *, smoothing: float) -> LabelOutputs:
+    """(1 - s) onehot + s / C; stored as a class number, since the rest is known."""
+    one_hot = Targets.hard(inputs.labels, inputs.classes).classes
+    probabilities = one_hot * (1 - smoothing) + smoothing / inputs.classes
+    size = len(inputs.labels) * codecs.hard_bytes(inputs.classes)
+    return LabelOutputs(StaticTargets(Targets(probabilities, one_hot)), size)
+
+
 def soft(
     inputs: LabelInputs,
     *,

@@ -12,6 +12,25 @@ Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
+class Made:
+    """Images that a method made, where they are more than rows of the train part."""
+
+    images: NDArray[np.uint8] | NDArray[np.float32]
+    """[N, C, H, W]; uint8 pixels, or float32 in `space`."""
+    labels: NDArray[np.int64]
+    """[N], class numbers."""
+    sources: NDArray[np.int64] | None = None
+    """[N, tiles], rows of the pool that an image was made from."""
+    grid: tuple[int, int] = (1, 1)
+    """Rows and columns of tiles in an image."""
+    space: str = "pixel"
+
+
+def _no_pixels(rows: Rows) -> NDArray[np.uint8]:
+    raise AssertionError(f"a pool without pixels was asked for {len(rows)}")
+
+
+@dataclass(frozen=True)
 class Pool:
     """The train part of a dataset, with what a scorer says of it."""
 
@@ -25,6 +44,12 @@ class Pool:
     """Seeded by the replicate and by what the method depends on."""
     scores: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     """[N] each, the scores that the method declares, by name; larger is harder."""
+    take: Callable[[Rows], NDArray[np.uint8]] = field(default=_no_pixels)
+    """Pixels [n, C, H, W] of some rows."""
+    shape: tuple[int, int, int] = (1, 1, 1)
+    """Channels, height and width of an image."""
+    space: str = "normalised"
+    """What network inputs are: normalised or zca."""
     features: NDArray[np.float32] | None = None
     """[N, D], for methods that need features: the input of the scorer's last layer."""
 

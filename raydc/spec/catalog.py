@@ -39,8 +39,12 @@ class Method(Entry):
 
     def scores_of(self, point: Mapping[str, Value]) -> tuple[str, ...]:
         """Scores that it reads at a point, each once."""
-        chosen = [str(point["images.score"])] if "images.score" in point else []
-        return tuple(dict.fromkeys([*self.scores, *chosen]))
+        chosen = [str(point[key]) for key in ("images.score", "images.prune") if key in point]
+        return tuple(dict.fromkeys(name for name in [*self.scores, *chosen] if name != "none"))
+
+    def needs_at(self, point: Mapping[str, Value]) -> str:
+        """What a scorer must provide at a point."""
+        return "nothing" if self.needs == "scores" and not self.scores_of(point) else self.needs
 
 
 @dataclass(frozen=True)
@@ -251,6 +255,38 @@ METHODS.add(
     )
 )
 
+METHODS.add(
+    Method(
+        "pca",
+        "raydc.methods.pca:select",
+        "Prune, Combine, Augment: easy images, tiled whole (arXiv 2502.06434)",
+        keys=(
+            Key(
+                "images.prune",
+                Choice(lambda: ("none", *SCORES.names())),
+                "score whose easiest images are kept; none draws at random",
+                "el2n",
+            ),
+            Key(
+                "images.combine",
+                Choice(("1x1", "2x2", "3x3")),
+                "grid of whole images in a stored image",
+                "2x2",
+            ),
+        ),
+        seeded=True,
+        needs="scores",
+    )
+)
+METHODS.add(
+    Method(
+        "noise",
+        "raydc.methods.noise:select",
+        "pure noise; what is learnt comes from the labels (arXiv 2502.06434)",
+        seeded=True,
+    )
+)
+
 # --- labels -------------------------------------------------------------------------------------
 
 CLASS = OneOf((Whole(0), Text(form="the name of a class")))
@@ -316,6 +352,21 @@ TEACHER_KEYS = (
 LABELS.add(LabelKind("hard", "raydc.labels.kinds:hard", "the class of the image", soft=False))
 LABELS.add(
     LabelKind(
+        "smooth",
+        "raydc.labels.kinds:smooth",
+        "the class with `smoothing` of the mass spread over all classes (arXiv 1512.00567)",
+        keys=(
+            Key(
+                "labels.smoothing",
+                Real(low=0, high=1),
+                "mass that is spread evenly over all classes, the own one included",
+                0.1,
+            ),
+        ),
+    )
+)
+LABELS.add(
+    LabelKind(
         "soft",
         "raydc.labels.kinds:soft",
         "one fixed vector an image, made from a teacher's logits (arXiv 2406.10485)",
@@ -349,6 +400,7 @@ for _name, _summary in (
     ("dsa", "one of six operations a batch, random parameters an image (arXiv 2102.08259, mode S)"),
     ("crop", "zero-padded by an eighth and shifted back at random"),
     ("rrc", "random resized crop, area `crop_scale`, aspect 3/4 to 4/3"),
+    ("tile_crop", "random resized crop inside one tile of the image (PCA, arXiv 2502.06434)"),
     ("flip", "mirrored left to right with probability one half"),
     ("cutout", "a square of half the side set to zero"),
     ("mixup", "each image blended with another of the batch (arXiv 1710.09412)"),

@@ -61,7 +61,10 @@ def _archs(evaluation: Evaluation) -> list[tuple[str, str]]:
 
 
 def _check_ipc(ipc: int, point: Mapping[str, Value], facts: DataFacts) -> None:
+    if point["images.method"] == "noise":
+        return
     kept = [c for c in range(facts.classes) if c != point.get("images.drop_class")]
+    tiles = int(str(point.get("images.combine", "1x1")).partition("x")[0]) ** 2
     if point.get("images.balance", "class") == "global":
         available = sum(facts.train_counts[c] for c in kept)
         if ipc * len(kept) > available:
@@ -71,10 +74,12 @@ def _check_ipc(ipc: int, point: Mapping[str, Value], facts: DataFacts) -> None:
             )
         return
     smallest = min(kept, key=lambda c: facts.train_counts[c])
-    if ipc > facts.train_counts[smallest]:
+    if ipc * tiles > facts.train_counts[smallest]:
+        combined = f" of {tiles} images each (images.combine)" if tiles > 1 else ""
         raise InputError(
-            f"images.ipc is {ipc}, but the class {facts.class_names[smallest]!r} has "
-            f"{facts.train_counts[smallest]} training images; choose at most that"
+            f"images.ipc is {ipc}{combined}, but the class {facts.class_names[smallest]!r} has "
+            f"{facts.train_counts[smallest]} training images; choose at most "
+            + ("that" if tiles == 1 else str(facts.train_counts[smallest] // tiles))
         )
 
 

@@ -148,7 +148,7 @@ class Scoring:
 def scoring(evaluation: Evaluation) -> Scoring | None:
     """What the method of `evaluation` needs of its scorer, or None."""
     method = catalog.METHODS[evaluation.method]
-    needs = method.needs
+    needs = method.needs_at(evaluation.point)
     if needs == "nothing":
         return None
     scorer = evaluation.scorer

@@ -143,7 +143,7 @@ def train_keys() -> list[Key]:
             CropScale(),
             "area of a random resized crop, as parts of the image",
             (0.08, 1.0),
-            where=(Where("train.augment", ("rrc",)),),
+            where=(Where("train.augment", ("rrc", "tile_crop")),),
         ),
         Key(
             "train.mixup_alpha",

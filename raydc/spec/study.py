@@ -237,7 +237,7 @@ class Study:
     def _scorer(self, resolved: Point) -> TeacherSpec | None:
         """Who scores the images of a point."""
         method = str(resolved["images.method"])
-        needs = catalog.METHODS[method].needs
+        needs = catalog.METHODS[method].needs_at(resolved)
         if needs == "nothing":
             return None
         scorer = self.scorer

@@ -52,18 +52,20 @@ def fit(
     on_epoch: OnEpoch | None = None,
     forward: nn.Module | None = None,
     pool: int | None = None,
+    grid: tuple[int, int] = (1, 1),
 ) -> Training:
     """Train `network` in place, from `first_step` (a multiple of an epoch) to the recipe's end.
 
     key: seed of the views (below 2**63). `last_step` stops earlier than the schedule's end.
     `on_epoch(epochs, network, optimizer)` is called after each complete epoch and is not timed.
-    `pool`: only the first so many views of the set are met, again and again.
+    `pool`: only the first so many views of the set are met, again and again;
+    `grid`: rows and columns of tiles in an image.
     `forward` is called instead of `network` if given (its compiled form, which shares its weights).
     Raises `EvaluationError` naming the first step whose loss is not finite.
     """
     total = recipe.total_steps(len(inputs))
     last = total if last_step is None else last_step
-    views = Views(recipe, len(inputs), key, device, pool)
+    views = Views(recipe, len(inputs), key, device, pool, grid)
     optimizer = make_optimizer(recipe, network) if optimizer is None else optimizer
     clock = StepClock(device)
     losses: list[Tensor] = []

@@ -54,6 +54,8 @@ class Member:
     """Its own recipe; in a pack, all but the rates of the optimizer are equal."""
     key: int
     """Seed of its views."""
+    grid: tuple[int, int] = (1, 1)
+    """Rows and columns of tiles in its images."""
 
 
 @dataclass(frozen=True)
@@ -223,7 +225,8 @@ class _Stream:
         self._recipe = recipe
         self._inputs = [owner.inputs for owner in owners]
         self._steps = [
-            Views(recipe, len(owner.inputs), owner.key, device, pool).steps(0, total) for owner in owners
+            Views(recipe, len(owner.inputs), owner.key, device, pool, owner.grid).steps(0, total)
+            for owner in owners
         ]
         self._total = total
         self._every = owners[0].inputs.take(slice(0, 1))

@@ -154,6 +154,34 @@ def test_mixing_mixes_images_and_targets_alike() -> None:
                 torch.testing.assert_close(kept[~own], view.share.expand(8)[~own], atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize(("side", "grid"), [(8, (2, 2)), (9, (2, 2)), (8, (3, 3)), (8, (1, 1))])
+def test_a_tile_crop_sees_one_tile_only(side: int, grid: tuple[int, int]) -> None:
+    from raydc.methods.pca import edges
+
+    # Each tile has a value of its own, so a view that looks at two tiles shows a mixture.
+    image = torch.empty(1, 1, side, side)
+    rows, columns = edges(side, grid[0]), edges(side, grid[1])
+    for i in range(grid[0]):
+        for j in range(grid[1]):
+            image[..., rows[i] : rows[i + 1], columns[j] : columns[j + 1]] = 10.0 * i + j
+    views = Views(recipe("tile_crop", batch_size=4), 4, 5, CPU, grid=grid)
+    seen = set()
+    for step in views.steps(0, 60):
+        view = views.render(image.expand(4, 1, side, side), step).images
+        spread = view.amax((1, 2, 3)) - view.amin((1, 2, 3))
+        assert spread.max() < 1e-4
+        seen |= set(view.mean((1, 2, 3)).round(decimals=3).tolist())
+    assert len(seen) == grid[0] * grid[1]
+
+
+def test_a_tile_crop_of_one_tile_moves_over_the_whole_image() -> None:
+    views = Views(recipe("tile_crop"), 8, 5, CPU)
+    values = torch.arange(36.0).view(1, 1, 6, 6).expand(8, 1, 6, 6)
+    seen = torch.cat([views.render(values, s).images.flatten() for s in views.steps(0, 40)])
+    assert seen.min() < 0.5
+    assert seen.max() > 34.5
+
+
 @pytest.mark.parametrize("alpha", [0.2, 0.8, 1.0, 4.0])
 def test_beta_quantiles(alpha: float) -> None:
     probability, quantile = _beta_quantiles(alpha)

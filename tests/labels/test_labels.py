@@ -133,3 +133,10 @@ def test_stored_logits_are_read_without_a_copy_and_cannot_be_damaged(tmp_path: P
     assert not read.flags.owndata
     with pytest.raises(ValueError, match="read-only"):
         read[0, 0] = 1.0
+
+
+def test_smoothing_spreads_mass_over_all_classes() -> None:
+    made = catalog.LABELS["smooth"].load()(given(), smoothing=0.1)
+    expected = 0.9 * torch.eye(5)[given().labels] + 0.02
+    torch.testing.assert_close(made.source.targets.probabilities, expected)
+    assert made.labels_bytes == 6

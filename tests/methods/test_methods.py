@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from raydc.methods.ccs import budgets
-from raydc.methods.pool import Pool
+from raydc.methods.pca import edges
+from raydc.methods.pool import Made, Pool
 from raydc.spec import catalog
 from raydc.spec.catalog import Method
 
@@ -40,7 +41,9 @@ def pool_for(method: Method, seed: int = 0, **changes: Any) -> Pool:
     return pool(seed, **{"scores": scores, **changes})
 
 
-SELECTING = list(catalog.METHODS)
+SELECTING = [m for m in catalog.METHODS if m.name not in ("pca", "noise")]
+"""Methods that return rows; the others make images."""
+MAKING = [m for m in catalog.METHODS if m not in SELECTING]
 
 
 @pytest.mark.parametrize("method", SELECTING, ids=lambda m: m.name)
@@ -67,7 +70,56 @@ def test_a_class_may_be_left_out(method: Method) -> None:
     assert np.bincount(given.labels[rows], minlength=4).tolist() == [3, 0, 3, 3]
 
 
-@pytest.mark.parametrize("method", SELECTING, ids=lambda m: m.name)
+@pytest.mark.parametrize("method", MAKING, ids=lambda m: m.name)
+def test_made_images_are_ipc_a_class_and_deterministic_by_seed(method: Method) -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (46, 3, 8, 8), dtype=np.uint8)
+
+    def made(seed: int) -> Made:
+        given = pool_for(method, seed, take=lambda rows: pixels[rows], shape=(3, 8, 8), ipc=2)
+        return method.load()(given, **defaults(method))
+
+    one = made(0)
+    assert one.images.shape == (8, 3, 8, 8)
+    assert np.bincount(one.labels).tolist() == [2, 2, 2, 2]
+    np.testing.assert_array_equal(one.images, made(0).images)
+    if one.sources is not None:
+        labels = pool().labels
+        assert (labels[one.sources] == one.labels[:, None]).all()
+        assert len(set(one.sources.ravel().tolist())) == one.sources.size
+
+
+def test_pca_prunes_and_combines_whole_images() -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (46, 3, 8, 8), dtype=np.uint8)
+    method = catalog.METHODS["pca"]
+    given = pool_for(method, take=lambda rows: pixels[rows], ipc=2)
+    hardness = given.scores["el2n"]
+    one = method.load()(given, prune="el2n", combine="2x2")
+    assert one.grid == (2, 2)
+    for label in range(4):
+        members = given.rows_of(label)
+        ranked = members[np.argsort(hardness[members])][:8]
+        sources = one.sources[one.labels == label]
+        assert sources.T.ravel().tolist() == ranked.tolist()
+    image, (first, *_) = one.images[0], one.sources[0]
+    # A quarter of the area: each pixel is the mean of four.
+    mean = pixels[first].reshape(3, 4, 2, 4, 2).mean((2, 4))
+    assert np.abs(image[:, :4, :4] - mean).max() <= 1
+    plain = method.load()(given, prune="el2n", combine="1x1")
+    np.testing.assert_array_equal(plain.images[0], pixels[plain.sources[0, 0]])
+    drawn = method.load()(given, prune="none", combine="1x1")
+    assert drawn.sources.tolist() != plain.sources.tolist()
+
+
+@pytest.mark.parametrize(("length", "parts"), [(32, 2), (32, 3), (8, 3), (9, 2)])
+def test_tiles_cover_an_image(length: int, parts: int) -> None:
+    bounds = edges(length, parts)
+    assert bounds[0] == 0
+    assert bounds[-1] == length
+    sizes = np.diff(bounds)
+    assert sizes.max() - sizes.min() <= 1
+
+
+@pytest.mark.parametrize("method", list(catalog.METHODS), ids=lambda m: m.name)
 def test_declared_keys_are_the_functions_arguments(method: Method) -> None:
     names = [n for n in inspect.signature(method.load()).parameters if n != "pool"]
     assert sorted(names) == sorted(defaults(method))
