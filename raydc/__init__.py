@@ -9,9 +9,10 @@ __version__ = "0.1.0"
 
 _EXPORTS = {
     "Study": "raydc.study",
+    "figures": "raydc.study",
     "results": "raydc.study",
 }
-__all__ = ["Study", "__version__", "results"]
+__all__ = ["Study", "__version__", "figures", "results"]
 
 
 def __getattr__(name: str) -> Any:

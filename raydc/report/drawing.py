@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from raydc.report.figures import Heat, LawFigure, Lines, Scatter
+from raydc.report.figures import Figures, Heat, LawFigure, Lines, Scatter
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F", "#000000")
 """Okabe and Ito's palette, readable with every kind of colour vision."""
@@ -193,3 +193,19 @@ def scatter(data: Scatter) -> Figure:
     axes.set(xlabel="stored bytes (images and labels)", ylabel="test accuracy")
     _legend(axes, len(names) + 1)
     return figure
+
+
+def drawn(figures: Figures) -> dict[str, Figure]:
+    """Every figure by name: accuracy, laws, frontier, and a heat map for each group."""
+    found: dict[str, Figure] = {}
+    for name, make, items in (
+        ("accuracy", lines, figures.curves),
+        ("laws", laws, figures.laws),
+        ("frontier", scatter, figures.frontier),
+    ):
+        draw: Any = make
+        for number, item in enumerate(items):
+            found[name if number == 0 else f"{name} {number + 1}"] = draw(item)
+    for panel in figures.heat:
+        found[f"heat: {panel.title}"] = heat(panel)
+    return found
