@@ -217,6 +217,80 @@ def _print_summary(summary: Summary) -> None:
 
 
 @app.command()
+def reproduce(
+    name: Annotated[str, typer.Argument(help="A paper's table, such as label-worth-table2.")],
+    cells: Annotated[
+        list[str] | None, typer.Option("--cells", help="Cells to run, such as ipc-10 (default: all).")
+    ] = None,
+    directory: Annotated[
+        Path | None, typer.Option("--out", help="Folder of the results (default: runs/NAME).")
+    ] = None,
+    address: Annotated[str | None, typer.Option(help="A running Ray cluster.")] = None,
+    tracking_uri: TrackingUri = None,
+    store: StoreUri = None,
+    settings: Settings = None,
+    smoke: Smoke = False,
+    download: Annotated[
+        bool, typer.Option("--download", help="Fetch a named dataset that is not here.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run a paper's table and print it beside the paper's numbers."""
+    with reported():
+        from raydc import launch
+        from raydc import reproduce as reproductions
+        from raydc.orchestration.progress import Silent
+        from raydc.rows import load_rows
+
+        table = reproductions.load(name).chosen(cells or [])
+        grid = [] if smoke else [f"grid={table.grid()}"]
+        loaded = _load(table.study, [*grid, *(settings or [])], smoke)
+        folder = directory or Path("runs") / loaded.name
+        options: dict[str, Any] = {
+            "address": address,
+            "tracking_uri": tracking_uri,
+            "store_uri": store,
+            "download": download,
+        }
+        if as_json:
+            summary = launch.run(loaded, folder, progress=Silent(), **options)
+        else:
+            with LiveProgress(out) as progress:
+                summary = launch.run(loaded, folder, progress=progress, **options)
+            _print_summary(summary)
+        rows = reproductions.compare(table, load_rows(str(folder)))
+        shown = [
+            {
+                "cell": row["cell"],
+                "paper": _with_spread(row["paper"], row["paper_std"]),
+                "measured": _with_spread(row["measured"], row["std"]),
+                "replicates": row["replicates"],
+                "difference": _signed(row["difference"]),
+                "inside two standard errors": row["inside_two_standard_errors"],
+                "teacher": _with_spread(row["teacher_test_acc"], None),
+                "paper's teacher": _with_spread(row["paper_teacher"], None),
+            }
+            for row in rows
+        ]
+
+        def show() -> None:
+            show_table(f"{table.source}, {table.measure}", shown)
+            for reason in table.not_here:
+                say(f"not run here: {reason}")
+            if smoke:
+                say("this was a smoke run: its numbers say nothing about the paper's")
+
+        emit(rows, as_json, show)
+    raise typer.Exit(summary.exit_code)
+
+
+def _with_spread(value: float | None, std: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{100 * value:.1f}" + (f" +- {100 * std:.1f}" if std is not None else "") + " %"
+
+
+@app.command()
 def plan(
     study: StudyArgument,
     directory: Annotated[Path | None, typer.Option("--out", help="Folder of the results.")] = None,
@@ -303,86 +377,85 @@ def fit(
     by: Annotated[
         list[str] | None, typer.Option(help="Keys that separate curves (default: all that vary).")
     ] = None,
+    form: Annotated[
+        str, typer.Option(help="power, exponential, logarithmic, or auto: the smallest AICc of each curve.")
+    ] = "power",
     tracking_uri: TrackingUri = None,
     as_json: AsJson = False,
 ) -> None:
-    """Scaling laws y = a - b x^-c with 95 % intervals."""
+    """Scaling laws, such as y = a - b x^-c, with 95 % intervals."""
     with reported():
         from raydc.analysis.curves import curves
-        from raydc.analysis.laws import Law, fit_power
+        from raydc.analysis.laws import FORMS, FORMULAS, Law, as_row
+        from raydc.analysis.laws import fit as fit_law
         from raydc.report.html import interval
         from raydc.rows import load_rows
 
-        fits = [fit_power(curve) for curve in curves(load_rows(where, tracking_uri), x, y, by)]
+        if form not in ("auto", *FORMS):
+            raise InputError(f"--form is {form!r}, but must be {one_of(('auto', *FORMS))}")
+        fits = [fit_law(curve, form) for curve in curves(load_rows(where, tracking_uri), x, y, by)]
         if not fits:
             raise InputError(f"{where} has no finished evaluation yet; run the study first")
-        rows: list[dict[str, Any]] = []
         shown: list[dict[str, Any]] = []
         for found in fits:
-            base = {
-                **found.curve.key,
-                "points": len(found.curve.x),
-                "replicates": int(found.curve.counts.min()),
-            }
             if isinstance(found, Law):
-                numbers = {
-                    f"{name}{suffix}": value
-                    for name in ("a", "b", "c")
-                    for suffix, value in zip(
-                        ("", "_low", "_high"),
-                        (
-                            getattr(found, name).value,
-                            getattr(found, name).low,
-                            getattr(found, name).high,
-                        ),
-                        strict=True,
-                    )
+                ends = {
+                    "a": interval(found.a),
+                    "b": interval(found.b),
+                    "c": "-" if found.c is None else interval(found.c),
                 }
-                rows.append(
-                    {
-                        **base,
-                        **numbers,
-                        "rmse": found.rmse,
-                        "lack_of_fit_p": found.lack_of_fit,
-                        "reason": None,
-                    }
-                )
-                written = {n: interval(getattr(found, n)) for n in ("a", "b", "c")}
                 shown.append(
                     {
                         "curve": found.curve.label,
-                        **written,
+                        "form": found.form,
+                        **ends,
                         "rmse": found.rmse,
-                        "note": _spread(base),
+                        "AICc": found.aicc,
+                        "largest x": _signed(found.holdout),
+                        "note": _spread(int(found.curve.counts.min())),
                     }
                 )
             else:
-                empty = dict.fromkeys(
-                    [
-                        "a",
-                        "a_low",
-                        "a_high",
-                        "b",
-                        "b_low",
-                        "b_high",
-                        "c",
-                        "c_low",
-                        "c_high",
-                        "rmse",
-                        "lack_of_fit_p",
-                    ]
-                )
-                rows.append({**base, **empty, "reason": found.reason})
                 shown.append({"curve": found.curve.label, "note": f"no fit: {found.reason}"})
-        emit(
-            rows,
-            as_json,
-            lambda: show_table(f"{y} = a - b {x}^-c", shown, ["curve", "a", "b", "c", "rmse", "note"]),
-        )
+        title = f"{y} = {'law of ' + x if form == 'auto' else FORMULAS[form].format(x=x)}"
+        names = ["curve", "form", "a", "b", "c", "rmse", "AICc", "largest x", "note"]
+        emit([as_row(found) for found in fits], as_json, lambda: show_table(title, shown, names))
 
 
-def _spread(base: dict[str, Any]) -> str:
-    return "one replicate: no intervals" if base["replicates"] == 1 else f"{base['replicates']} replicates"
+def _signed(error: float | None) -> str:
+    """A prediction error in points."""
+    return "-" if error is None else f"{100 * error:+.1f} points"
+
+
+def _spread(replicates: int) -> str:
+    return "one replicate: no intervals" if replicates == 1 else f"{replicates} replicates"
+
+
+@app.command()
+def plot(
+    where: Where,
+    x: Annotated[str, typer.Option(help="Column on the x axis.")] = "images.ipc",
+    y: Annotated[
+        str, typer.Option(help="Column on the y axis; test_acc_by_class:N is the accuracy of class N.")
+    ] = "test_acc",
+    by: Annotated[
+        list[str] | None, typer.Option(help="Keys that separate lines (default: all that vary).")
+    ] = None,
+    file: Annotated[Path, typer.Option("--out", help="The figure: .svg, .pdf or .png.")] = Path("figure.svg"),
+    tracking_uri: TrackingUri = None,
+) -> None:
+    """Draw a column over a key, with 95 % intervals."""
+    with reported():
+        from raydc.report import drawing
+        from raydc.report.figures import line_figure
+        from raydc.rows import load_rows
+
+        figure = drawing.lines(line_figure(load_rows(where, tracking_uri), x, y, by))
+        try:
+            drawing.save(figure, file)
+        except (OSError, ValueError) as error:
+            raise InputError(f"--out is {str(file)!r}, which cannot be written: {error}") from None
+    say(f"figure: {file}")
 
 
 @app.command()
@@ -533,10 +606,14 @@ def list_things(
         }
         if what == "studies":
             rows = [{"name": s.name, "summary": s.summary} for s in shipped.studies()]
+        elif what == "reproductions":
+            from raydc import reproduce as reproductions
+
+            rows = [{"name": n, "summary": reproductions.load(n).source} for n in reproductions.names()]
         elif what in registries:
             rows = [{"name": entry.name, "summary": entry.summary} for entry in registries[what]]
         else:
-            raise InputError(f"list {what}: it must be {one_of([*registries, 'studies'])}")
+            raise InputError(f"list {what}: it must be {one_of([*registries, 'studies', 'reproductions'])}")
 
         def show() -> None:
             width = max((len(row["name"]) for row in rows), default=0)

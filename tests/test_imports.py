@@ -49,6 +49,7 @@ RANKS = {
     "launch": (7, set()),
     "planning": (7, {"torch"}),
     "rows": (7, set()),
+    "reproduce": (7, {"numpy"}),
     "reference": (7, set()),
     "sync": (7, set()),
     "study": (7, {"pandas", "matplotlib", "rich"}),

@@ -1,15 +1,21 @@
 """Scaling laws: accuracy over the number of images, fitted with honest intervals.
 
-power: acc(n) = a - b * n^-c, a saturating power law; a is the limit (at most 1), c the exponent.
+| form        | acc(n)            | |
+| ----------- | ----------------- | -------------------------------------------------------- |
+| power       | a - b n^-c        | saturating power law; a is the limit (at most 1)          |
+| exponential | a - b exp(-c n)   | saturating exponential; a is the limit (at most 1)        |
+| logarithmic | a + b log n       | no limit; a is the accuracy at n = 1                      |
 
-Given c the law is linear in (a, b), so the fit is a search over c alone: exact, fast, and without
+Given c every form is linear in (a, b), so the fit is a search over c alone: exact, fast, and without
 starting values. Intervals come from a parametric bootstrap: replicate variance pooled over the
-curve's points, deviations scaled from normal to Student t.
+curve's points, deviations scaled from normal to Student t. Forms are compared by AICc over all
+replicates, and by what a fit without the largest n says of it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +27,8 @@ Array = NDArray[np.float64]
 
 EXPONENTS = np.geomspace(0.02, 6.0, 300)
 """Values of c that are searched; a curve that wants less does not show its limit."""
+FORMS = ("power", "exponential", "logarithmic")
+FORMULAS = {"power": "a - b {x}^-c", "exponential": "a - b exp(-c {x})", "logarithmic": "a + b log {x}"}
 LEAST_POINTS = 4
 """Three parameters need a fourth point to be tested by."""
 DRAWS = 1000
@@ -40,31 +48,40 @@ class Interval:
 
 @dataclass(frozen=True)
 class Law:
-    """A fitted power law."""
+    """A fitted law."""
 
     curve: Curve
+    form: str
+    """power, exponential or logarithmic."""
     a: Interval
     """The limit, a fraction of at most 1."""
     b: Interval
-    c: Interval
-    """The exponent."""
+    c: Interval | None
+    """The exponent or the rate; None for a form without one."""
     rmse: float
     """Root mean square distance of the points' means from the law."""
     draws: Array
     """[D, 3], bootstrap draws of (a, b, c), scaled to t; empty without replicates."""
     lack_of_fit: float | None
     """p value that the points lie on the law, given the spread of replicates; small is bad."""
+    aicc: float | None
+    """Akaike's criterion, corrected for few observations; compares forms of one curve. None where there are
+    too few observations for it."""
+    holdout: float | None
+    """Accuracy that the law, fitted without the largest x, predicts there, minus the measured one; None
+    where too few points are left."""
 
     def predict(self, x: Array) -> Array:
         """acc at x."""
-        return self.a.value - self.b.value * x**-self.c.value
+        c = 1.0 if self.c is None else self.c.value
+        return self.a.value - self.b.value * falling(self.form, x, np.asarray(c))
 
     def band(self, x: Array) -> tuple[Array, Array] | None:
         """95 % band of the law at x [K], or None without replicates."""
         if not len(self.draws):
             return None
         a, b, c = self.draws.T
-        lines = a[:, None] - b[:, None] * x[None, :] ** -c[:, None]
+        lines = a[:, None] - b[:, None] * falling(self.form, x[None, :], c[:, None])
         low, high = np.quantile(lines, [0.5 - CONFIDENCE / 2, 0.5 + CONFIDENCE / 2], axis=0)
         return low, high
 
@@ -79,13 +96,35 @@ class NoLaw:
     """The best law all the same, where only its limit is unknown: good inside the data, no further."""
 
 
-class _Search:
-    """Least squares of a - b x^-c with a <= 1, over all exponents at once."""
+def falling(form: str, x: Array, c: Array) -> Array:
+    """g with acc = a - b g(x; c): what a form makes of x."""
+    if form == "power":
+        return np.asarray(x**-c)
+    if form == "exponential":
+        return np.asarray(np.exp(-c * x))
+    assert form == "logarithmic", form
+    return np.asarray(-np.log(x) + 0 * c)
 
-    def __init__(self, x: Array, weights: Array) -> None:
+
+def rates(form: str, x: Array) -> Array:
+    """Values of c that are searched."""
+    if form == "power":
+        return EXPONENTS
+    if form == "exponential":
+        # From a curve that is nearly straight to one that is flat after its first step.
+        return np.geomspace(0.05 / x[-1], 6.0 / x[0], 300)
+    return np.ones(1)
+
+
+class _Search:
+    """Least squares of a - b g(x; c) with a <= 1 where a is a limit, over all c at once."""
+
+    def __init__(self, form: str, x: Array, weights: Array) -> None:
         root = np.sqrt(weights)
         self._root = root
-        power = x[None, :] ** -EXPONENTS[:, None] * root  # [G, J]
+        self._rates = rates(form, x)
+        self._limited = form != "logarithmic"
+        power = falling(form, x[None, :], self._rates[:, None]) * root  # [G, J]
         basis = np.stack([np.broadcast_to(root, power.shape), -power], axis=2)
         self._solve = np.linalg.pinv(basis)  # [G, 2, J]
         self._basis = basis
@@ -98,10 +137,10 @@ class _Search:
         best = np.full(len(ys), np.inf)
         found = np.empty((len(ys), 3))
         for exponent, solve, basis, slope in zip(
-            EXPONENTS, self._solve, self._basis, self._slope, strict=True
+            self._rates, self._solve, self._basis, self._slope, strict=True
         ):
             ab = scaled @ solve.T
-            capped = ab[:, 0] > 1
+            capped = (ab[:, 0] > 1) & self._limited
             if capped.any():
                 ab[capped, 0] = 1.0
                 ab[capped, 1] = (self._root - scaled[capped]) @ slope
@@ -113,15 +152,25 @@ class _Search:
         return found, best
 
 
-def fit_power(curve: Curve, seed: int = 0) -> Law | NoLaw:
-    """The power law of a curve, or the reason why its data do not support one."""
+def fit(curve: Curve, form: str = "power", seed: int = 0) -> Law | NoLaw:
+    """The law of a curve, or the reason why its data do not support one.
+
+    form: one of FORMS, or `auto`, which takes the form with the smallest AICc of those that fit.
+    """
+    if form == "auto":
+        found = [fit(curve, name, seed) for name in FORMS]
+        fitted = [law for law in found if isinstance(law, Law)]
+        if not fitted:
+            return found[0]
+        return min(fitted, key=lambda law: np.inf if law.aicc is None else law.aicc)
     x, means, counts = curve.x, curve.means, curve.counts
+    parameters = 2 if form == "logarithmic" else 3
     if len(x) < LEAST_POINTS:
         return NoLaw(curve, f"{len(x)} values of x, but three parameters need at least {LEAST_POINTS}")
     if (x <= 0).any():
-        return NoLaw(curve, "x has values at or below 0, where a power law is not defined")
+        return NoLaw(curve, f"x has values at or below 0, where a {form} law is not defined")
     weights = counts.astype(np.float64)
-    search = _Search(x, weights)
+    search = _Search(form, x, weights)
     estimates, squares = search(means[None])
     a, b, c = (float(value) for value in estimates[0])
     if b <= 0:
@@ -132,32 +181,95 @@ def fit_power(curve: Curve, seed: int = 0) -> Law | NoLaw:
         f = flat / (len(x) - 1) / deviation**2
         if stats.f.sf(f, len(x) - 1, degrees) > SIGNIFICANCE:
             return NoLaw(curve, "the spread of the replicates hides any rise")
-    if c >= EXPONENTS[-1] * 0.999:
+    if parameters == 3 and c >= rates(form, x)[-1] * 0.999:
         return NoLaw(curve, "the curve is flat after its first point; add smaller x")
     draws = np.empty((0, 3))
     misfit = None
+    expected = a - b * falling(form, x, np.asarray(c))
     if deviation and degrees:
-        expected = a - b * x**-c
         spread = np.random.Generator(np.random.Philox(seed)).standard_normal((DRAWS, len(x)))
         drawn, _ = search(expected + spread * deviation / np.sqrt(counts))
-        draws = _to_t(drawn, np.array([a, b, c]), degrees)
-        f = float(squares[0]) / (len(x) - 3) / deviation**2
-        misfit = float(stats.f.sf(f, len(x) - 3, degrees))
-    rmse = float(np.sqrt(np.mean((means - (a - b * x**-c)) ** 2)))
-    a_interval, b_interval, c_interval = (_interval(value, draws[:, i]) for i, value in enumerate((a, b, c)))
-    law = Law(curve, a_interval, b_interval, c_interval, rmse, draws, misfit)
-    if (x[0] / x[-1]) ** c > LARGEST_REST:
+        draws = _to_t(drawn, np.array([a, b, c]), degrees, form, x)
+        f = float(squares[0]) / (len(x) - parameters) / deviation**2
+        misfit = float(stats.f.sf(f, len(x) - parameters, degrees))
+    intervals = [_interval(value, draws[:, i]) for i, value in enumerate((a, b, c))]
+    law = Law(
+        curve=curve,
+        form=form,
+        a=intervals[0],
+        b=intervals[1],
+        c=intervals[2] if parameters == 3 else None,
+        rmse=float(np.sqrt(np.mean((means - expected) ** 2))),
+        draws=draws,
+        lack_of_fit=misfit,
+        aicc=_aicc(curve, expected, parameters),
+        holdout=_holdout(curve, form),
+    )
+    rest = falling(form, x[[0, -1]], np.asarray(c))
+    if parameters == 3 and rest[1] / rest[0] > LARGEST_REST:
         reason = "the curve still rises like a logarithm, so its limit is not in the data; add larger x"
         return NoLaw(curve, reason, inside=law)
     return law
 
 
-def _to_t(draws: Array, centre: Array, degrees: int) -> Array:
+def as_row(found: Law | NoLaw) -> dict[str, Any]:
+    """A law, or why there is none, as a flat row; null where something does not apply."""
+    law = found if isinstance(found, Law) else None
+    row: dict[str, Any] = {
+        **found.curve.key,
+        "points": len(found.curve.x),
+        "replicates": int(found.curve.counts.min()),
+        "form": law.form if law else None,
+    }
+    for name in ("a", "b", "c"):
+        part: Interval | None = getattr(law, name) if law else None
+        row |= {
+            name: part.value if part else None,
+            f"{name}_low": part.low if part else None,
+            f"{name}_high": part.high if part else None,
+        }
+    return {
+        **row,
+        "rmse": law.rmse if law else None,
+        "lack_of_fit_p": law.lack_of_fit if law else None,
+        "aicc": law.aicc if law else None,
+        "holdout_error": law.holdout if law else None,
+        "reason": None if law else found.reason,  # type: ignore[union-attr]
+    }
+
+
+def _aicc(curve: Curve, expected: Array, parameters: int) -> float | None:
+    """AICc of a law with normal deviations of one unknown size, over all replicates."""
+    count, k = int(curve.counts.sum()), parameters + 1
+    if count <= k + 1:
+        return None
+    squares = sum(
+        float(((np.asarray(values) - y) ** 2).sum())
+        for values, y in zip(curve.replicates, expected, strict=True)
+    )
+    # A perfect fit has no spread to speak of; machine precision stands for it.
+    squares = max(squares, count * np.finfo(float).eps ** 2)
+    return count * float(np.log(squares / count)) + 2 * k + 2 * k * (k + 1) / (count - k - 1)
+
+
+def _holdout(curve: Curve, form: str) -> float | None:
+    """Prediction error at the largest x of the form fitted to the others."""
+    parameters = 2 if form == "logarithmic" else 3
+    if len(curve.x) - 1 < parameters:
+        return None
+    rest, last = curve.x[:-1], curve.x[-1:]
+    estimates, _ = _Search(form, rest, curve.counts[:-1].astype(np.float64))(curve.means[None, :-1])
+    a, b, c = estimates[0]
+    return float(a - b * falling(form, last, np.asarray(c))[0] - curve.means[-1])
+
+
+def _to_t(draws: Array, centre: Array, degrees: int, form: str, x: Array) -> Array:
     """Deviations of normal draws scaled so that their 95 % interval is that of Student t."""
     level = 0.5 + CONFIDENCE / 2
     scaled = centre + (draws - centre) * (stats.t.ppf(level, degrees) / stats.norm.ppf(level))
-    scaled[:, 0] = np.minimum(scaled[:, 0], 1.0)
-    scaled[:, 2] = np.maximum(scaled[:, 2], EXPONENTS[0])
+    if form != "logarithmic":
+        scaled[:, 0] = np.minimum(scaled[:, 0], 1.0)
+    scaled[:, 2] = np.maximum(scaled[:, 2], rates(form, x)[0])
     return np.asarray(scaled)
 
 

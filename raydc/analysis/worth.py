@@ -26,7 +26,7 @@ from raydc.analysis.curves import (
     mean_of,
     varying_keys,
 )
-from raydc.analysis.laws import DRAWS, Law, NoLaw, fit_power
+from raydc.analysis.laws import DRAWS, Law, NoLaw, fit
 from raydc.errors import InputError, one_of
 from raydc.result import Row
 
@@ -97,7 +97,7 @@ def worth(rows: Sequence[Row], seed: int = 0) -> list[Worth]:
         if values not in hard_groups:
             continue
         hard_curve = curves(hard_groups[values], by=[])[0]
-        law = fit_power(hard_curve, seed)
+        law = fit(hard_curve, seed=seed)
         key = dict(zip(shared, values, strict=True))
         for (ipc,), at_ipc in sorted(group(members, ["images.ipc"]).items()):
             labels, chosen, chosen_by = choose_labels(at_ipc)
@@ -187,6 +187,7 @@ def _mean_draws(accuracy: Mean, chosen: Sequence[Row], seed: int) -> np.ndarray 
 
 
 def _inverse(law: Law, accuracy: np.ndarray) -> np.ndarray:
+    assert law.c is not None, "worth reads power laws"
     return _invert(law.a.value, law.b.value, law.c.value, accuracy)
 
 

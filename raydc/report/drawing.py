@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -31,6 +32,7 @@ STYLE: Any = {
     "figure.dpi": 100,
 }
 WIDTH, HEIGHT = 7.2, 4.2
+MOST_TICKS = 12
 
 
 def svg(figure: Figure) -> str:
@@ -40,6 +42,12 @@ def svg(figure: Figure) -> str:
         figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
     text = buffer.getvalue()
     return text[text.index("<svg") :]
+
+
+def save(figure: Figure, file: Path) -> None:
+    """Write the figure in the format that the name of `file` ends in; `ValueError` for an unknown one."""
+    with mpl.rc_context(STYLE):
+        figure.savefig(file, bbox_inches="tight", dpi=150)
 
 
 def _axes(width: float = WIDTH, height: float = HEIGHT) -> tuple[Figure, Axes]:
@@ -107,8 +115,13 @@ def lines(data: Lines) -> Figure:
             capsize=2,
             linewidth=1.5,
         )
-    _log_ticks(axes, sorted({x for series in data.series for x in series.x}))
-    _percent(axes)
+    places = sorted({x for series in data.series for x in series.x})
+    if data.log:
+        _log_ticks(axes, places)
+    elif len(places) <= MOST_TICKS:
+        axes.set_xticks(places, [f"{place:g}" for place in places])
+    if data.percent:
+        _percent(axes)
     axes.set(xlabel=data.x_label, ylabel=data.y_label)
     _legend(axes, len(data.series))
     return figure

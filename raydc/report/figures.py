@@ -10,7 +10,7 @@ import numpy as np
 
 from raydc.analysis.curves import Curve, curves, finished, group, label_of, varying_keys
 from raydc.analysis.frontier import StoredPoint, frontier
-from raydc.analysis.laws import Law, NoLaw, fit_power
+from raydc.analysis.laws import Law, NoLaw, fit
 from raydc.analysis.worth import choose_labels
 from raydc.errors import InputError
 from raydc.result import Row
@@ -33,13 +33,17 @@ class Series:
 
 @dataclass(frozen=True)
 class Lines:
-    """Accuracy over a logarithmic axis."""
+    """Something over a key, such as accuracy over images per class."""
 
     title: str
     caption: str
     x_label: str
     y_label: str
     series: tuple[Series, ...]
+    log: bool = True
+    """Whether x is drawn on a logarithmic axis."""
+    percent: bool = True
+    """Whether y is a fraction."""
 
 
 @dataclass(frozen=True)
@@ -140,20 +144,59 @@ def _named_curves(rows: Sequence[Row]) -> list[Curve]:
     return curves(rows, by=by)
 
 
-def _accuracy_over_ipc(named: Sequence[Curve], chosen: Sequence[Row]) -> Lines:
-    series = []
-    for curve in named:
-        means = curve.means_with_intervals()
-        series.append(
-            Series(
-                label=curve.label,
-                x=tuple(map(float, curve.x)),
-                y=tuple(m.value for m in means),
-                low=tuple(m.low for m in means),
-                high=tuple(m.high for m in means),
-                notes=tuple(_chosen_note(curve, x, chosen) for x in curve.x),
-            )
+def _series(curve: Curve, notes: tuple[str, ...] = ()) -> Series:
+    means = curve.means_with_intervals()
+    return Series(
+        label=curve.label,
+        x=tuple(map(float, curve.x)),
+        y=tuple(m.value for m in means),
+        low=tuple(m.low for m in means),
+        high=tuple(m.high for m in means),
+        notes=notes,
+    )
+
+
+CLASS_COLUMN = "test_acc_by_class:"
+LEAST_RATIO = 8.0
+"""An axis whose values span more than this is drawn logarithmically."""
+
+
+def with_class_column(rows: Sequence[Row], name: str) -> Sequence[Row]:
+    """Rows with the column `test_acc_by_class:N`, the accuracy of class number N, if it is asked for."""
+    if not name.startswith(CLASS_COLUMN):
+        return rows
+    text = name.removeprefix(CLASS_COLUMN)
+    classes = {len(row["test_acc_by_class"]) for row in rows if row.get("test_acc_by_class")}
+    if not text.isdigit() or int(text) >= min(classes, default=0):
+        raise InputError(
+            f"{name} names no class; classes are numbered from 0 to {max(classes, default=0) - 1}"
         )
+    return [
+        {**row, name: row["test_acc_by_class"][int(text)]} if row.get("test_acc_by_class") else row
+        for row in rows
+    ]
+
+
+def line_figure(rows: Sequence[Row], x: str, y: str, by: Sequence[str] | None) -> Lines:
+    """y over x with error bars, a line for each value of the keys `by` (default: all that vary)."""
+    found = curves(with_class_column(rows, y), x, y, by)
+    if not found:
+        raise InputError("there is no finished evaluation to draw; run the study first")
+    places = [float(place) for curve in found for place in curve.x]
+    fraction = all(0 <= value <= 1 for curve in found for part in curve.replicates for value in part)
+    return Lines(
+        title=f"{y} over {x}",
+        caption="Bars are 95 % intervals from the spread of replicates, pooled over a line.",
+        x_label=x,
+        y_label=y,
+        series=tuple(_series(curve) for curve in found),
+        log=min(places) > 0 and max(places) / min(places) > LEAST_RATIO,
+        percent=fraction,
+    )
+
+
+def _accuracy_over_ipc(named: Sequence[Curve], chosen: Sequence[Row]) -> Lines:
+    series = [_series(curve, tuple(_chosen_note(curve, x, chosen) for x in curve.x)) for curve in named]
     return Lines(
         title="Accuracy over images per class",
         caption=(
@@ -173,7 +216,7 @@ def _chosen_note(curve: Curve, x: float, chosen: Sequence[Row]) -> str:
 
 
 def _law_figure(named: Sequence[Curve]) -> LawFigure:
-    fits = [fit_power(curve) for curve in named]
+    fits = [fit(curve) for curve in named]
     return LawFigure(
         title="Scaling laws",
         caption=(

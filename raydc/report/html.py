@@ -188,7 +188,7 @@ def _law_tables(figures: Figures) -> list[Table]:
                         law.curve.label,
                         interval(law.a),
                         interval(law.b),
-                        interval(law.c),
+                        "-" if law.c is None else interval(law.c),
                         f"{law.rmse:.4f}",
                         "-" if law.lack_of_fit is None else f"{law.lack_of_fit:.3f}",
                     )

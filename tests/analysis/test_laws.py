@@ -10,7 +10,7 @@ import pytest
 
 from raydc.analysis.curves import Curve, curves, mean_of, varying_keys
 from raydc.analysis.frontier import frontier
-from raydc.analysis.laws import Law, NoLaw, fit_power
+from raydc.analysis.laws import Law, NoLaw, fit
 from raydc.analysis.worth import worth
 from raydc.errors import InputError
 
@@ -53,7 +53,7 @@ def curve_of(law: Any, seeds: int, noise: float, seed: int, x: Iterable[float] =
 
 
 def test_an_exact_law_is_found() -> None:
-    law = fit_power(curve_of(power(0.8, 0.5, 0.5), 1, 0.0, 0))
+    law = fit(curve_of(power(0.8, 0.5, 0.5), 1, 0.0, 0))
     assert isinstance(law, Law)
     assert law.a.value == pytest.approx(0.8, abs=0.003)
     assert law.b.value == pytest.approx(0.5, abs=0.003)
@@ -67,7 +67,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say(seeds: int) -> None:
     truth = (0.8, 0.5, 0.5)
     hits = np.zeros(3)
     for draw in range(100):
-        law = fit_power(curve_of(power(*truth), seeds, 0.01, draw), seed=draw)
+        law = fit(curve_of(power(*truth), seeds, 0.01, draw), seed=draw)
         assert isinstance(law, Law)
         hits += [i.low <= t <= i.high for i, t in zip((law.a, law.b, law.c), truth, strict=True)]
     assert (hits >= 87).all()
@@ -87,26 +87,26 @@ def test_intervals_hold_the_truth_as_often_as_they_say(seeds: int) -> None:
 def test_data_that_cannot_support_a_fit_get_a_reason(
     law: Any, x: tuple[int, ...], noise: float, reason: str
 ) -> None:
-    found = fit_power(curve_of(law, 3, noise, 1, x))
+    found = fit(curve_of(law, 3, noise, 1, x))
     assert isinstance(found, NoLaw)
     assert any(part in found.reason for part in reason.split("|"))
 
 
 def test_an_accuracy_is_at_most_one() -> None:
-    law = fit_power(curve_of(power(1.05, 0.5, 0.6), 3, 0.002, 0, (1, 2, 5, 10)))
+    law = fit(curve_of(power(1.05, 0.5, 0.6), 3, 0.002, 0, (1, 2, 5, 10)))
     assert isinstance(law, Law)
     assert law.a.value == law.a.high == 1
 
 
 def test_a_law_without_a_limit_still_serves_inside_the_data() -> None:
-    found = fit_power(curve_of(lambda n: 0.2 + 0.05 * np.log(n), 3, 0.001, 0))
+    found = fit(curve_of(lambda n: 0.2 + 0.05 * np.log(n), 3, 0.001, 0))
     assert isinstance(found, NoLaw)
     np.testing.assert_allclose(found.inside.predict(found.curve.x), found.curve.means, atol=0.015)
 
 
 def test_points_off_the_law_are_noticed() -> None:
-    wiggly = fit_power(curve_of(lambda n: 0.8 - 0.5 * n**-0.5 + 0.05 * np.sin(3 * n), 3, 0.003, 0))
-    straight = fit_power(curve_of(power(0.8, 0.5, 0.5), 3, 0.003, 0))
+    wiggly = fit(curve_of(lambda n: 0.8 - 0.5 * n**-0.5 + 0.05 * np.sin(3 * n), 3, 0.003, 0))
+    straight = fit(curve_of(power(0.8, 0.5, 0.5), 3, 0.003, 0))
     assert wiggly.lack_of_fit < 0.01 < straight.lack_of_fit
 
 
@@ -194,3 +194,53 @@ def test_worth_says_when_nothing_can_be_compared() -> None:
     some = rows("hard", power(0.8, 0.5, 0.5), images__method="herding")
     with pytest.raises(InputError, match="no such pair was evaluated"):
         worth(some + rows("soft", power(0.8, 0.4, 0.5)))
+
+
+def exponential(a: float, b: float, c: float) -> Any:
+    return lambda n: a - b * np.exp(-c * n)
+
+
+def logarithmic(a: float, b: float) -> Any:
+    return lambda n: a + b * np.log(n)
+
+
+LAWS = {"exponential": exponential(0.7, 0.5, 0.15), "logarithmic": logarithmic(0.2, 0.08)}
+
+
+@pytest.mark.parametrize("form", list(LAWS))
+def test_every_form_is_found_exactly(form: str) -> None:
+    law = fit(curve_of(LAWS[form], 1, 0.0, 0), form)
+    assert isinstance(law, Law)
+    assert law.form == form
+    np.testing.assert_allclose(law.predict(np.array(IPCS, float)), [LAWS[form](n) for n in IPCS], atol=2e-3)
+    assert (law.c is None) == (form == "logarithmic")
+    assert abs(law.holdout) < 5e-3
+
+
+@pytest.mark.parametrize("form", ["power", *LAWS])
+@pytest.mark.parametrize("seeds", [3, 5, 10])
+def test_intervals_of_every_form_hold_the_truth(form: str, seeds: int) -> None:
+    truth = {"power": power(0.8, 0.5, 0.5), **LAWS}[form]
+    limit = {"power": 0.8, "exponential": 0.7, "logarithmic": 0.2}[form]
+    held = draws = 0
+    for draw in range(200):
+        law = fit(curve_of(truth, seeds, 0.01, draw), form, seed=draw)
+        law = law.inside if isinstance(law, NoLaw) and law.inside is not None else law
+        if isinstance(law, Law):
+            draws += 1
+            held += law.a.low <= limit <= law.a.high
+    assert draws >= 190
+    assert 0.90 <= held / draws <= 0.99
+
+
+@pytest.mark.parametrize("form", list(LAWS))
+def test_aicc_prefers_the_form_that_made_the_data(form: str) -> None:
+    chosen = [fit(curve_of(LAWS[form], 5, 0.005, draw), "auto").form for draw in range(20)]
+    assert chosen.count(form) >= 18
+
+
+def test_a_wrong_form_fails_at_the_largest_x() -> None:
+    curve = curve_of(power(0.8, 0.5, 0.5), 5, 0.002, 0)
+    right, wrong = fit(curve, "power"), fit(curve, "exponential")
+    assert abs(right.holdout) < 0.02 < abs(wrong.holdout)
+    assert right.aicc < wrong.aicc

@@ -248,3 +248,33 @@ def test_the_wheel_brings_its_studies(tmp_path: Path) -> None:
     assert str(site) in ran.stdout
     assert "quickstart" in ran.stdout
     assert "cifar10-cpu" in ran.stdout
+
+
+def test_any_column_is_drawn_over_any_key(finished: Shell, tmp_path: Path) -> None:
+    for suffix in ("svg", "png", "pdf"):
+        file = tmp_path / f"figure.{suffix}"
+        finished("plot", "runs/tiny", "--by", "labels.kind", "--out", str(file))
+        assert file.stat().st_size > 2000
+    svg = (tmp_path / "figure.svg").read_text()
+    assert "images.ipc" in svg
+    assert "hard" in svg
+    finished("plot", "runs/tiny", "--y", "test_acc_by_class:3", "--out", str(tmp_path / "class.svg"))
+    for arguments in (
+        ("--y", "test_acc_by_class:11"),
+        ("--y", "nonsense"),
+        ("--out", "/dev/null/x.svg"),
+        ("--out", "x.nonsense"),
+    ):
+        assert finished("plot", "runs/tiny", *arguments, code=2).stderr.startswith("error: ")
+
+
+def test_a_papers_table_is_run_and_printed_beside_its_numbers(tmp_path: Path) -> None:
+    shell = Shell(tmp_path)
+    settings = ("--set", "dataset={name: digits, zca: true, val_fraction: 0}", "--smoke")
+    said = shell("reproduce", "label-worth-table2", "--out", "out", *settings).stdout
+    assert "21.1 +- 0.5 %" in said
+    assert "not run here: CIFAR-100" in said
+    assert "a smoke run" in said
+    assert (
+        "did you mean ipc-50" in shell("reproduce", "label-worth-table2", "--cells", "ipc-5", code=2).stderr
+    )

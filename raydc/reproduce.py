@@ -1,0 +1,163 @@
+"""raydc reproduce: a paper's table, run here and printed beside the paper's numbers.
+
+A reproduction (search_spaces/reproduce/NAME.yaml) names a study and, for each cell of the table, the row of
+search_spaces/paper_results.csv and the spec keys of the evaluations that answer it.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from raydc import shipped
+from raydc.errors import InputError, did_you_mean, one_of
+from raydc.result import FINISHED, Row
+from raydc.spec.yaml_file import parse_yaml
+
+PAPERS = "paper_results.csv"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number of a paper, and how it is measured here."""
+
+    name: str
+    where: Mapping[str, Any]
+    """Spec keys of the evaluations."""
+    paper: float
+    """The paper's value, a fraction."""
+    paper_std: float | None
+    """Its spread over the paper's replicates, a fraction."""
+    paper_teacher: float | None = None
+    """The paper's test accuracy of the teacher, a fraction."""
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """A table of a paper."""
+
+    name: str
+    study: str
+    source: str
+    measure: str
+    """Column of the results table that is compared."""
+    replicates: int
+    """The paper's replicates, whose spread makes its standard error."""
+    cells: tuple[Cell, ...]
+    not_here: tuple[str, ...]
+    """What of the table cannot be run, and why."""
+
+    def chosen(self, names: Sequence[str]) -> Reproduction:
+        """The reproduction of some cells; `InputError` for one that is not there."""
+        known = [cell.name for cell in self.cells]
+        for name in names:
+            if name not in known:
+                raise InputError(
+                    f"--cells is {name!r}, but {self.name} has {one_of(known)}{did_you_mean(name, known)}"
+                )
+        cells = tuple(cell for cell in self.cells if not names or cell.name in names)
+        return Reproduction(
+            self.name, self.study, self.source, self.measure, self.replicates, cells, self.not_here
+        )
+
+    def grid(self) -> str:
+        """The cells as a study's grid, for `--set grid=...`."""
+        return json.dumps([{key: [value] for key, value in cell.where.items()} for cell in self.cells])
+
+
+def names() -> list[str]:
+    """All reproductions that come with raydc."""
+    return sorted(path.stem for path in (shipped.folder() / "reproduce").glob("*.yaml"))
+
+
+def load(name: str) -> Reproduction:
+    """A reproduction by its name; `InputError` if there is none."""
+    if name not in names():
+        raise InputError(f"reproduce {name}: it must be {one_of(names())}{did_you_mean(name, names())}")
+    path = shipped.folder() / "reproduce" / f"{name}.yaml"
+    content = parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    papers = _papers()
+    cells = []
+    for cell in content["cells"]:
+        wanted = {"source": content["source"], **content["paper"], **cell["paper"]}
+        value, std = _number(papers, wanted, str(path))
+        teacher = None
+        if "teacher" in content:
+            asked = {"source": content["source"], **content["teacher"], **cell["paper"]}
+            teacher, _ = _number(papers, asked, str(path))
+        cells.append(Cell(cell["name"], cell["where"], value, std, teacher))
+    return Reproduction(
+        name,
+        content["study"],
+        content["source"],
+        content["measure"],
+        content["replicates"],
+        tuple(cells),
+        tuple(content["not_here"]),
+    )
+
+
+def _papers() -> list[dict[str, str]]:
+    with (shipped.folder() / PAPERS).open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def _number(
+    papers: Sequence[Mapping[str, str]], wanted: Mapping[str, Any], where: str
+) -> tuple[float, float | None]:
+    """(value, spread) of the one row that has `wanted`, as fractions."""
+    found = [
+        row
+        for row in papers
+        if all(
+            row[key].startswith(str(value)) if key == "source" else row[key] == str(value)
+            for key, value in wanted.items()
+        )
+    ]
+    if len(found) != 1:
+        raise InputError(f"{where}: {len(found)} rows of {PAPERS} have {dict(wanted)}, but one must")
+    std = found[0]["std"]
+    return float(found[0]["value"]) / 100, float(std) / 100 if std else None
+
+
+def compare(reproduction: Reproduction, rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """One row a cell: measured mean and spread beside the paper's, the difference, and whether it lies
+    inside two standard errors of it (null where one replicate gives no standard error)."""
+    table = []
+    for cell in reproduction.cells:
+        answers = [
+            row
+            for row in rows
+            if row["status"] == FINISHED and all(row.get(key) == value for key, value in cell.where.items())
+        ]
+        values = np.array([row[reproduction.measure] for row in answers], np.float64)
+        teachers = [row["teacher_test_acc"] for row in answers if row.get("teacher_test_acc") is not None]
+        mean = float(values.mean()) if len(values) else None
+        std = float(values.std(ddof=1)) if len(values) > 1 else None
+        inside = None
+        if mean is not None and std is not None:
+            error = math.hypot(
+                std / math.sqrt(len(values)), (cell.paper_std or 0.0) / math.sqrt(reproduction.replicates)
+            )
+            inside = abs(mean - cell.paper) <= 2 * error
+        table.append(
+            {
+                "cell": cell.name,
+                "paper": cell.paper,
+                "paper_std": cell.paper_std,
+                "measured": mean,
+                "std": std,
+                "replicates": len(values),
+                "difference": None if mean is None else mean - cell.paper,
+                "inside_two_standard_errors": inside,
+                "teacher_test_acc": float(np.mean(teachers)) if teachers else None,
+                "paper_teacher": cell.paper_teacher,
+            }
+        )
+    return table

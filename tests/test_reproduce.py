@@ -1,0 +1,54 @@
+"""Reproductions: every shipped one names rows that exist, and the comparison is fair arithmetic."""
+
+from __future__ import annotations
+
+import pytest
+
+from raydc import reproduce, shipped
+from raydc.errors import InputError
+from raydc.reproduce import Cell, Reproduction
+from raydc.spec.study import load_study
+
+
+@pytest.mark.parametrize("name", reproduce.names())
+def test_a_shipped_reproduction_asks_for_evaluations_of_its_study(name: str) -> None:
+    table = reproduce.load(name)
+    study = load_study(shipped.find(table.study), settings=[f"grid={table.grid()}"])
+    whole = load_study(shipped.find(table.study))
+    assert len(study.evaluations()) == len(whole.evaluations()) == len(table.cells) * len(study.seeds)
+    for cell in table.cells:
+        assert 0 < cell.paper < 1
+        answers = [e for e in study.evaluations() if all(e.point[k] == v for k, v in cell.where.items())]
+        assert len(answers) == len(study.seeds)
+
+
+def test_the_papers_numbers_of_table_2() -> None:
+    table = reproduce.load("label-worth-table2")
+    assert [cell.paper for cell in table.cells] == pytest.approx([0.211, 0.463, 0.621])
+    assert [cell.paper_teacher for cell in table.cells] == pytest.approx([0.56, 0.651, 0.749])
+    assert [cell.name for cell in table.chosen(["ipc-10"]).cells] == ["ipc-10"]
+    with pytest.raises(InputError, match="did you mean ipc-1"):
+        table.chosen(["ipc-11"])
+    with pytest.raises(InputError, match="it must be"):
+        reproduce.load("table-9")
+
+
+def rows(values: list[float], **keys: object) -> list[dict[str, object]]:
+    return [{"status": "finished", "test_acc": value, "teacher_test_acc": 0.5, **keys} for value in values]
+
+
+def test_a_cell_is_compared_by_both_standard_errors() -> None:
+    cell = Cell("a", {"images.ipc": 1}, paper=0.30, paper_std=0.02)
+    table = Reproduction("x", "x", "x", "test_acc", 4, (cell,), ())
+    (near,) = reproduce.compare(table, rows([0.30, 0.32, 0.34], **{"images.ipc": 1}))
+    # sd 0.02 / sqrt 3 and 0.02 / sqrt 4: the standard error is 0.0153, and the difference 0.02.
+    assert near["measured"] == pytest.approx(0.32)
+    assert near["difference"] == pytest.approx(0.02)
+    assert near["inside_two_standard_errors"] is True
+    (far,) = reproduce.compare(table, rows([0.34, 0.36, 0.38], **{"images.ipc": 1}))
+    assert far["inside_two_standard_errors"] is False
+    (one,) = reproduce.compare(table, rows([0.30], **{"images.ipc": 1}))
+    assert one["inside_two_standard_errors"] is None
+    (none,) = reproduce.compare(table, rows([0.30], **{"images.ipc": 2}))
+    assert none["measured"] is None
+    assert none["replicates"] == 0
