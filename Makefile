@@ -1,9 +1,10 @@
 # make demo   install into .venv and run the main job
 # make test   install into .venv and run all tests
 # make lint   ruff, formatting, mypy
-# make bench  print the speed figures and write them into benchmarks/results (CIFAR10=DIR for CIFAR-10)
+# make bench  print the speed figures and write them into benchmarks/results (CIFAR10=DIR, DEVICE=cuda)
 
 PYTHON ?= python3
+DEVICE ?= cpu
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -35,9 +36,10 @@ format: $(INSTALLED)
 	$(BIN)/ruff format .
 
 bench: $(INSTALLED)
-	$(BIN)/python -m benchmarks.label_store
-	$(BIN)/python -m benchmarks.students $(if $(CIFAR10),--data $(CIFAR10))
-	$(BIN)/python -m benchmarks.label_service $(if $(CIFAR10),--data $(CIFAR10))
+	$(BIN)/python -m benchmarks.label_store --device $(DEVICE)
+	$(BIN)/python -m benchmarks.students --device $(DEVICE) $(if $(CIFAR10),--data $(CIFAR10))
+	$(BIN)/python -m benchmarks.equivalence --device $(DEVICE) $(if $(CIFAR10),--data $(CIFAR10))
+	$(BIN)/python -m benchmarks.label_service --device $(DEVICE) $(if $(CIFAR10),--data $(CIFAR10))
 	$(BIN)/python -m benchmarks.orchestration
 	$(BIN)/python -m benchmarks.study
 

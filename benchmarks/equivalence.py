@@ -32,6 +32,7 @@ from raydc.training.targets import StaticTargets
 
 ARCH, SHAPE, IMAGES = "convnet-d3-w32", (3, 10, 32), 50
 RECIPE = Recipe("sgd", 0.01, 5e-4, "quarters", 20, momentum=0.9, steps=200, loss="kl", augment=("dsa",))
+DOUBLE, SINGLE = "worst relative loss, float64, 200 steps", "float32, 20 steps"
 AUGMENTATIONS = ("dsa", "crop", "rrc", "flip", "cutout", "mixup", "cutmix")
 
 
@@ -125,18 +126,25 @@ def main() -> None:
         rows.append(
             {
                 "road": road,
-                "worst relative loss, float64, 200 steps": worst_loss(road, device, torch.float64, 200),
-                "float32, 20 steps": worst_loss(road, device, torch.float32, 20),
+                DOUBLE: worst_loss(road, device, torch.float64, 200),
+                SINGLE: worst_loss(road, device, torch.float32, 20),
             }
         )
     pixels = {name: worst_pixel(name, device) for name in AUGMENTATIONS} if chosen.device != "cpu" else {}
+    accuracies = paired_accuracies(chosen)
     publish(
         f"equivalence-{chosen.device}",
         rows,
         chosen.device,
-        paired_accuracies=paired_accuracies(chosen),
+        paired_accuracies=accuracies,
         worst_pixel_difference_in_255ths=pixels,
     )
+    broken = [row["road"] for row in rows if row[DOUBLE] >= 1e-8 or row[SINGLE] >= 1e-4]
+    broken += [name for name, worst in pixels.items() if worst >= 1]
+    if max(abs(accuracies["low"]), abs(accuracies["high"])) > 0.005:
+        broken.append("paired accuracies")
+    if broken:
+        raise SystemExit(f"not equivalent: {', '.join(broken)}")
 
 
 if __name__ == "__main__":

@@ -33,7 +33,6 @@ class LabelService:
         self._door = asyncio.Semaphore(MOST_WAITING)
         self._open: dict[str, asyncio.Future[int]] = {}
         self._waiting: dict[tuple[str, int | None], list[LabelPass]] = {}
-        self._arrived = asyncio.Event()
         self._thread = ThreadPoolExecutor(max_workers=1)
         self._loop: asyncio.Task[None] | None = None
         self.forwards = 0
@@ -41,23 +40,26 @@ class LabelService:
 
     async def label(self, label_pass: LabelPass) -> int:
         """Return when the pass is in the store; the number of images that were forwarded for it."""
-        if label_pass.id in self._open:
+        while label_pass.id in self._open:
+            # The open request may ask for fewer views than this one, so its end is looked at again.
             await asyncio.shield(self._open[label_pass.id])
-            return 0
         if labelled(label_pass, self._bench.store):
             return 0
         done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        done.add_done_callback(_seen)
         self._open[label_pass.id] = done
-        async with self._door:
-            checkpoint = (label_pass.trajectory, label_pass.epoch)
-            self._waiting.setdefault(checkpoint, []).append(label_pass)
-            self._arrived.set()
-            if self._loop is None or self._loop.done():
-                self._loop = asyncio.create_task(self._serve())
-            try:
-                return await asyncio.shield(done)
-            finally:
-                self._open.pop(label_pass.id, None)
+        try:
+            await self._door.acquire()
+        except asyncio.CancelledError:
+            done.cancel()
+            del self._open[label_pass.id]
+            raise
+        checkpoint = (label_pass.trajectory, label_pass.epoch)
+        self._waiting.setdefault(checkpoint, []).append(label_pass)
+        if self._loop is None or self._loop.done():
+            self._loop = asyncio.create_task(self._serve())
+        # A client that goes away leaves its pass to be made: others may wait for it.
+        return await asyncio.shield(done)
 
     async def _serve(self) -> None:
         """Forward what waits, one checkpoint at a time, the longest waiting first."""
@@ -68,17 +70,26 @@ class LabelService:
             together, later = asked[:MOST_TOGETHER], asked[MOST_TOGETHER:]
             if later:
                 self._waiting[checkpoint] = later
+            failure: Exception | None = None
+            counts = [0] * len(together)
             try:
                 counts = await loop.run_in_executor(self._thread, self._forward, together)
             except Exception as error:  # handed to every client that waits for it
-                for label_pass in together:
-                    future = self._open[label_pass.id]
-                    future.set_exception(error)
-                    future.exception()
-            else:
-                for label_pass, count in zip(together, counts, strict=True):
-                    self._open[label_pass.id].set_result(count)
+                failure = error
+            for label_pass, count in zip(together, counts, strict=True):
+                future = self._open.pop(label_pass.id)
+                self._door.release()
+                if failure is not None:
+                    future.set_exception(failure)
+                else:
+                    future.set_result(count)
 
     def _forward(self, together: list[LabelPass]) -> list[int]:
         self.forwards += 1
         return self._bench.make_logits(together)
+
+
+def _seen(future: asyncio.Future[int]) -> None:
+    """Look at the outcome, so that one that nobody waits for any more is not reported as lost."""
+    if not future.cancelled():
+        future.exception()

@@ -14,7 +14,7 @@ import torch
 from raydc.errors import EvaluationError
 from raydc.evaluate import Examiner, Prepared, attempt, error_text, new_student, prepare
 from raydc.result import FAILED, FINISHED, Measured, Row, make_row
-from raydc.spec.plan import Planned
+from raydc.spec.plan import Planned, set_size
 from raydc.training.engine import EAGER
 from raydc.training.packed import Member, PackTraining, State, fit_pack, roads_for, shape_of
 from raydc.workbench import Workbench
@@ -56,23 +56,28 @@ def attempt_packs(group: Sequence[Attempt], bench: Workbench, *, study: str) -> 
     """Rows of evaluations of one `pack_key`, a pack at a time."""
     group = list(group)
     while group:
-        first = group[0][0]
-        size = min(len(group), bench.students_at_once(first.evaluation.arch, first.evaluation.recipe))
-        pack, group = group[:size], group[size:]
-        while pack:
-            try:
-                rows = _attempt_pack(pack, bench, study)
-            except torch.OutOfMemoryError:
-                if len(pack) == 1:
-                    yield [attempt(*pack[0][:1], bench, study=study, attempts=pack[0][1])]
-                    break
-                half = len(pack) // 2
-                logger.warning("%d students do not fit into memory together; trying %d", len(pack), half)
-                pack, group = pack[:half], pack[half:] + group
-                torch.cuda.empty_cache()
-            else:
-                yield rows
-                break
+        evaluation = group[0][0].evaluation
+        images = set_size(evaluation, bench.dataset.classes)
+        size = min(len(group), bench.students_at_once(evaluation.arch, evaluation.recipe, images))
+        while (rows := _fitting(group[:size], bench, study)) is None and size > 1:
+            logger.warning("%d students do not fit into memory together; trying %d", size, size // 2)
+            size //= 2
+        if rows is None:
+            planned, number = group[0]
+            rows = [attempt(planned, bench, study=study, attempts=number)]
+        yield rows
+        group = group[size:]
+
+
+def _fitting(pack: Sequence[Attempt], bench: Workbench, study: str) -> list[Row] | None:
+    """Rows of a pack, or None if it does not fit into memory."""
+    try:
+        return _attempt_pack(pack, bench, study)
+    except torch.OutOfMemoryError:
+        pass
+    # Here, since the error holds the pack's tensors until it is gone.
+    torch.cuda.empty_cache()
+    return None
 
 
 def _attempt_pack(pack: Sequence[Attempt], bench: Workbench, study: str) -> list[Row]:
@@ -82,6 +87,8 @@ def _attempt_pack(pack: Sequence[Attempt], bench: Workbench, study: str) -> list
     for planned, _ in pack:
         try:
             ready.append(prepare(planned, bench))
+        except torch.OutOfMemoryError:
+            raise
         except Exception as problem:
             outcomes[planned.id] = error_text(problem)
     for length in sorted({len(one.inputs) for one in ready}):
@@ -109,16 +116,17 @@ def train_pack(ready: Sequence[Prepared], bench: Workbench) -> dict[str, Measure
             one.recipe,
             one.view_key,
             one.grid,
+            f"{one.planned.compressed_set}",
         )
         for one in ready
     ]
     examiners = [Examiner(one, bench, chassis, EAGER) for one in ready]
 
     def on_epoch(epoch: int, states: list[State]) -> None:
-        if recipe.test_every and epoch % recipe.test_every == 0:
-            for examiner, state in zip(examiners, states, strict=True):
-                chassis.load(state)
-                examiner.look()
+        del epoch
+        for examiner, state in zip(examiners, states, strict=True):
+            chassis.load(state)
+            examiner.look()
 
     road = bench.road(arch, members, ready[0].pool)
     setup_seconds = (time.perf_counter() - began) / len(ready)
@@ -129,6 +137,7 @@ def train_pack(ready: Sequence[Prepared], bench: Workbench) -> dict[str, Measure
         bench.device,
         pool=ready[0].pool,
         on_epoch=on_epoch if recipe.test_every else None,
+        every=recipe.test_every or 1,
     )
     outcomes: dict[str, Measured | str] = {}
     for number, (one, examiner) in enumerate(zip(ready, examiners, strict=True)):

@@ -107,6 +107,7 @@ class Workbench:
         self._teachers = Recent(8)
         self._inputs = Recent(16)
         self._logits = Recent(16)
+        self._view_logits = Recent(8)
         self._chassis = Recent(4)
         self._roads: dict[Hashable, str] = {}
 
@@ -362,7 +363,11 @@ class Workbench:
             tables.append(artifacts)
         assert passes[0].views is not None
         batch_size = passes[0].views.recipe.batch_size
-        return ViewLogits(tables, images, batch_size, steps), [a for table in tables for a in table]
+        # Students of one table share it, and its copy on a GPU.
+        held = self._view_logits.get(
+            (tuple(p.id for p in passes), steps), lambda: ViewLogits(tables, images, batch_size, steps)
+        )
+        return held, [a for table in tables for a in table]
 
     def _await(self, label_pass: LabelPass) -> None:
         if not labelled(label_pass, self.store):
@@ -377,16 +382,21 @@ class Workbench:
             arch, lambda: Chassis(arch, data.channels, data.classes, data.resolution, self.device)
         )
 
-    def students_at_once(self, arch: str, recipe: Recipe) -> int:
-        """Students of `arch` that fit into the device's free memory together."""
+    def students_at_once(self, arch: str, recipe: Recipe, images: int) -> int:
+        """Students of `arch` on sets of `images` images that fit into the device's free memory."""
         chassis = self.chassis(arch)
         free, _ = torch.cuda.mem_get_info(self.device)
-        return students_that_fit(chassis.network, recipe.batch_size, chassis.shape, free)
+        # What this process has freed, but keeps, is free for it.
+        free += torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
+        return students_that_fit(chassis.network, min(recipe.batch_size, images), chassis.shape, free)
 
     def road(self, arch: str, members: Sequence[Member], pool: int | None) -> str:
         """The fastest road for such a pack on the device, measured when its shape is first met."""
         recipe, images = members[0].recipe, len(members[0].inputs)
-        shape = (arch, min(recipe.batch_size, images), recipe.precision, recipe.optimizer, len(members))
+        batch, total = min(recipe.batch_size, images), recipe.total_steps(images)
+        # Sizes and lengths by powers of two: what is a little larger runs alike.
+        size, length = len(members).bit_length(), total.bit_length()
+        shape = (arch, batch, recipe.precision, recipe.optimizer, size, length)
         if shape not in self._roads:
             network = self.chassis(arch).network
             self._roads[shape] = fastest_road(network, members, self.device, pool)

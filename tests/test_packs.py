@@ -8,9 +8,10 @@ from itertools import pairwise
 import pytest
 import torch
 
+from raydc import packs
 from raydc.evaluate import attempt, make_everything
 from raydc.networks.zoo import build
-from raydc.packs import _attempt_pack, attempt_all, pack_key
+from raydc.packs import _attempt_pack, attempt_all, attempt_packs, pack_key
 from raydc.spec.plan import Plan
 from raydc.spec.study import Study
 from raydc.training.roads import students_that_fit
@@ -106,3 +107,49 @@ def test_on_a_gpu_evaluations_are_packed(
     rows = [r for part in attempt_all([(p, 1) for p in plan.evaluations], cuda, study="small") for r in part]
     assert {row["status"] for row in rows} == {"finished"}
     assert all(row["engine"].startswith("packed-") for row in rows)
+
+
+def test_pruned_views_with_a_smaller_last_batch_are_packed(
+    small: Callable[..., Study], planned: Callable[[Study], Plan], on_this_device: Workbench
+) -> None:
+    settings = (
+        "base.labels={kind: per_view, keep_views: 0.3}",
+        "base.train.augment=[crop, flip]",
+        "base.train.batch_size=8",  # 20 images: 8, 8 and 4
+        "base.train.steps=30",
+        "seeds=3",
+    )
+    plan = planned(small(*settings))
+    make_everything(plan, on_this_device)
+    group = [(p, 1) for p in plan.evaluations]
+    rows = _attempt_pack(group, on_this_device, "small")
+    for (p, _), row in zip(group, rows, strict=True):
+        assert row["status"] == "finished", row["error"]
+        single = attempt(p, on_this_device, study="small")
+        assert row["test_loss"] == pytest.approx(single["test_loss"], rel=2e-3)
+
+
+def test_memory_that_does_not_suffice_halves_the_pack(
+    small: Callable[..., Study],
+    planned: Callable[[Study], Plan],
+    on_this_device: Workbench,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plan = planned(small("grid.train.lr=[0.01, 0.02, 0.03, 0.04, 0.05]"))
+    make_everything(plan, on_this_device)
+    sizes = []
+    real = packs.train_pack
+
+    def tight(ready: list, bench: Workbench) -> dict:
+        sizes.append(len(ready))
+        if len(ready) > 2:
+            raise torch.OutOfMemoryError("too many")
+        return real(ready, bench)
+
+    monkeypatch.setattr(packs, "train_pack", tight)
+    monkeypatch.setattr(on_this_device, "students_at_once", lambda *_: 4)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    parts = list(attempt_packs([(p, 1) for p in plan.evaluations], on_this_device, study="small"))
+    assert sizes == [4, 2, 3, 1, 2] or sizes == [4, 2, 3, 1, 2, 1]
+    assert [r["evaluation_id"] for part in parts for r in part] == [p.id for p in plan.evaluations]
+    assert {r["status"] for part in parts for r in part} == {"finished"}

@@ -109,9 +109,13 @@ def rrc_window(u: Tensor, area: tuple[float, float]) -> tuple[Tensor, Tensor, Te
 
 def resized(images: Tensor, x: Tensor, y: Tensor, width: Tensor, height: Tensor) -> Tensor:
     """A window of each image, as of `rrc_window`, scaled to the whole size; bilinear."""
-    zero = torch.zeros_like(x)
-    theta = torch.stack([width, zero, x, zero, height, y], 1).view(-1, 2, 3)
-    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    columns, rows = _places(images, align_corners=False)
+    grid = torch.stack(
+        torch.broadcast_tensors(
+            _column3(width) * columns + _column3(x), _column3(height) * rows + _column3(y)
+        ),
+        3,
+    )
     return F.grid_sample(images, grid.to(images.dtype), padding_mode="border", align_corners=False)
 
 
@@ -135,13 +139,11 @@ def tile_crop(
         windows.append(((first + last) / side - 1 + centre * part, length * part))
         limits.append(((2 * first + 1) / side - 1, (2 * last - 1) / side - 1))
     (y, height), (x, width) = windows
-    zero = torch.zeros_like(x)
-    theta = torch.stack([width, zero, x, zero, height, y], 1).view(-1, 2, 3)
-    places = F.affine_grid(theta, list(images.shape), align_corners=False)
     (top, bottom), (left, right) = limits
-    columns = places[..., 0].clamp(left.view(-1, 1, 1), right.view(-1, 1, 1))
-    rows = places[..., 1].clamp(top.view(-1, 1, 1), bottom.view(-1, 1, 1))
-    sampled = torch.stack([columns, rows], 3).to(images.dtype)
+    across, down = _places(images, align_corners=False)
+    columns = (_column3(width) * across + _column3(x)).clamp(_column3(left), _column3(right))
+    rows = (_column3(height) * down + _column3(y)).clamp(_column3(top), _column3(bottom))
+    sampled = torch.stack(torch.broadcast_tensors(columns, rows), 3).to(images.dtype)
     return F.grid_sample(images, sampled, padding_mode="border", align_corners=False)
 
 
@@ -187,9 +189,27 @@ def _column(u: Tensor, index: int) -> Tensor:
     return u[:, index].view(-1, 1, 1, 1)
 
 
+def _column3(values: Tensor) -> Tensor:
+    return values.view(-1, 1, 1)
+
+
+def _places(images: Tensor, align_corners: bool) -> tuple[Tensor, Tensor]:
+    """Coordinates in [-1, 1] of the pixels: columns [1, 1, W] and rows [1, H, 1]."""
+    height, width = images.shape[2:]
+    found = []
+    for side in (width, height):
+        number = torch.arange(side, device=images.device, dtype=torch.float32)
+        found.append((2 * number - side + 1) / max(1, side - 1 if align_corners else side))
+    return found[0].view(1, 1, -1), found[1].view(1, -1, 1)
+
+
 def _affine(images: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
-    """Sample at [[a, b], [c, d]] applied to the coordinates; outside is 0."""
-    zero = torch.zeros_like(a)
-    theta = torch.stack([a, b, zero, c, d, zero], 1).view(-1, 2, 3)
-    grid = F.affine_grid(theta, list(images.shape), align_corners=True)
+    """Sample at [[a, b], [c, d]] applied to the coordinates; outside is 0.
+
+    Sums, not a matrix product, which TF32 would round.
+    """
+    across, down = _places(images, align_corners=True)
+    columns = _column3(a) * across + _column3(b) * down
+    rows = _column3(c) * across + _column3(d) * down
+    grid = torch.stack([columns, rows], 3)
     return F.grid_sample(images, grid.to(images.dtype), align_corners=True)

@@ -22,12 +22,8 @@ def words(
 
     key: below 2**64 as an int, or an int64 tensor of its bits; counter: four values below 2**32.
     """
-    device = next((c.device for c in (key, *counter) if isinstance(c, Tensor)), None)
-    if isinstance(key, int):
-        key = torch.tensor(key - (1 << 64) if key >= 1 << 63 else key, device=device)
-    c0, c1, c2, c3 = torch.broadcast_tensors(
-        *(c if isinstance(c, Tensor) else torch.tensor(c, device=device) for c in counter)
-    )
+    # Plain numbers stay plain: nothing is copied to the device for them.
+    c0, c1, c2, c3 = counter
     k0, k1 = key & _LOW, (key >> 32) & _LOW
     for round_ in range(_ROUNDS):
         if round_:
@@ -41,7 +37,7 @@ def words(
             ((p0 >> 32) & _LOW) ^ c3 ^ k1,
             p0 & _LOW,
         )
-    return c0, c1, c2, c3
+    return torch.as_tensor(c0), torch.as_tensor(c1), torch.as_tensor(c2), torch.as_tensor(c3)
 
 
 def uniforms(key: int | Tensor, stream: int, epoch: Tensor, batch: Tensor, slots: int) -> Tensor:

@@ -134,6 +134,7 @@ class Views:
             for name in ("tile", "tile choice"):
                 draws[name] = uniforms(self._key, STREAMS[name], epochs, batches, size)
         mixes, shares, centres = self._mix_parameters(epochs.cpu(), batches.cpu())
+        shares = shares.to(self.device)
         partners = permutations(self._key, STREAMS["partner"], epochs, batches, size) if mixes else None
         if mixes:
             draws["mix"] = centres.expand(-1, size, -1).to(self.device)
@@ -155,19 +156,31 @@ class Views:
                 dsa_operation=choices[i] if choices is not None else None,
                 mix=mixes[i] if mixes else None,
                 partner=partner,
-                share=shares[i].to(self.device) if mixes else None,
+                share=shares[i] if mixes else None,
                 grid=self.grid,
             )
 
     def _met(self, first: int, last: int) -> Tensor:
-        """Number of the view that each of the steps first..last-1 meets: [last - first] int64."""
+        """Number of the view that each of the steps first..last-1 meets: [last - first] int64.
+
+        The views of one batch number take turns among themselves, so that every epoch meets every
+        image, and a step's batch has one size whatever the key.
+        """
         steps = torch.arange(first, last, device=self.device)
         if self.pool is None or last <= self.pool:
             return steps
-        rounds = torch.arange(first // self.pool, (last - 1) // self.pool + 1, device=self.device)
-        orders = permutations(self._key, STREAMS["pool"], rounds, torch.zeros_like(rounds), self.pool)
-        orders[rounds == 0] = torch.arange(self.pool, device=self.device)
-        return orders[steps // self.pool - rounds[0], steps % self.pool]
+        per_epoch = min(self.per_epoch, self.pool)
+        batch, turn = steps % per_epoch, steps // per_epoch
+        met = torch.empty_like(steps)
+        # Views of a batch number: one more for those in the pool's last, incomplete epoch.
+        counts = (self.pool - batch + per_epoch - 1) // per_epoch
+        for count in sorted({self.pool // per_epoch, -(-self.pool // per_epoch)} - {0}):
+            round_, place = turn // count, turn % count
+            orders = permutations(self._key, STREAMS["pool"], round_, batch, count)
+            epoch = orders.gather(1, place[:, None])[:, 0]
+            epoch = torch.where(round_ == 0, place, epoch)
+            met = torch.where(counts == count, epoch * per_epoch + batch, met)
+        return met
 
     def _orders(self, steps: list[int]) -> dict[int, Tensor] | None:
         """The order of the images in each epoch; None where one batch holds them all."""

@@ -93,8 +93,11 @@ class ViewLogits:
 
     def to(self, device: torch.device) -> ViewLogits:
         """Itself, held on a GPU if it is not too large for that."""
-        size = sum(part.nbytes for table in self._tables for part in table.parts)
-        if device.type != "cpu" and size <= RESIDENT_BYTES and self.rows:
+        if device.type == "cpu" or not self.rows:
+            return self
+        if self._resident is not None and self._resident.device.type == device.type:
+            return self
+        if sum(part.nbytes for table in self._tables for part in table.parts) <= RESIDENT_BYTES:
             whole = [np.concatenate(table.parts)[: self.rows] for table in self._tables]
             self._resident = torch.from_numpy(np.stack(whole)).to(device)
         return self

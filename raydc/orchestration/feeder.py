@@ -14,7 +14,7 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from raydc.orchestration.routing import PACKED_SECONDS, Queue
+from raydc.orchestration.routing import Queue
 from raydc.orchestration.trainable import pack_bundle
 from raydc.packs import pack_key
 from raydc.result import FAILED, Row, compact, make_row
@@ -40,11 +40,8 @@ class Feeder(Searcher):
         packed: bool = False,
     ) -> None:
         super().__init__()
-        self.queue = (
-            Queue(evaluations, cost, workers, shape=pack_key, bundle_seconds=PACKED_SECONDS)
-            if packed
-            else Queue(evaluations, cost, workers)
-        )
+        self.queue = Queue(evaluations, cost, workers, shape=pack_key if packed else None)
+        self._packed = packed
         self._retries = retries
         self._study = study
         self._dataset_id = dataset_id
@@ -84,9 +81,10 @@ class Feeder(Searcher):
         since = self._heard.pop(trial_id, time.time())
         given_up = []
         for number, planned in enumerate(lost):
-            # Only the first was under way; the others had not begun.
-            self._attempts[planned.id] -= number > 0
-            if number or self._attempts[planned.id] <= self._retries:
+            # Only the first was under way, unless they were trained together; the others had not begun.
+            innocent = number > 0 and not self._packed
+            self._attempts[planned.id] -= innocent
+            if innocent or self._attempts[planned.id] <= self._retries:
                 self.queue.put_back(planned)
             else:
                 given_up.append(self._failed(planned, since))

@@ -11,8 +11,6 @@ T = TypeVar("T")
 BUNDLE_SECONDS = 4.0
 """What a bundle should take: long beside a Tune trial (13 to 34 ms), short beside a study."""
 LARGEST_BUNDLE = 256
-PACKED_SECONDS = 60.0
-"""What a bundle should take where its evaluations are trained together."""
 SHARE = 3
 """A bundle holds at most 1 / SHARE of each worker's part of what is left, so that all end together."""
 
@@ -39,7 +37,8 @@ def spread(sizes: Iterable[int], slots: int) -> list[int]:
 class Queue(Generic[T]):
     """Evaluations that wait for a worker, the costliest first.
 
-    `cost` is in any unit that is proportional to seconds; how many seconds a unit takes is learnt
+    With `shape`, items of equal shape are handed out together, each worker its part of them. `cost` is in
+    any unit that is proportional to seconds; how many seconds a unit takes is learnt
     from what has finished.
     """
 
@@ -50,13 +49,12 @@ class Queue(Generic[T]):
         workers: int,
         *,
         shape: Callable[[T], str] | None = None,
-        bundle_seconds: float = BUNDLE_SECONDS,
     ) -> None:
         self._cost = cost
         self._workers = max(1, workers)
+        self._shape = shape
         # Items of one shape stay together, so that a bundle holds whole packs.
         self._waiting = sorted(items, key=lambda i: (cost(i), shape(i) if shape is not None else ""))
-        self._bundle_seconds = bundle_seconds
         self._alone: list[T] = []
         self._seconds = 0.0
         self._units = 0.0
@@ -87,11 +85,13 @@ class Queue(Generic[T]):
         if not self._waiting:
             return []
         bundle = [self._waiting.pop()]
+        if self._shape is not None:
+            return self._pack(bundle[0], self._shape)
         if self._units == 0:
             return bundle
         rate = self._seconds / self._units
         share = sum(map(self._cost, self._waiting)) * rate / (self._workers * SHARE)
-        budget = min(self._bundle_seconds, share)
+        budget = min(BUNDLE_SECONDS, share)
         spent = self._cost(bundle[0]) * rate
         while self._waiting and len(bundle) < LARGEST_BUNDLE:
             spent += self._cost(self._waiting[-1]) * rate
@@ -99,3 +99,12 @@ class Queue(Generic[T]):
                 break
             bundle.append(self._waiting.pop())
         return bundle
+
+    def _pack(self, first: T, shape: Callable[[T], str]) -> list[T]:
+        """All that waits of one shape, or a worker's part of it."""
+        alike = [item for item in self._waiting if shape(item) == shape(first)]
+        count = min(LARGEST_BUNDLE, -(-(len(alike) + 1) // self._workers))
+        chosen = alike[::-1][: count - 1]
+        names = {id(item) for item in chosen}
+        self._waiting = [item for item in self._waiting if id(item) not in names]
+        return [first, *chosen]

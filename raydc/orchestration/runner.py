@@ -54,6 +54,8 @@ SETS_TOGETHER = 16
 """Compressed sets that one task makes."""
 PROCESS_START_SECONDS = 6.0
 """What a worker process takes to start and to load torch; shorter work is not spread."""
+TEACHERS_SHARE = 0.05
+"""Part of each GPU that is kept for teacher actors, which live as long as the run."""
 TUNE_FOLDERS = "raydc-tune-"
 """Beginning of the names of Tune's own folders, followed by the process that owns them."""
 OPEN_PASSES = 64
@@ -168,12 +170,15 @@ class Runner:
             self.stages.seconds[stage] = time.monotonic() - start
 
     def _start_teachers(self, capacity: Capacity) -> TeacherPool:
-        gpu = {"num_gpus": min(self.resources.gpu_share, 0.5)} if capacity.gpus else {}
+        replicas = self.resources.teacher_replicas
+        gpu = {"num_gpus": TEACHERS_SHARE / replicas} if capacity.gpus else {}
         return TeacherPool.start(
-            replace(self.site, threads=1),
-            self.resources.teacher_replicas,
-            {"num_cpus": 0, "max_concurrency": 1000, **gpu},
+            replace(self.site, threads=1), replicas, {"num_cpus": 0, "max_concurrency": 1000, **gpu}
         )
+
+    def _gpu_share(self, capacity: Capacity) -> float:
+        """Part of a GPU that a student, a training or a scorer takes; the teachers keep theirs."""
+        return self.resources.gpu_share * (1 - TEACHERS_SHARE) if capacity.gpus else 0.0
 
     # --- trajectories -------------------------------------------------------------------------
 
@@ -187,7 +192,7 @@ class Runner:
         epochs = {job.id: max([*job.epochs, job.scored, 1]) for job in jobs}
         self.progress.stage("teachers", sum(epochs.values()), "epochs")
         threads = spread(epochs.values(), capacity.cpus)
-        gpu = {"num_gpus": self.resources.gpu_share} if capacity.gpus else {}
+        gpu = {"num_gpus": self._gpu_share(capacity)} if capacity.gpus else {}
         streams = {
             _train.options(num_cpus=n, **gpu).remote(replace(self.site, threads=n), job): job
             for job, n in zip(jobs, threads, strict=True)
@@ -226,7 +231,7 @@ class Runner:
         if not jobs:
             return
         self.progress.stage("sets", len(jobs), "sets")
-        gpu = {"num_gpus": self.resources.gpu_share} if capacity.gpus else {}
+        gpu = {"num_gpus": self._gpu_share(capacity)} if capacity.gpus else {}
         # Sets of one scorer stay together: its features or scores are read once.
         jobs.sort(key=lambda job: (job.scorers, job.id), reverse=True)
         total, lanes = len(jobs), 1
@@ -329,7 +334,7 @@ class Runner:
         )
         request: dict[str, float] = {"cpu": resources.threads}
         if capacity.gpus:
-            request["gpu"] = resources.gpu_share
+            request["gpu"] = self._gpu_share(capacity)
         _remove_leftovers()
         folder = tempfile.mkdtemp(prefix=f"{TUNE_FOLDERS}{os.getpid()}-")
         try:

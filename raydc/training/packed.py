@@ -28,8 +28,10 @@ from torch import Tensor, nn
 from raydc.augmentation.views import CHUNK, Step, View, Views, render_together
 from raydc.networks.convnet import ConvNet
 from raydc.spec.evaluation import Recipe
+from raydc.training.engine import MOST_SHAPES, compiler
 from raydc.training.fit import StepClock
 from raydc.training.inputs import Inputs
+from raydc.training.losses import full_precision
 from raydc.training.optimizer import autocast, schedule_factor, tensor_cores
 from raydc.training.stacked import StackedOptimizer, StackedTargets, losses_of, stack_targets
 from raydc.training.targets import StaticTargets, TargetSource
@@ -56,6 +58,8 @@ class Member:
     """Seed of its views."""
     grid: tuple[int, int] = (1, 1)
     """Rows and columns of tiles in its images."""
+    images: str = ""
+    """Name of its set; students of one set and one key meet the same views. Empty: `inputs` itself."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,7 @@ def shape_of(recipe: Recipe) -> Recipe:
 def roads_for(network: nn.Module) -> tuple[str, ...]:
     """Roads that can run `network`; empty if it draws random numbers of its own."""
     if isinstance(network, ConvNet):
-        return ("grouped", "unfold", "compiled", "vmap")
+        return ("grouped", "unfold", *(["compiled"] if compiler() else []), "vmap")
     random = (nn.modules.dropout._DropoutNd,)
     if any(isinstance(m, random) and m.p > 0 for m in network.modules()):
         return ()
@@ -98,6 +102,7 @@ def forward_of(road: str, network: nn.Module) -> Forward:
     if road == "unfold":
         return unfold
     assert road == "compiled", road
+    torch._dynamo.config.recompile_limit = MOST_SHAPES
     compiled: Forward = torch.compile(unfold, dynamic=False)
     return compiled
 
@@ -147,12 +152,16 @@ def _unfolded(network: ConvNet, parameters: State, buffers: State, images: Tenso
     for convolution, norm, layer in _blocks(network):
         weight, bias = parameters[f"{convolution}.weight"], parameters[f"{convolution}.bias"]
         height, width = hidden.shape[2:4]
+        if torch.is_autocast_enabled(hidden.device.type):
+            # Before the patches are made, which are nine times as large.
+            hidden = hidden.to(torch.get_autocast_dtype(hidden.device.type))
         padded = F.pad(hidden, (0, 0, 1, 1, 1, 1))
         patches = padded.unfold(2, 3, 1).unfold(3, 3, 1)  # [S, B, H, W, C, 3, 3]
         product = torch.baddbmm(
             bias[:, None], patches.reshape(students, batch * height * width, -1), weight.flatten(2).mT
         )
-        hidden = product.view(students, batch, height * width, -1)
+        # Normalised in full precision, as a single network does under autocast.
+        hidden = full_precision(product).view(students, batch, height * width, -1)
         over = (1, 2) if isinstance(layer, nn.BatchNorm2d) else (2,)
         variance, mean = torch.var_mean(hidden, over, correction=0, keepdim=True)
         if isinstance(layer, nn.BatchNorm2d):
@@ -217,7 +226,7 @@ class _Stream:
 
     def __init__(self, members: Sequence[Member], device: torch.device, pool: int | None, total: int) -> None:
         recipe = members[0].recipe
-        names = [(id(member.inputs), member.key) for member in members]
+        names = [(member.images or id(member.inputs), member.key) for member in members]
         distinct = list(dict.fromkeys(names))
         self._of = [distinct.index(name) for name in names]
         self._index = torch.tensor(self._of, device=device)
@@ -356,11 +365,12 @@ def fit_pack(
     pool: int | None = None,
     last_step: int | None = None,
     on_epoch: Callable[[int, list[State]], None] | None = None,
+    every: int = 1,
 ) -> PackTraining:
     """Train all members together from their initial states to the recipe's end, or to `last_step`.
 
     `network` gives the architecture; its own weights are not used. `on_epoch(epochs, states)` is called
-    after each complete epoch and is not timed. A student whose loss is not finite stays in the pack,
+    after each `every` complete epochs and is not timed. A student whose loss is not finite stays in the pack,
     where it harms nobody; its losses show it.
     """
     recipe = members[0].recipe
@@ -382,7 +392,7 @@ def fit_pack(
                     program.capture(batch, wanted)
             factor = schedule_factor(recipe.schedule, number, total)
             losses[number] = program.step(batch, wanted, factor)
-            if on_epoch is not None and (number + 1) % per_epoch == 0:
+            if on_epoch is not None and (number + 1) % (per_epoch * every) == 0:
                 with clock.pause():
                     on_epoch((number + 1) // per_epoch, program.states())
     seconds = clock.seconds(last)

@@ -30,13 +30,24 @@ def fastest_road(
 ) -> str:
     """The road that trains `members` fastest on `device`, by a trial of some steps each."""
     total = members[0].recipe.total_steps(len(members[0].inputs))
+    roads = roads_for(network)
+    if total == 0 or len(roads) == 1:
+        return roads[0]
     seconds: dict[str, float] = {}
-    for road in roads_for(network):
-        if road == "compiled" and min(seconds.values()) * total < 2 * COMPILE_SECONDS:
+    for road in roads:
+        if road == "compiled" and not worth_compiling(min(seconds.values()), total):
             continue
         seconds[road] = _step_seconds(network, members, road, device, pool, min(TRIAL_STEPS, total))
         logger.info("%d students by %s: %.3g ms a step", len(members), road, 1e3 * seconds[road])
-    return min(seconds, key=lambda road: seconds[road])
+    best = min(seconds, key=lambda road: seconds[road])
+    if seconds[best] == inf:
+        raise torch.OutOfMemoryError(f"{len(members)} students fit by no road")
+    return best
+
+
+def worth_compiling(seconds_a_step: float, steps: int) -> bool:
+    """Whether a training is long enough for a road that must be compiled."""
+    return seconds_a_step * steps >= 2 * COMPILE_SECONDS
 
 
 def _step_seconds(
@@ -47,11 +58,11 @@ def _step_seconds(
     pool: int | None,
     steps: int,
 ) -> float:
-    """Seconds a step; infinite where the road does not fit into memory."""
+    """Seconds a step; infinite where the road cannot run here."""
     try:
         done = fit_pack(network, members, road, device, pool=pool, last_step=steps)
-    except torch.OutOfMemoryError:
-        logger.info("%d students by %s: out of memory", len(members), road)
+    except Exception as error:  # another road may do; the log says what was wrong with this one
+        logger.warning("%d students by %s: %s", len(members), road, str(error).split("\n")[0][:200])
         return inf
     return done.train_seconds / max(1, steps)
 

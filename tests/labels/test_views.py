@@ -110,12 +110,30 @@ def test_a_pool_of_views_is_met_evenly() -> None:
     from raydc.spec.evaluation import Recipe
 
     recipe = Recipe("sgd", 0.1, 0.0, "constant", 8, steps=30, augment=("crop",))
-    met = [(s.epoch, s.batch) for s in Views(recipe, 20, 5, torch.device("cpu"), pool=4).steps(0, 130)]
-    first = [(0, 0), (0, 1), (0, 2), (1, 0)]
-    assert met[:4] == first
-    rounds = [met[i : i + 4] for i in range(0, 128, 4)]
-    assert all(sorted(r) == first for r in rounds)
-    assert len({tuple(r) for r in rounds}) > 10
+
+    def met(pool: int, steps: int, key: int = 5) -> list[tuple[int, int]]:
+        views = Views(recipe, 20, key, torch.device("cpu"), pool=pool)
+        return [(s.epoch, s.batch) for s in views.steps(0, steps)]
+
+    # Three batches an epoch; seven views are two epochs and one batch.
+    seven = [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (2, 0)]
+    found = met(7, 126)
+    assert found[:7] == seven
+    assert set(found) == set(seven)
+    # Every epoch meets every batch, and so every image; views of a batch are met alike often.
+    assert [batch for _, batch in found] == [0, 1, 2] * 42
+    counts = {view: found.count(view) for view in seven}
+    assert all(counts[v] == 21 for v in seven if v[1] != 0)
+    assert all(counts[v] == 14 for v in seven if v[1] == 0)
+    assert met(7, 126, key=6) != found
+    assert met(2, 8) == [(0, 0), (0, 1)] * 4
+    assert met(1, 4) == [(0, 0)] * 4
+
+
+def test_the_first_views_of_a_pool_are_those_of_no_pool() -> None:
+    from raydc.spec.evaluation import Recipe
+
+    recipe = Recipe("sgd", 0.1, 0.0, "constant", 8, steps=30, augment=("crop",))
     plain = Views(recipe, 20, 5, torch.device("cpu")).steps(0, 4)
     pooled = Views(recipe, 20, 5, torch.device("cpu"), pool=4).steps(0, 4)
     for a, b in zip(plain, pooled, strict=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from raydc.orchestration.routing import BUNDLE_SECONDS, Queue, replica_for, spread
+from raydc.orchestration.routing import BUNDLE_SECONDS, LARGEST_BUNDLE, Queue, replica_for, spread
 
 
 def test_a_checkpoint_stays_with_its_replica() -> None:
@@ -66,3 +66,22 @@ def test_the_time_left_is_learnt() -> None:
     assert queue.seconds_left() is None
     queue.learn(1.0, 0.5)
     assert queue.seconds_left() == 2.5
+
+
+def test_packs_are_handed_out_by_shape_and_split_among_workers() -> None:
+    items = [("a", i) for i in range(10)] + [("b", i) for i in range(3)]
+    queue: Queue[tuple[str, int]] = Queue(items, lambda item: 1.0, 2, shape=lambda item: item[0])
+    bundles = []
+    while bundle := queue.take():
+        bundles.append(bundle)
+    assert sorted(item for bundle in bundles for item in bundle) == sorted(items)
+    assert all(len({shape for shape, _ in bundle}) == 1 for bundle in bundles)
+    # Half of what waits of a shape for each of two workers: the whole pack is out after a few bundles.
+    assert [len(bundle) for bundle in bundles] == [2, 1, 5, 3, 1, 1]
+
+
+def test_a_single_worker_gets_a_whole_pack() -> None:
+    queue: Queue[int] = Queue(range(300), lambda item: 1.0, 1, shape=lambda item: "same")
+    assert len(queue.take()) == LARGEST_BUNDLE
+    assert len(queue.take()) == 300 - LARGEST_BUNDLE
+    assert queue.take() == []

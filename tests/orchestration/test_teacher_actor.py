@@ -97,3 +97,20 @@ def test_a_replica_that_is_killed_comes_back_and_loses_nothing(
     assert set(pids).isdisjoint(ray.get(replica.pid.remote()) for replica in pool.replicas)
     assert ray.get(pool.ask(next(iter(plan.passes.values())))) == 0
     pool.stop()
+
+
+def test_a_client_that_goes_away_harms_nobody(site: Site, plan: Plan) -> None:
+    passes = list(plan.passes.values())
+
+    async def ask() -> list[int]:
+        _bench.cache_clear()
+        service = LabelService(site.bench())
+        leaving = asyncio.create_task(service.label(passes[0]))
+        staying = [asyncio.create_task(service.label(p)) for p in passes]
+        await asyncio.sleep(0)
+        leaving.cancel()
+        return await asyncio.wait_for(asyncio.gather(*staying), 60)
+
+    counts = asyncio.run(ask())
+    assert sum(counts) <= sum(10 * plan.sets[p.compressed_set].evaluation.ipc for p in passes)
+    assert all(LocalStore(site.bench().store.root).find("logits", p.id) is not None for p in passes)
