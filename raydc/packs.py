@@ -31,7 +31,9 @@ def pack_key(planned: Planned) -> str:
     point = evaluation.point
     shape = shape_of(evaluation.recipe)
     dropped = "images.drop_class" in point
-    return f"{evaluation.arch} {evaluation.ipc} {dropped} {evaluation.keep_views} {shape}"
+    # Labels of views come in tables, others as one target an image; each kind has its own fast way.
+    labels = f"{evaluation.labels_views} {evaluation.keep_views}"
+    return f"{evaluation.arch} {evaluation.ipc} {dropped} {labels} {shape}"
 
 
 def attempt_all(attempts: Sequence[Attempt], bench: Workbench, *, study: str) -> Iterator[list[Row]]:

@@ -150,7 +150,7 @@ def export_views(folder: Path, views: Views, logits: ViewLogits, resolution: int
             f"train.augment has {unknown[0]}, which FKD files cannot say; they know rrc, flip, mixup, cutmix"
         )
     for step in views.steps(0, steps):
-        said = logits.at(step).mean(0).cpu()
+        said = logits.at(step.epoch, step.batch).mean(0).cpu()
         where = folder / f"epoch_{step.epoch}"
         where.mkdir(parents=True, exist_ok=True)
         batch = _as_fkd(step, said, views.recipe.crop_scale, resolution)

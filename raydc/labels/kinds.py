@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from raydc.augmentation.views import Step, View
+from raydc.augmentation.views import View
 from raydc.labels import codecs, transforms
 from raydc.labels.views import ViewLogits
 from raydc.training.losses import Targets
@@ -142,11 +143,30 @@ class ViewTargets:
         self.one_hot = one_hot
         self.softening = softening
 
-    def at(self, view: View, step: Step) -> Targets:
+    def at(self, view: View, epoch: int, batch: int) -> Targets:
         labels = self.labels if view.index is None else self.labels[view.index]
-        logits = self.views.at(step).to(labels.device)
+        logits = self.views.at(epoch, batch).to(labels.device)
         probabilities, stored = self.softening(logits, labels)
         return Targets(probabilities, view.mix(self.one_hot), stored, self.softening.temperature)
+
+    @property
+    def temperature(self) -> float:
+        return self.softening.temperature
+
+    def table_name(self) -> Hashable:
+        """Equal for sources whose targets are equal, view by view."""
+        return id(self.views), self.softening
+
+    def span(self, epoch: int, batch: int) -> tuple[int, int]:
+        """First row and end of the view of `batch` of `epoch`."""
+        return self.views.span(epoch, batch)
+
+    def softened(self) -> Tensor | None:
+        """Probabilities [rows, C] of all views; None if they are too many or depend on the images."""
+        whole = None if self.softening.drop_class is not None else self.views.whole()
+        if whole is None:
+            return None
+        return self.softening(whole, self.labels[:0])[0]
 
     def to(self, device: torch.device) -> ViewTargets:
         return ViewTargets(

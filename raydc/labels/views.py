@@ -15,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from raydc.augmentation.views import Step
 from raydc.labels.store import read_logits
 from raydc.spec.plan import LabelPass
 from raydc.store import Artifact, Store
@@ -83,13 +82,26 @@ class ViewLogits:
         epoch, batch = divmod(step, self.per_epoch)
         return epoch * self.images + batch * self.batch_size
 
-    def at(self, step: Step) -> Tensor:
-        """Logits [K, B, C] float32 of a step's view."""
-        first = step.epoch * self.images + step.batch * self.batch_size
-        count = min(self.batch_size, self.images - step.batch * self.batch_size)
+    def span(self, epoch: int, batch: int) -> tuple[int, int]:
+        """First row and end of the labels of the view of `batch` of `epoch`."""
+        first = epoch * self.images + batch * self.batch_size
+        return first, first + min(self.batch_size, self.images - batch * self.batch_size)
+
+    def at(self, epoch: int, batch: int) -> Tensor:
+        """Logits [K, B, C] float32 of the view of `batch` of `epoch`."""
+        first, end = self.span(epoch, batch)
         if self._resident is not None:
-            return self._resident[:, first : first + count]
-        return torch.stack([table.rows(first, first + count) for table in self._tables])
+            return self._resident[:, first:end]
+        return torch.stack([table.rows(first, end) for table in self._tables])
+
+    def whole(self) -> Tensor | None:
+        """All logits [K, rows, C], or None if they are too many to be held."""
+        if self._resident is not None or not self.rows:
+            return self._resident
+        if sum(part.nbytes for table in self._tables for part in table.parts) > RESIDENT_BYTES:
+            return None
+        whole = [np.concatenate(table.parts)[: self.rows] for table in self._tables]
+        return torch.from_numpy(np.stack(whole))
 
     def to(self, device: torch.device) -> ViewLogits:
         """Itself, held on a GPU if it is not too large for that."""
@@ -97,7 +109,6 @@ class ViewLogits:
             return self
         if self._resident is not None and self._resident.device.type == device.type:
             return self
-        if sum(part.nbytes for table in self._tables for part in table.parts) <= RESIDENT_BYTES:
-            whole = [np.concatenate(table.parts)[: self.rows] for table in self._tables]
-            self._resident = torch.from_numpy(np.stack(whole)).to(device)
+        whole = self.whole()
+        self._resident = None if whole is None else whole.to(device)
         return self

@@ -80,7 +80,7 @@ def fit(
             optimizer.zero_grad()
             with autocast(recipe.precision, device):
                 logits = forward(view.images)
-            loss = loss_of(recipe.loss, full_precision(logits), targets.at(view, step))
+            loss = loss_of(recipe.loss, full_precision(logits), targets.at(view, step.epoch, step.batch))
             loss.backward()
             optimizer.step()
             losses.append(loss.detach())

@@ -18,14 +18,14 @@ core is faster (raydc.training.engine), so packs are for GPUs; their results do 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from raydc.augmentation.views import CHUNK, Step, View, Views, render_together
+from raydc.augmentation.views import PackView, PackViews
 from raydc.networks.convnet import ConvNet
 from raydc.spec.evaluation import Recipe
 from raydc.training.engine import MOST_SHAPES, compiler
@@ -34,10 +34,7 @@ from raydc.training.inputs import Inputs
 from raydc.training.losses import full_precision
 from raydc.training.optimizer import autocast, schedule_factor, tensor_cores
 from raydc.training.stacked import StackedOptimizer, StackedTargets, losses_of, stack_targets
-from raydc.training.targets import StaticTargets, TargetSource
-
-BLOCK_BYTES = 256 << 20
-"""Views that are rendered ahead take at most this."""
+from raydc.training.targets import StaticTargets, TargetSource, ViewTable
 
 State = dict[str, Tensor]
 Forward = Callable[[State, State, Tensor], Tensor]
@@ -194,74 +191,65 @@ def _linear(parameters: State, features: Tensor) -> Tensor:
 
 
 class PackTargets:
-    """Targets of all students, step by step: [S, B, C] each."""
+    """Targets of all students, step by step: [S, B, C] each; `stream_of`: [S], each student's views."""
 
-    def __init__(self, members: Sequence[Member], device: torch.device) -> None:
+    def __init__(self, members: Sequence[Member], stream_of: Sequence[int], device: torch.device) -> None:
         self._sources = [member.targets.to(device) for member in members]
         self._loss = members[0].recipe.loss
+        self._stream_of = list(stream_of)
+        self._streams = torch.tensor(self._stream_of, device=device)
         self._stacked: StackedTargets | None = None
         static = [source.targets for source in self._sources if isinstance(source, StaticTargets)]
         if len(static) == len(members):
             self._stacked = stack_targets(static, self._loss)
+        self._tables = self._view_tables()
 
-    def at(self, views: Sequence[View], steps: Sequence[Step]) -> StackedTargets:
-        """Targets of a step, given each student's view and step."""
+    def _view_tables(self) -> list[tuple[ViewTable, Tensor]] | None:
+        """Each student's source with the probabilities of all views, made once where they are equal."""
+        made: dict[Hashable, Tensor] = {}
+        found: list[tuple[ViewTable, Tensor]] = []
+        for source in self._sources:
+            if self._loss == "mse_ce" or not isinstance(source, ViewTable):
+                return None
+            name = source.table_name()
+            if name not in made:
+                softened = source.softened()
+                if softened is None:
+                    return None
+                made[name] = softened
+            found.append((source, made[name]))
+        first = found[0][1]
+        self._temperature = first.new_tensor([source.temperature for source, _ in found])
+        return found
+
+    def at(self, view: PackView) -> StackedTargets:
+        """Targets of a step."""
+        if self._tables is not None:
+            rows = []
+            for (source, table), stream in zip(self._tables, self._stream_of, strict=True):
+                first, end = source.span(*view.places[stream])
+                rows.append(table[first:end])
+            return StackedTargets(torch.stack(rows), self._temperature)
         if self._stacked is None:
-            each = [s.at(v, t) for s, v, t in zip(self._sources, views, steps, strict=True)]
-            return stack_targets(each, self._loss)
-        if views[0].index is None:
-            chosen = self._stacked
-        else:
-            index = torch.stack([view.index for view in views if view.index is not None])
-            chosen = self._stacked.take(index)
-        if views[0].partner is None:
-            return chosen
-        partner = torch.stack([view.partner for view in views if view.partner is not None])
-        share = torch.stack([view.share for view in views if view.share is not None])
-        return chosen.mixed(partner, share)
-
-
-class _Stream:
-    """Views of the pack, rendered a block of steps at a time; students with equal views share them."""
-
-    def __init__(self, members: Sequence[Member], device: torch.device, pool: int | None, total: int) -> None:
-        recipe = members[0].recipe
-        names = [(member.images or id(member.inputs), member.key) for member in members]
-        distinct = list(dict.fromkeys(names))
-        self._of = [distinct.index(name) for name in names]
-        self._index = torch.tensor(self._of, device=device)
-        owners = [members[names.index(name)] for name in distinct]
-        self._recipe = recipe
-        self._inputs = [owner.inputs for owner in owners]
-        self._steps = [
-            Views(recipe, len(owner.inputs), owner.key, device, pool, owner.grid).steps(0, total)
-            for owner in owners
-        ]
-        self._total = total
-        self._every = owners[0].inputs.take(slice(0, 1))
-        batch = min(recipe.batch_size, len(owners[0].inputs))
-        step_bytes = self._every.numel() * self._every.element_size() * batch * len(owners)
-        self._block = max(1, min(CHUNK, BLOCK_BYTES // step_bytes))
-
-    def __iter__(self) -> Iterator[tuple[Tensor, list[View], list[Step]]]:
-        """(images [S, B, C, H, W], view of each student, step of each student) of each step."""
-        for first in range(0, self._total, self._block):
-            count = min(self._block, self._total - first)
-            steps = [[next(stream) for _ in range(count)] for stream in self._steps]
-            batches = [
-                inputs.take(step.index)
-                for inputs, row in zip(self._inputs, steps, strict=True)
-                for step in row
+            seen = {stream: view.of(stream) for stream in set(self._stream_of)}
+            each = [
+                source.at(seen[stream], *view.places[stream])
+                for source, stream in zip(self._sources, self._stream_of, strict=True)
             ]
-            flat = [step for row in steps for step in row]
-            views = render_together(self._recipe, batches, flat)
-            for i in range(count):
-                now = views[i::count]
-                images = torch.stack([view.images for view in now])
-                # Not every student has views of its own.
-                if len(now) < len(self._of):
-                    images = images[self._index]
-                yield images, [now[o] for o in self._of], [steps[o][i] for o in self._of]
+            return stack_targets(each, self._loss)
+        chosen = self._stacked
+        if view.index is not None:
+            chosen = chosen.take(view.index[self._streams])
+        if view.partner is not None and view.share is not None:
+            chosen = chosen.mixed(view.partner[self._streams], view.share[self._streams])
+        return chosen
+
+
+def streams(members: Sequence[Member]) -> tuple[list[Member], list[int]]:
+    """(one member for each distinct stream of views, the stream of each member)."""
+    names = [(member.images or id(member.inputs), member.key) for member in members]
+    distinct = list(dict.fromkeys(names))
+    return [members[names.index(name)] for name in distinct], [distinct.index(name) for name in names]
 
 
 class Program:
@@ -380,13 +368,25 @@ def fit_pack(
     last = total if last_step is None else last_step
     per_epoch = recipe.steps_per_epoch(images)
     program = Program(network, members, road, device)
-    targets = PackTargets(members, device)
+    owners, stream_of = streams(members)
+    targets = PackTargets(members, stream_of, device)
+    views = PackViews(
+        recipe,
+        [owner.inputs.take(None) for owner in owners],
+        [owner.key for owner in owners],
+        device,
+        pool,
+        [owner.grid for owner in owners],
+    )
+    # Students that share views take copies of one rendering.
+    copies = None if len(owners) == len(members) else torch.tensor(stream_of, device=device)
     losses = torch.empty(last, len(members), device=device, dtype=members[0].inputs.take(slice(0, 1)).dtype)
     clock = StepClock(device)
     with tensor_cores(recipe.precision):
-        for number, (batch, views, steps) in enumerate(_Stream(members, device, pool, last)):
+        for number, view in enumerate(views.steps(0, last)):
             clock.before_step()
-            wanted = targets.at(views, steps)
+            batch = view.images if copies is None else view.images[copies]
+            wanted = targets.at(view)
             if not program.is_ready(batch.shape[1]):
                 with clock.pause():
                     program.capture(batch, wanted)

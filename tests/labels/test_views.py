@@ -53,7 +53,7 @@ def test_a_label_is_what_the_teacher_says_of_the_view(
     views = Views(one.evaluation.recipe, 20, seed_of("student views", 0), bench.device)
     for step in views.steps(0, 7):
         expected = teacher.logits(TensorInputs(views.render(images, step).images))
-        assert torch.equal(said.at(step)[0], expected)
+        assert torch.equal(said.at(step.epoch, step.batch)[0], expected)
     assert said.rows == 2 * 20 + 8
 
 
@@ -93,7 +93,7 @@ def test_a_longer_training_labels_only_what_is_missing(
     again, _ = whole.view_logits(plan.evaluations[0].passes, 20, 9)
     views = Views(short.evaluation.recipe, 20, seed_of("student views", 0), bench.device)
     for step in views.steps(0, 9):
-        assert torch.equal(said.at(step), again.at(step))
+        assert torch.equal(said.at(step.epoch, step.batch), again.at(step.epoch, step.batch))
 
 
 def test_pruned_labels_are_used_again_and_take_less(
