@@ -47,6 +47,9 @@ StoreUri = Annotated[
     str | None,
     typer.Option("--store", help="Folder or URI of the store.", envvar="RAYDC_STORE"),
 ]
+OutFolder = Annotated[Path | None, typer.Option("--out", help="Folder of the results (default: runs/NAME).")]
+Address = Annotated[str | None, typer.Option(help="A running Ray cluster; default: start one here.")]
+Download = Annotated[bool, typer.Option("--download", help="Fetch a named dataset that is not here.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON array of row objects.")]
 
 
@@ -131,19 +134,13 @@ def _main(
 @app.command()
 def run(
     study: StudyArgument,
-    directory: Annotated[
-        Path | None, typer.Option("--out", help="Folder of the results (default: runs/NAME).")
-    ] = None,
-    address: Annotated[
-        str | None, typer.Option(help="A running Ray cluster; default: start one here.")
-    ] = None,
+    directory: OutFolder = None,
+    address: Address = None,
     tracking_uri: TrackingUri = None,
     store: StoreUri = None,
     settings: Settings = None,
     smoke: Smoke = False,
-    download: Annotated[
-        bool, typer.Option("--download", help="Fetch a named dataset that is not here.")
-    ] = False,
+    download: Download = False,
     no_reuse: Annotated[
         bool, typer.Option("--no-reuse", help="Do not take over results of other studies.")
     ] = False,
@@ -222,17 +219,13 @@ def reproduce(
     cells: Annotated[
         list[str] | None, typer.Option("--cells", help="Cells to run, such as ipc-10 (default: all).")
     ] = None,
-    directory: Annotated[
-        Path | None, typer.Option("--out", help="Folder of the results (default: runs/NAME).")
-    ] = None,
-    address: Annotated[str | None, typer.Option(help="A running Ray cluster.")] = None,
+    directory: OutFolder = None,
+    address: Address = None,
     tracking_uri: TrackingUri = None,
     store: StoreUri = None,
     settings: Settings = None,
     smoke: Smoke = False,
-    download: Annotated[
-        bool, typer.Option("--download", help="Fetch a named dataset that is not here.")
-    ] = False,
+    download: Download = False,
     as_json: AsJson = False,
 ) -> None:
     """Run a paper's table and print it beside the paper's numbers."""
@@ -293,13 +286,11 @@ def _with_spread(value: float | None, std: float | None) -> str:
 @app.command()
 def plan(
     study: StudyArgument,
-    directory: Annotated[Path | None, typer.Option("--out", help="Folder of the results.")] = None,
+    directory: OutFolder = None,
     store: StoreUri = None,
     settings: Settings = None,
     smoke: Smoke = False,
-    download: Annotated[
-        bool, typer.Option("--download", help="Fetch a named dataset that is not here.")
-    ] = False,
+    download: Download = False,
     export: Annotated[
         Path | None,
         typer.Option(help="Write the evaluations as JSON lines for python -m raydc.evaluate."),

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from raydc.data.dataset import Dataset, open_dataset
+from raydc.evaluate import make_everything
 from raydc.spec.evaluation import DatasetSpec
 from raydc.spec.facts import bind
 from raydc.spec.plan import Plan, make_plan
@@ -80,3 +81,15 @@ def study_file(tmp_path: Path) -> Callable[[str], Path]:
         return path
 
     return write
+
+
+@pytest.fixture
+def ready(bench: Workbench, planned: Callable[[Study], Plan]) -> Callable[[Study], Plan]:
+    """The plan of a study, with everything made that its evaluations wait for."""
+
+    def make(study: Study) -> Plan:
+        plan = planned(study)
+        make_everything(plan, bench)
+        return plan
+
+    return make

@@ -21,16 +21,6 @@ from raydc.workbench import Workbench
 SOFT = "base.labels={kind: soft, temperature: 2}"
 
 
-@pytest.fixture
-def ready(bench: Workbench, planned: Callable[[Study], Plan]) -> Callable[[Study], Plan]:
-    def make(study: Study) -> Plan:
-        plan = planned(study)
-        make_everything(plan, bench)
-        return plan
-
-    return make
-
-
 def test_the_same_evaluation_twice_is_equal_bit_for_bit(
     small: Callable[..., Study], ready: Callable[[Study], Plan], bench: Workbench, store: LocalStore
 ) -> None:

@@ -33,16 +33,6 @@ def bench(digits: Dataset, store: LocalStore, tmp_path: Path) -> Workbench:
     return Workbench(digits, LocalStore(tmp_path), torch.device("cpu"))
 
 
-@pytest.fixture
-def ready(bench: Workbench, planned: Callable[[Study], Plan]) -> Callable[[Study], Plan]:
-    def make(study: Study) -> Plan:
-        plan = planned(study)
-        make_everything(plan, bench)
-        return plan
-
-    return make
-
-
 def test_a_label_is_what_the_teacher_says_of_the_view(
     small: Callable[..., Study], ready: Callable[[Study], Plan], bench: Workbench
 ) -> None:
