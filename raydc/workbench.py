@@ -83,7 +83,7 @@ def labelled(label_pass: LabelPass, store: Store) -> bool:
     made = store.find("set", label_pass.compressed_set)
     if made is None:
         return False
-    steps = label_pass.views.steps(int(made.meta["count"]))
+    steps = label_pass.views.steps(CompressedSet.count(made.folder))
     return segments(label_pass, store, steps)[1] >= steps
 
 
@@ -146,7 +146,6 @@ class Workbench:
                 images=dict(images.items()),
                 seed=job.evaluation.image_seed,
                 images_bytes=made.images_bytes,
-                count=len(made.labels),
                 seconds=time.perf_counter() - start,
             )
 

@@ -98,6 +98,11 @@ class CompressedSet:
         pq.write_table(table, folder / "set.parquet")
 
     @staticmethod
+    def count(folder: Path) -> int:
+        """Images of the set in `folder`, without reading them."""
+        return int(pq.read_metadata(folder / "set.parquet").num_rows)
+
+    @staticmethod
     def load(folder: Path) -> CompressedSet:
         table = pq.read_table(folder / "set.parquet")
         properties = json.loads(table.schema.metadata[b"raydc"])
