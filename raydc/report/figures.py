@@ -216,12 +216,12 @@ def _chosen_note(curve: Curve, x: float, chosen: Sequence[Row]) -> str:
 
 
 def _law_figure(named: Sequence[Curve]) -> LawFigure:
-    fits = [fit(curve) for curve in named]
+    fits = [fit(curve, "auto") for curve in named]
     return LawFigure(
         title="Scaling laws",
         caption=(
-            "acc(IPC) = a - b IPC^-c, least squares; bands are 95 %, from a parametric bootstrap with the "
-            "pooled spread of replicates."
+            "Least squares; of a power law, an exponential and a logarithm each curve gets the one with the "
+            "smallest AICc. Bands are 95 %, from a parametric bootstrap with the pooled spread of replicates."
         ),
         x_label="images per class",
         y_label="test accuracy",

@@ -15,7 +15,7 @@ from markupsafe import Markup
 from raydc import __version__
 from raydc.analysis.curves import Mean, finished, group, label_of, mean_of, varying_keys
 from raydc.analysis.frontier import frontier
-from raydc.analysis.laws import Interval
+from raydc.analysis.laws import FORMULAS, Interval
 from raydc.analysis.worth import Worth, worth
 from raydc.analysis.worth import describe as describe_worth
 from raydc.errors import InputError
@@ -179,22 +179,24 @@ def _law_tables(figures: Figures) -> list[Table]:
     return [
         Table(
             "Laws",
-            "acc(IPC) = a - b IPC^-c with 95 % intervals; p is the probability of points this far from the "
-            "law if it holds.",
-            ("curve", "a", "b", "c", "rmse", "p"),
+            "Parameters with 95 % intervals; p is the probability of points this far from the law if it "
+            "holds; the last column is what the law, fitted without the largest IPC, gets wrong there.",
+            ("curve", "law", "a", "b", "c", "rmse", "p", "largest IPC"),
             (
                 *(
                     (
                         law.curve.label,
+                        FORMULAS[law.form].format(x="IPC"),
                         interval(law.a),
                         interval(law.b),
                         "-" if law.c is None else interval(law.c),
                         f"{law.rmse:.4f}",
                         "-" if law.lack_of_fit is None else f"{law.lack_of_fit:.3f}",
+                        "-" if law.holdout is None else f"{100 * law.holdout:+.1f} points",
                     )
                     for law in figure.laws
                 ),
-                *((fit.curve.label, fit.reason, "", "", "", "") for fit in figure.unfitted),
+                *((fit.curve.label, fit.reason, *[""] * 6) for fit in figure.unfitted),
             ),
         )
         for figure in figures.laws
