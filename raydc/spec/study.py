@@ -289,14 +289,12 @@ def load_study(
     *,
     settings: Iterable[str] = (),
     smoke: bool = False,
-    plugins: Iterable[str] = (),
 ) -> Study:
     """Read, merge and check the study file at `path`.
 
     `settings` are `KEY=VALUE` texts (dotted path from the root, value in YAML); `smoke` merges the
     file's own `smoke` block first. Raises `InputError`.
     """
-    del plugins
     file = Path(path)
     try:
         size = file.stat().st_size
