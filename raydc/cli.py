@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from raydc import __version__, shipped
+from raydc import __version__, plugins, shipped
 from raydc.console import LiveProgress, duration, size
 from raydc.errors import InputError, TrackingError, one_of
 
@@ -120,6 +120,9 @@ def _load(study: str, settings: list[str] | None, smoke: bool) -> Study:
 def _main(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="Say more about what goes on.")] = False,
+    plugin: Annotated[
+        list[Path] | None, typer.Option("--plugin", help="A Python file that adds methods, labels, recipes.")
+    ] = None,
 ) -> None:
     if version:
         say(f"raydc {__version__}")
@@ -129,6 +132,8 @@ def _main(
         format="%(levelname)s: %(message)s",
         stream=sys.stderr,
     )
+    with reported():
+        plugins.use(plugin or [])
 
 
 @app.command()

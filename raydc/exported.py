@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from raydc import plugins
 from raydc.data.dataset import open_dataset
 from raydc.errors import InputError
 from raydc.evaluate import make_everything
@@ -178,6 +179,7 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     try:
         chosen.out.mkdir(parents=True, exist_ok=True)
+        plugins.load()
         _check_device(chosen.device)
         failed = run_file(chosen.file, chosen.data, chosen.out, chosen.store, chosen.device)
     except InputError as error:

@@ -19,6 +19,7 @@ RANKS = {
     "registry": (0, set()),
     "seeding": (0, set()),
     "shipped": (0, set()),
+    "plugins": (0, set()),
     "spec": (1, set()),
     "spec.yaml_file": (1, {"yaml"}),
     "spec.study": (1, {"yaml", "pydantic"}),

@@ -7,6 +7,7 @@ from functools import lru_cache
 
 import torch
 
+from raydc import plugins
 from raydc.data.dataset import dataset_at
 from raydc.spec.evaluation import DatasetSpec
 from raydc.store import LocalStore, open_store
@@ -38,6 +39,7 @@ class Site:
 @lru_cache(maxsize=1)
 def _bench(dataset: DatasetSpec, pixels: str, store_uri: str) -> Workbench:
     store = open_store(store_uri)
+    plugins.load()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cpu":
         keep_pages()

@@ -1,0 +1,68 @@
+"""Plugins: methods, label kinds, recipes, datasets and scores from outside the package.
+
+A plugin is a module that adds entries to the catalogue when it is imported:
+
+    from raydc.spec.catalog import METHODS, Method
+
+    METHODS.add(Method("mine", "my_module:select", "one line on what it does", seeded=True))
+
+It is found as an entry point of the group `raydc.plugins`, or as a file in RAYDC_PLUGINS (paths joined by the
+system's path separator; `raydc --plugin FILE` sets it). Workers read the same, so a file must lie where
+every machine of a cluster sees it. A target in a file is named by the file's own module, its stem.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import sys
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+from raydc.errors import InputError
+
+GROUP = "raydc.plugins"
+VARIABLE = "RAYDC_PLUGINS"
+
+
+def use(files: Sequence[Path]) -> None:
+    """Load plugin files here and in all processes that are started from here."""
+    known = [path for path in os.environ.get(VARIABLE, "").split(os.pathsep) if path]
+    given = [str(file.absolute()) for file in files]
+    os.environ[VARIABLE] = os.pathsep.join(dict.fromkeys([*known, *given]))
+    load()
+
+
+def load() -> None:
+    """Load every plugin once; `InputError` names one that cannot be loaded."""
+    for entry in importlib.metadata.entry_points(group=GROUP):
+        _load_entry(entry.name, entry.value)
+    for path in filter(None, os.environ.get(VARIABLE, "").split(os.pathsep)):
+        _load_file(path)
+
+
+@cache
+def _load_entry(name: str, value: str) -> None:
+    try:
+        importlib.import_module(value.partition(":")[0])
+    except Exception as error:
+        raise InputError(f"the plugin {name!r} ({value}) cannot be loaded: {error!r}") from None
+
+
+@cache
+def _load_file(path: str) -> None:
+    name = Path(path).stem
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None or not Path(path).is_file():
+        raise InputError(f"--plugin is {path!r}, which is no Python file; give one that ends in .py")
+    if name in sys.modules:
+        raise InputError(f"--plugin is {path!r}, whose name {name!r} is a module already; rename the file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise InputError(f"--plugin is {path!r}, which cannot be loaded: {error!r}") from None
