@@ -28,8 +28,13 @@ def machine(device: str) -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "raydc": raydc.__version__,
-        "command": "python -m " + " ".join([_module(), *sys.argv[1:]]),
+        "command": "python -m " + " ".join([_module(), *map(_shown, sys.argv[1:])]),
     }
+
+
+def _shown(argument: str) -> str:
+    """An argument without where things lie on this machine."""
+    return "DIR" if Path(argument).is_absolute() else argument
 
 
 def _module() -> str:
