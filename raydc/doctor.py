@@ -105,7 +105,7 @@ def _compiler() -> Finding:
 
 def _ray_starts() -> Finding:
     from raydc.orchestration.cluster import connected
-    from raydc.spec.study import Resources
+    from raydc.spec.study_file import Resources
 
     with connected(None, Resources()) as capacity:
         return Finding("ray starts", True, f"{capacity.cpus} CPUs, {capacity.gpus:g} GPUs")

@@ -6,7 +6,6 @@ import argparse
 import json
 import os
 import sys
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -18,15 +17,16 @@ from raydc.data.dataset import open_dataset
 from raydc.errors import InputError
 from raydc.evaluate import make_everything
 from raydc.packs import attempt_all
-from raydc.result import FAILED, FINISHED, Row, make_row
+from raydc.result import FAILED, FINISHED, Row, not_started
 from raydc.spec.evaluation import DatasetSpec, Evaluation
 from raydc.spec.facts import bind
 from raydc.spec.plan import Plan, Planned, make_plan
-from raydc.store import open_store
+from raydc.store import cut_torn_line, open_store
 from raydc.training.engine import use_cache
 from raydc.training.memory import keep_pages
 from raydc.workbench import Workbench
 
+RESULTS = "results.jsonl"
 DESCRIPTION = "Run the evaluations that `raydc plan STUDY --export FILE` wrote; a second start goes on."
 
 
@@ -90,7 +90,7 @@ def run_file(file: Path, data: str | None, out: Path, store_uri: str | None, dev
         raise InputError(
             f"{file}: the data are not those that the plan was made with; give the same files with --data"
         )
-    results = out / "results.jsonl"
+    results = out / RESULTS
     cut_torn_line(results)
     finished = {row["evaluation_id"] for row in _results(results) if row["status"] == FINISHED}
     left = plan.without(finished)
@@ -117,35 +117,10 @@ def run_file(file: Path, data: str | None, out: Path, store_uri: str | None, dev
 
 def _rows(plan: Plan, broken: Mapping[str, str], bench: Workbench, study: str) -> Iterator[list[Row]]:
     """Rows of all evaluations; what waits for something that cannot be made fails with its reason."""
-    able = []
-    for planned in plan.evaluations:
-        reason = next((broken[n] for n in planned.needs if n in broken), None)
-        if reason is None:
-            able.append(planned)
-            continue
-        now = time.time()
-        yield [
-            make_row(
-                planned,
-                study=study,
-                dataset_id=bench.dataset.id,
-                status=FAILED,
-                started_at=now,
-                finished_at=now,
-                attempts=0,
-                error=f"not started: {reason}",
-            )
-        ]
+    able, lost = not_started(plan, broken, study=study, dataset_id=bench.dataset.id)
+    if lost:
+        yield lost
     yield from attempt_all([(planned, 1) for planned in able], bench, study=study)
-
-
-def cut_torn_line(path: Path) -> None:
-    """Take off what a run that was killed while it wrote has left."""
-    if path.exists():
-        content = path.read_bytes()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            os.truncate(path, whole)
 
 
 def _results(path: Path) -> Iterable[Row]:
@@ -156,6 +131,14 @@ def _results(path: Path) -> Iterable[Row]:
             yield json.loads(line)
         except ValueError:
             raise InputError(f"{path}: line {number} is damaged; take the line out") from None
+
+
+def _check_writable(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / RESULTS).open("ab").close()
+    except OSError as error:
+        raise InputError(f"--out is {str(out)!r}, which cannot be written ({error})") from None
 
 
 def _check_device(name: str) -> None:
@@ -178,15 +161,12 @@ def main(arguments: list[str] | None = None) -> int:
     )
     chosen = parser.parse_args(arguments)
     try:
-        chosen.out.mkdir(parents=True, exist_ok=True)
+        _check_writable(chosen.out)
         plugins.load()
         _check_device(chosen.device)
         failed = run_file(chosen.file, chosen.data, chosen.out, chosen.store, chosen.device)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"error: --out is {str(chosen.out)!r}, which cannot be written: {error}", file=sys.stderr)
         return 2
     return 3 if failed else 0
 

@@ -16,7 +16,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import pandas as pd
 import pyarrow as pa
@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 from raydc.errors import InputError
 from raydc.result import Row, columns
-from raydc.spec.yaml_file import parse_yaml
+from raydc.spec.yaml_file import parse_yaml, read_text
 from raydc.store import write_atomically
 from raydc.tracking.ledger import FILE as LEDGER
 from raydc.tracking.ledger import read_rows
@@ -40,12 +40,7 @@ def default_store(out: Path) -> str:
 
 def store_of(out: Path) -> str:
     """The store that the study in a folder uses."""
-    content = (
-        parse_yaml((out / STUDY).read_text(encoding="utf-8"), str(out / STUDY))
-        if (out / STUDY).is_file()
-        else {}
-    )
-    block = content.get("store") if isinstance(content, dict) else None
+    block = _study(out).get("store")
     given = block.get("uri") if isinstance(block, dict) else None
     return str(given) if given else default_store(out)
 
@@ -71,11 +66,15 @@ def prepare(out: Path, study: str) -> None:
 
 def study_name(out: Path) -> str | None:
     """Name of the study in a folder, or None if there is none."""
+    name = _study(out).get("name")
+    return None if name is None else str(name)
+
+
+def _study(out: Path) -> dict[str, Any]:
+    """The study file in a folder; empty if there is none."""
     path = out / STUDY
-    if not path.is_file():
-        return None
-    content = parse_yaml(path.read_text(encoding="utf-8"), str(path))
-    return str(content["name"]) if isinstance(content, dict) and "name" in content else None
+    content = parse_yaml(read_text(path), str(path)) if path.is_file() else None
+    return content if isinstance(content, dict) else {}
 
 
 @contextmanager

@@ -40,9 +40,12 @@ class LabelService:
 
     async def label(self, label_pass: LabelPass) -> int:
         """Return when the pass is in the store; the number of images that were forwarded for it."""
-        while label_pass.id in self._open:
-            # The open request may ask for fewer views than this one, so its end is looked at again.
-            await asyncio.shield(self._open[label_pass.id])
+        while (asked := self._open.get(label_pass.id)) is not None:
+            # Waited for, not awaited: the client that asked may go away, and is then followed.
+            await asyncio.wait([asked])
+            if not asked.cancelled():
+                asked.result()
+            # It may have asked for fewer views than this client, so the store is looked at again.
         if labelled(label_pass, self._bench.store):
             return 0
         done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -70,23 +73,24 @@ class LabelService:
             together, later = asked[:MOST_TOGETHER], asked[MOST_TOGETHER:]
             if later:
                 self._waiting[checkpoint] = later
-            failure: Exception | None = None
-            counts = [0] * len(together)
-            try:
-                counts = await loop.run_in_executor(self._thread, self._forward, together)
-            except Exception as error:  # handed to every client that waits for it
-                failure = error
-            for label_pass, count in zip(together, counts, strict=True):
+            outcomes = await loop.run_in_executor(self._thread, self._forward, together)
+            for label_pass, outcome in zip(together, outcomes, strict=True):
                 future = self._open.pop(label_pass.id)
                 self._door.release()
-                if failure is not None:
-                    future.set_exception(failure)
+                if isinstance(outcome, Exception):
+                    future.set_exception(outcome)
                 else:
-                    future.set_result(count)
+                    future.set_result(outcome)
 
-    def _forward(self, together: list[LabelPass]) -> list[int]:
+    def _forward(self, together: list[LabelPass]) -> list[int | Exception]:
+        """Images forwarded for each pass, or why it failed: a bad pass fails alone."""
         self.forwards += 1
-        return self._bench.make_logits(together)
+        try:
+            return list(self._bench.make_logits(together))
+        except Exception as error:  # handed to the client that waits for it
+            if len(together) == 1:
+                return [error]
+        return [outcome for label_pass in together for outcome in self._forward([label_pass])]
 
 
 def _seen(future: asyncio.Future[int]) -> None:

@@ -26,7 +26,7 @@ from raydc.spec.facts import bind
 from raydc.spec.plan import Plan, make_plan
 from raydc.spec.study import Study
 from raydc.store import Store, open_store, write_atomically
-from raydc.teachers.checkpoint import check_given, file_digest, read_state
+from raydc.teachers.checkpoint import check_given, file_digest
 from raydc.tracking.ledger import Ledger, read_rows
 from raydc.tracking.tracker import NoTracker, Tracker
 
@@ -99,7 +99,6 @@ def with_digests(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
             return teacher
         if teacher.checkpoint not in known:
             known[teacher.checkpoint] = file_digest(teacher.checkpoint)
-            read_state(teacher.checkpoint)
         return replace(teacher, digest=known[teacher.checkpoint])
 
     return [replace(e, teacher=named(e.teacher), scorer=named(e.scorer)) for e in evaluations]

@@ -112,13 +112,13 @@ def train_pack(ready: Sequence[Prepared], bench: Workbench) -> dict[str, Measure
     chassis = bench.chassis(arch)
     members = [
         Member(
-            {name: value.to(bench.device) for name, value in new_student(one.planned, bench).items()},
-            one.inputs,
-            one.labels.source,
-            one.recipe,
-            one.view_key,
-            one.grid,
-            f"{one.planned.compressed_set}",
+            state={name: value.to(bench.device) for name, value in new_student(one.planned, bench).items()},
+            inputs=one.inputs,
+            targets=one.labels.source,
+            recipe=one.recipe,
+            key=one.view_key,
+            grid=one.grid,
+            images=one.planned.compressed_set,
         )
         for one in ready
     ]

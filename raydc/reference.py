@@ -10,9 +10,10 @@ from pathlib import Path
 
 from raydc.registry import Entry
 from raydc.spec import catalog
+from raydc.spec.blocks import TEACHER_ONLY
 from raydc.spec.keys import DERIVED, REQUIRED, Key
 from raydc.spec.point import BLOCKS, flat_value, point_grammar
-from raydc.spec.study import TEACHER_ONLY, Resources
+from raydc.spec.study_file import Resources
 
 HEADER = "<!-- Made by `python -m raydc.reference`; change the schema, not this page. -->\n\n"
 

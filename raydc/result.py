@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, TypeAlias
 
 from raydc import __version__
 from raydc.spec.evaluation import PROTOCOL_VERSION, Evaluation, TeacherSpec
-from raydc.spec.plan import Planned
+from raydc.spec.plan import Plan, Planned
 from raydc.spec.point import flat_value, point_grammar
 
 Row: TypeAlias = dict[str, Any]
@@ -158,6 +159,36 @@ def make_row(
         row |= asdict(measured)
         row["test_acc_by_class"] = list(measured.test_acc_by_class)
     return row
+
+
+def not_started(
+    plan: Plan, broken: Mapping[str, str], *, study: str, dataset_id: str
+) -> tuple[list[Planned], list[Row]]:
+    """The evaluations that can start, and failed rows of those that wait for something `broken`.
+
+    `broken` holds the reason for each trajectory, set or label pass that could not be made.
+    """
+    able: list[Planned] = []
+    lost: list[Row] = []
+    now = time.time()
+    for planned in plan.evaluations:
+        reason = next((broken[name] for name in planned.needs if name in broken), None)
+        if reason is None:
+            able.append(planned)
+            continue
+        lost.append(
+            make_row(
+                planned,
+                study=study,
+                dataset_id=dataset_id,
+                status=FAILED,
+                started_at=now,
+                finished_at=now,
+                attempts=0,
+                error=f"not started: {reason}",
+            )
+        )
+    return able, lost
 
 
 def reused(row: Mapping[str, Any], planned: Planned, study: str) -> Row:

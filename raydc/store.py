@@ -69,6 +69,19 @@ def write_atomically(path: Path, content: bytes) -> None:
     sync(path.parent)
 
 
+def cut_torn_line(path: Path) -> bool:
+    """Take off what a process that was killed while it appended has left; whether there was any."""
+    if not path.exists():
+        return False
+    with path.open("rb+") as file:
+        content = file.read()
+        whole = content.rfind(b"\n") + 1
+        if whole == len(content):
+            return False
+        file.truncate(whole)
+    return True
+
+
 @dataclass(frozen=True)
 class Artifact:
     """A complete, checked artifact on this machine's disk."""

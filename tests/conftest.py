@@ -15,6 +15,7 @@ from raydc.spec.facts import bind
 from raydc.spec.plan import Plan, make_plan
 from raydc.spec.study import Study, parse_study
 from raydc.store import LocalStore
+from raydc.training.engine import compiler
 from raydc.workbench import Workbench
 
 DIGITS = DatasetSpec("digits", "named", val_fraction=297 / 1297)
@@ -28,6 +29,18 @@ base:
   student: {arch: convnet-d2-w8}
   train: {recipe: label-worth, steps: 5, augment: none, lr: 0.05}
 """
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of what this machine lacks are skipped, here and nowhere else."""
+    lacking = {
+        "gpu": None if torch.cuda.is_available() else "needs a CUDA device",
+        "compiler": None if compiler() else "needs a C++ compiler and Python's headers",
+    }
+    for item in items:
+        for marker, reason in lacking.items():
+            if reason is not None and item.get_closest_marker(marker):
+                item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.fixture(autouse=True)

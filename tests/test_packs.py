@@ -97,7 +97,6 @@ def test_pack_size_follows_memory_and_batch() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_on_a_gpu_evaluations_are_packed(
     small: Callable[..., Study], planned: Callable[[Study], Plan], bench: Workbench
 ) -> None:

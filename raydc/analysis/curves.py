@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from raydc.errors import InputError, did_you_mean
-from raydc.result import FINISHED, MEASURES, Row, is_spec_column
+from raydc.result import FINISHED, MEASURES, Row, columns, is_spec_column
 
 CONFIDENCE = 0.95
 
@@ -135,7 +135,7 @@ def varying_keys(rows: Sequence[Row], exclude: Iterable[str] = ()) -> list[str]:
     is known) is left out.
     """
     left_out = {*exclude, "seed"}
-    names = list(dict.fromkeys(n for row in rows for n in row if is_spec_column(n)))
+    names = [name for name in columns(rows) if is_spec_column(name)]
     chosen: list[str] = []
     groups = 1
     for name in names:
@@ -153,11 +153,17 @@ def _hashable(value: Any) -> Any:
 
 
 def group(rows: Sequence[Row], keys: Sequence[str]) -> dict[tuple[Any, ...], list[Row]]:
-    """Rows by their values of `keys`, in the order of first appearance."""
+    """Rows by their values of `keys`, in rising order: the order in which rows were made shows nowhere."""
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         groups.setdefault(tuple(_hashable(row.get(key)) for key in keys), []).append(row)
-    return groups
+    return dict(sorted(groups.items(), key=lambda item: [_rank(value) for value in item[0]]))
+
+
+def _rank(value: Any) -> tuple[bool, bool, float, str]:
+    """Nothing first, numbers by size, then text."""
+    number = isinstance(value, int | float)
+    return (value is not None, not number, value if number else 0.0, "" if number else str(value))
 
 
 def curves(

@@ -33,7 +33,7 @@ from raydc.orchestration.routing import spread
 from raydc.orchestration.site import Site
 from raydc.orchestration.teacher_actor import TeacherPool
 from raydc.orchestration.trainable import StudentWorker
-from raydc.result import FAILED, Row, make_row
+from raydc.result import Row, not_started
 from raydc.spec.facts import DataFacts
 from raydc.spec.plan import (
     LabelPass,
@@ -44,7 +44,7 @@ from raydc.spec.plan import (
     student_cost,
     trajectory_jobs,
 )
-from raydc.spec.study import Resources
+from raydc.spec.study_file import Resources
 from raydc.store import Store
 from raydc.teachers.checkpoint import name_of
 from raydc.teachers.expert import missing
@@ -283,26 +283,7 @@ class Runner:
     # --- evaluations --------------------------------------------------------------------------
 
     def _evaluations(self, capacity: Capacity, pool: TeacherPool | None) -> None:
-        able: list[Planned] = []
-        lost: list[Row] = []
-        now = time.time()
-        for planned in self.plan.evaluations:
-            reason = next((self._broken[n] for n in planned.needs if n in self._broken), None)
-            if reason is None:
-                able.append(planned)
-                continue
-            lost.append(
-                make_row(
-                    planned,
-                    study=self.study,
-                    dataset_id=self.facts.dataset_id,
-                    status=FAILED,
-                    started_at=now,
-                    finished_at=now,
-                    attempts=0,
-                    error=f"not started: {reason}",
-                )
-            )
+        able, lost = not_started(self.plan, self._broken, study=self.study, dataset_id=self.facts.dataset_id)
         self.progress.stage("evaluations", len(able) + len(lost), "evaluations")
         if lost:
             self._take(lost, None)

@@ -230,12 +230,6 @@ def _law_figure(named: Sequence[Curve]) -> LawFigure:
     )
 
 
-def _rank(value: Any) -> tuple[bool, float, str]:
-    """Numbers by size, then text."""
-    number = isinstance(value, int | float)
-    return (not number, value if number else 0.0, "" if number else str(value))
-
-
 def heat_maps(
     rows: Sequence[Row], x: str = "labels.temperature", y: str = "labels.teacher_epoch"
 ) -> list[Heat]:
@@ -243,8 +237,7 @@ def heat_maps(
     rows = [r for r in rows if r.get(x) is not None and r.get(y) is not None]
     shared = list(varying_keys(rows, [x, y])) if rows else []
     found = []
-    panels = sorted(group(rows, shared).items(), key=lambda panel: [_rank(v) for v in panel[0]])
-    for values, members in panels:
+    for values, members in group(rows, shared).items():
         xs, ys = (sorted({r[k] for r in members}) for k in (x, y))
         if len(xs) < 2 or len(ys) < 2:
             continue

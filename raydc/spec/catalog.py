@@ -1,88 +1,30 @@
-"""The catalogue: datasets, methods, label kinds, recipes, augmentations and schedules by name.
+"""The catalogue: datasets, scores, methods, label kinds, augmentations and recipes by name.
 
-A new method, label kind, recipe or dataset is one file with its code and one entry here (or in a
-plugin); listing, study files, the docs and the contract tests find it by themselves.
+A new one is one file with its code and one entry here (or in a plugin); listing, study files, the docs and
+the contract tests find it by themselves.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from raydc.registry import Entry, Registry
-from raydc.spec.keys import Choice, Flag, Key, OneOf, Real, Text, Value, Whole
+from raydc.spec.entries import DatasetEntry, LabelKind, Method, RecipeEntry, Score
+from raydc.spec.keys import Choice, Flag, Key, OneOf, Real, Text, Whole
 
-
-@dataclass(frozen=True)
-class DatasetEntry(Entry):
-    """A dataset with a name; `target` is a function (options) -> source of decoded splits."""
-
-    val_fraction: float = 0.1
-    """Part of train that is held out when the study does not say."""
-    fetchable: bool = False
-    """Whether `--download` can fetch it."""
-
-
-@dataclass(frozen=True)
-class Method(Entry):
-    """A way to make a compressed set; `target` is a function of `raydc.methods.pool.Pool`."""
-
-    keys: tuple[Key, ...] = ()
-    """Keys of `images` that it reads; they are passed to `target` as keyword arguments."""
-    seeded: bool = False
-    """Whether the replicate changes what is chosen."""
-    needs: str = "nothing"
-    """What a scorer must provide: nothing, scores or features."""
-    scores: tuple[str, ...] = ()
-    """Scores that it always reads."""
-
-    def scores_of(self, point: Mapping[str, Value]) -> tuple[str, ...]:
-        """Scores that it reads at a point, each once."""
-        chosen = [str(point[key]) for key in ("images.score", "images.prune") if key in point]
-        return tuple(dict.fromkeys(name for name in [*self.scores, *chosen] if name != "none"))
-
-    def needs_at(self, point: Mapping[str, Value]) -> str:
-        """What a scorer must provide at a point."""
-        return "nothing" if self.needs == "scores" and not self.scores_of(point) else self.needs
-
-
-@dataclass(frozen=True)
-class Score(Entry):
-    """A score of hardness; `target` is a function of records [networks, epochs, 4, N] -> [N]."""
-
-    epochs: int | None = None
-    """How many of the scorer's first epochs it reads; null reads all."""
-    least_epochs: int = 1
-    """How many it needs."""
-
-
-@dataclass(frozen=True)
-class LabelKind(Entry):
-    """A kind of labels; `target` is a function of `raydc.labels.kinds.LabelInputs`."""
-
-    keys: tuple[Key, ...] = ()
-    """Keys of `labels` that it reads."""
-    teacher: bool = False
-    """Whether a teacher's logits are needed."""
-    soft: bool = True
-    """Whether the targets are more than class numbers."""
-    views: bool = False
-    """Whether the teacher labels every view instead of every image."""
-
-
-@dataclass(frozen=True)
-class RecipeEntry(Entry):
-    """A named set of defaults for the keys of `train`, and for `labels.temperature` if it has one.
-
-    `target` names the source of the values (paper, repository), not code.
-    """
-
-    values: Mapping[str, Value] = field(default_factory=dict)
-
-    def load(self) -> Mapping[str, Value]:
-        return self.values
-
+__all__ = [
+    "AUGMENTATIONS",
+    "DATASETS",
+    "LABELS",
+    "METHODS",
+    "RECIPES",
+    "SCORES",
+    "DatasetEntry",
+    "LabelKind",
+    "Method",
+    "RecipeEntry",
+    "Score",
+]
 
 DATASETS: Registry[DatasetEntry] = Registry("dataset")
 METHODS: Registry[Method] = Registry("method")
@@ -180,6 +122,7 @@ for _name, _summary in (
     ("el2n", "smallest or largest error norm early in training (arXiv 2107.07075)"),
     ("forgetting", "images that are never or often unlearnt in training (arXiv 1812.05159)"),
     ("aum", "largest or smallest area under the margin (arXiv 2001.10528)"),
+    ("cad", "images that a training as long as the student's is just learning (arXiv 2604.18811)"),
 ):
     METHODS.add(
         Method(
@@ -191,16 +134,6 @@ for _name, _summary in (
             scores=(_name,),
         )
     )
-METHODS.add(
-    Method(
-        "cad",
-        "raydc.methods.by_score:select",
-        "images that a training as long as the student's is just learning (CAD-Prune, arXiv 2604.18811)",
-        keys=(END, BALANCE),
-        needs="scores",
-        scores=("cad",),
-    )
-)
 METHODS.add(
     Method(
         "kcenter",

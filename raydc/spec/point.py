@@ -35,8 +35,8 @@ RIVALS = {"train.epochs": "train.steps", "train.steps": "train.epochs"}
 """Exactly one of the two counts; the later given replaces the other."""
 
 ARCH = Text(
-    r"convnet-d[1-9]\d*-w[1-9]\d*(-bn)?|resnet18-small|(timm|torchvision)/[\w.\-]+",
-    "convnet-dD-wW, convnet-dD-wW-bn, resnet18-small, timm/NAME or torchvision/NAME",
+    r"convnet-d[1-9]\d*-w[1-9]\d{0,3}(-bn)?|resnet18-small|(timm|torchvision)/[\w.\-]+",
+    "convnet-dD-wW or convnet-dD-wW-bn (W at most 9999), resnet18-small, timm/NAME or torchvision/NAME",
 )
 
 

@@ -7,6 +7,7 @@ keys, keys that are not texts and aliases that blow up are refused.
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -85,6 +86,15 @@ def _check(node: yaml.Node, open_nodes: set[int], sizes: dict[int, int]) -> int:
     open_nodes.discard(id(node))
     sizes[id(node)] = size
     return size
+
+
+def read_text(path: Path) -> str:
+    """The text of a file; `InputError` if it cannot be read or is no UTF-8 text."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise InputError(f"{path}: it cannot be read: {reason}; check the file") from None
 
 
 def parse_yaml(text: str, where: str) -> Any:

@@ -16,7 +16,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+from raydc.errors import InputError
 from raydc.result import FINISHED, Row, compact
+from raydc.store import cut_torn_line
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +58,11 @@ def read_rows(folder: Path) -> dict[str, Row]:
 def _read_all(path: Path) -> Iterator[Row]:
     if not path.exists():
         return
-    with path.open("rb") as file:
+    try:
+        opened = path.open("rb")
+    except OSError as error:
+        raise InputError(f"{path}: it cannot be read: {error.strerror}; check the folder") from None
+    with opened as file:
         for number, line in enumerate(file, 1):
             if not line.endswith(b"\n"):
                 return
@@ -72,20 +78,11 @@ class Ledger:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / FILE
-        self._cut_torn_line()
+        if cut_torn_line(self.path):
+            logger.warning("%s ended in a torn line, which was cut off", self.path)
         self.rows = read_rows(folder)
         """The row of each evaluation by id."""
         self._file: IO[bytes] = self.path.open("ab")
-
-    def _cut_torn_line(self) -> None:
-        if not self.path.exists():
-            return
-        with self.path.open("rb+") as file:
-            content = file.read()
-            whole = content.rfind(b"\n") + 1
-            if whole < len(content):
-                logger.warning("%s ended in a torn line, which is cut off", self.path)
-                file.truncate(whole)
 
     def append(self, rows: Iterable[Row]) -> None:
         """Write rows; they are on the disk on return."""

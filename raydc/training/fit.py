@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from raydc.augmentation.views import CHUNK, Views
+from raydc.augmentation.streams import CHUNK
+from raydc.augmentation.views import Views
 from raydc.errors import EvaluationError
 from raydc.spec.evaluation import Recipe
 from raydc.training.inputs import Inputs

@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from raydc.augmentation.views import PackView, PackViews
+from raydc.augmentation.pack_views import PackView, PackViews
 from raydc.networks.convnet import ConvNet
 from raydc.spec.evaluation import Recipe
 from raydc.training.engine import MOST_SHAPES, compiler

@@ -34,15 +34,23 @@ def fastest_road(
     if total == 0 or len(roads) == 1:
         return roads[0]
     seconds: dict[str, float] = {}
+    problem: Exception | None = None
     for road in roads:
-        if road == "compiled" and not worth_compiling(min(seconds.values()), total):
+        if road == "compiled" and not worth_compiling(min(seconds.values(), default=inf), total):
             continue
-        seconds[road] = _step_seconds(network, members, road, device, pool, min(TRIAL_STEPS, total))
+        try:
+            seconds[road] = _step_seconds(network, members, road, device, pool, min(TRIAL_STEPS, total))
+        except Exception as error:  # another road may do; with none, the error is the caller's
+            # Out of memory says less than an error that also smaller packs will meet.
+            if problem is None or isinstance(problem, torch.OutOfMemoryError):
+                problem = error.with_traceback(None)
+            logger.warning("%d students by %s: %s", len(members), road, str(error).split("\n")[0][:200])
+            continue
         logger.info("%d students by %s: %.3g ms a step", len(members), road, 1e3 * seconds[road])
-    best = min(seconds, key=lambda road: seconds[road])
-    if seconds[best] == inf:
-        raise torch.OutOfMemoryError(f"{len(members)} students fit by no road")
-    return best
+    if not seconds:
+        assert problem is not None
+        raise problem
+    return min(seconds, key=lambda road: seconds[road])
 
 
 def worth_compiling(seconds_a_step: float, steps: int) -> bool:
@@ -58,12 +66,8 @@ def _step_seconds(
     pool: int | None,
     steps: int,
 ) -> float:
-    """Seconds a step; infinite where the road cannot run here."""
-    try:
-        done = fit_pack(network, members, road, device, pool=pool, last_step=steps)
-    except Exception as error:  # another road may do; the log says what was wrong with this one
-        logger.warning("%d students by %s: %s", len(members), road, str(error).split("\n")[0][:200])
-        return inf
+    """Seconds a step of the first `steps`."""
+    done = fit_pack(network, members, road, device, pool=pool, last_step=steps)
     return done.train_seconds / max(1, steps)
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -27,6 +28,16 @@ grid:
   labels.teacher_epoch: [1, 3]
 seeds: 2
 """
+
+
+class Counts(NamedTuple):
+    """What a run says that it did."""
+
+    finished: int
+    failed: int = 0
+    run_now: int = 0
+    before: int = 0
+    taken_over: int = 0
 
 
 class Shell:
@@ -56,6 +67,17 @@ class Shell:
         out, err = process.communicate(timeout=500)
         assert process.returncode == code, f"exit code {process.returncode}\n{out}\n{err}"
         return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+    def run(self, out: str, *settings: str, reuse: bool = True, code: int = 0) -> Counts:
+        """Run the tiny study, with some keys changed."""
+        options = [option for setting in settings for option in ("--set", setting)]
+        options += [] if reuse else ["--no-reuse"]
+        said = self("run", "tiny.yaml", "--out", out, "--no-report", *options, code=code).stdout
+        total = re.search(r"(\d+) of \d+ evaluations finished(?:, (\d+) failed)?", said)
+        assert total is not None, said
+        finished, failed = int(total[1]), int(total[2] or 0)
+        parts = re.search(r"(\d+) run now, (\d+) finished before, (\d+) taken over", said)
+        return Counts(finished, failed, *(map(int, parts.groups()) if parts else (finished,)))
 
     def json(self, *arguments: str) -> list[dict[str, Any]]:
         """What a command with --json prints, and that it prints nothing else."""

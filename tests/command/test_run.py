@@ -16,14 +16,10 @@ import pyarrow.parquet as pq
 import pytest
 
 import raydc
-from raydc import launch
-from raydc.launch import Summary
-from raydc.orchestration.progress import Silent
-from raydc.spec.study import parse_study
 from raydc.sync import sync
 from raydc.tracking.ledger import read_rows
 from raydc.tracking.mlflow_tracker import read_experiment
-from tests.command.conftest import STUDY, Shell
+from tests.command.conftest import STUDY, Counts, Shell
 
 pytestmark = [pytest.mark.command, pytest.mark.slow]
 
@@ -95,37 +91,32 @@ def test_plan_and_analyses_work_on_it(finished: Shell) -> None:
     assert len(target.read_text().splitlines()) == EVALUATIONS + 1
 
 
-def run_here(folder: Path, out: str, *settings: str, reuse: bool = True) -> Summary:
-    """Run the tiny study in this process, which has everything loaded already."""
-    study = parse_study(STUDY, "tiny.yaml", settings=settings)
-    return launch.run(study, folder / out, store_uri=str(folder / "store"), reuse=reuse, progress=Silent())
-
-
 def mlflow_ids(folder: Path, out: str, experiment: str = "tiny") -> list[str]:
     rows = read_experiment(experiment, f"sqlite:///{folder / out}/mlflow.db")
     return sorted(row["evaluation_id"] for row in rows)
 
 
-def test_growing_a_study_runs_only_the_new_points(tmp_path: Path) -> None:
+def test_growing_a_study_runs_only_the_new_points(make_shell: Callable[[], Shell]) -> None:
+    shell = make_shell()
     small = ("grid.images.ipc=[1, 2]", "grid.labels.teacher_epoch=[3]", "teacher.keep=[3]", "seeds=1")
-    assert run_here(tmp_path, "out", *small).run_now == 4
-    first = (tmp_path / "out" / "ledger.jsonl").read_bytes()
+    assert shell.run("out", *small) == Counts(finished=4, run_now=4)
+    first = (shell.folder / "out" / "ledger.jsonl").read_bytes()
     # An epoch more to keep, a value more in a list, a replicate more; the same folder.
-    assert run_here(tmp_path, "out").run_now == EVALUATIONS - 4
-    grown = (tmp_path / "out" / "ledger.jsonl").read_bytes()
+    assert shell.run("out") == Counts(finished=EVALUATIONS, run_now=EVALUATIONS - 4, before=4)
+    grown = (shell.folder / "out" / "ledger.jsonl").read_bytes()
     assert grown.startswith(first)
-    names = sorted(read_rows(tmp_path / "out"))
+    names = sorted(read_rows(shell.folder / "out"))
     assert grown.count(b"\n") == len(names) == EVALUATIONS
-    assert mlflow_ids(tmp_path, "out") == names
+    assert sorted(shell.mlflow_ids("out")) == names
     # Another study with the same points takes them over, without MLflow children of its own.
-    other = run_here(tmp_path, "other", "name=other", "seeds=3")
-    assert (other.taken_over, other.run_now) == (EVALUATIONS, EVALUATIONS // 2)
-    rows = read_rows(tmp_path / "other")
+    more = EVALUATIONS // 2
+    other = shell.run("other", "name=other", "seeds=3")
+    assert other == Counts(finished=EVALUATIONS + more, run_now=more, taken_over=EVALUATIONS)
+    rows = read_rows(shell.folder / "other")
     assert [row["reused_from"] for row in rows.values()].count("tiny") == EVALUATIONS
-    assert len(mlflow_ids(tmp_path, "other", "other")) == EVALUATIONS // 2
-    anew = run_here(tmp_path, "anew", "seeds=1", reuse=False)
-    assert (anew.taken_over, anew.run_now) == (0, EVALUATIONS // 2)
-    for name, row in read_rows(tmp_path / "anew").items():
+    assert len(shell.mlflow_ids("other", "other")) == more
+    assert shell.run("anew", "seeds=1", reuse=False) == Counts(finished=more, run_now=more)
+    for name, row in read_rows(shell.folder / "anew").items():
         assert row["test_acc"] == rows[name]["test_acc"]
 
 
@@ -173,22 +164,22 @@ def test_an_interrupted_run_says_how_to_go_on(make_shell: Callable[[], Shell]) -
     assert (shell.folder / "out" / "results.parquet").exists()
 
 
-def test_one_failing_evaluation_is_recorded_and_the_rest_go_on(tmp_path: Path) -> None:
+def test_one_failing_evaluation_is_recorded_and_the_rest_go_on(make_shell: Callable[[], Shell]) -> None:
+    shell = make_shell()
     settings = (
         "grid={images.ipc: [1], train.lr: [0.05, 1e30]}",
         "grid.labels.kind=null",
         "grid.labels.teacher_epoch=null",
         "base.train.steps=70",
     )
-    done = run_here(tmp_path, "out", *settings)
-    assert (done.finished, done.failed, done.exit_code) == (2, 2, 3)
-    rows = read_rows(tmp_path / "out").values()
+    assert shell.run("out", *settings, code=3) == Counts(finished=2, failed=2, run_now=2)
+    rows = read_rows(shell.folder / "out").values()
     failed = [row for row in rows if row["status"] == "failed"]
     assert {row["train.lr"] for row in failed} == {1e30}
     assert all(re.search(r"the loss is (nan|inf) at step \d+", row["error"]) for row in failed)
     # Failed evaluations are tried again, finished ones are not.
-    assert run_here(tmp_path, "out", *settings).before == 2
-    assert (tmp_path / "out" / "ledger.jsonl").read_bytes().count(b"\n") == 6
+    assert shell.run("out", *settings, code=3) == Counts(finished=2, failed=2, before=2)
+    assert (shell.folder / "out" / "ledger.jsonl").read_bytes().count(b"\n") == 6
 
 
 def test_two_runs_of_one_folder_are_refused(make_shell: Callable[[], Shell]) -> None:

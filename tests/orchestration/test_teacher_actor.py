@@ -18,7 +18,8 @@ from raydc.orchestration.cluster import connected
 from raydc.orchestration.site import Site, _bench
 from raydc.orchestration.teacher_actor import TeacherPool
 from raydc.spec.plan import Plan
-from raydc.spec.study import Resources, Study
+from raydc.spec.study import Study
+from raydc.spec.study_file import Resources
 from raydc.store import LocalStore
 from raydc.workbench import Workbench
 from tests.conftest import DIGITS

@@ -30,9 +30,10 @@ def chassis() -> Chassis:
     return Chassis(ARCH, 3, 4, 16, CPU)
 
 
-def test_short_trainings_are_eager_and_long_ones_compiled(chassis: Chassis) -> None:
-    if engines.compiler() is None:
-        pytest.skip("no C++ compiler")
+def test_short_trainings_are_eager_and_long_ones_compiled(
+    chassis: Chassis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines, "compiler", lambda: "g++")
     images = 8
     steps = int(engines.LEAST_FLOP / (3 * chassis.flop_per_image * images))
     assert chassis.engine(replace(RECIPE, steps=steps - 1), images) == EAGER
@@ -56,7 +57,7 @@ def test_a_second_student_on_a_chassis_is_as_on_a_new_one(chassis: Chassis) -> N
     assert all(torch.equal(a, b) for a, b in zip(again, fresh, strict=True))
 
 
-@pytest.mark.skipif(engines.compiler() is None, reason="no C++ compiler")
+@pytest.mark.compiler
 def test_compiled_code_trains_and_tests_as_eager_code(
     chassis: Chassis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from raydc.networks.zoo import build, initialised
 from raydc.spec.evaluation import Recipe
-from raydc.training import engine
 from raydc.training.fit import fit
 from raydc.training.inputs import TensorInputs
 from raydc.training.losses import Targets
@@ -108,7 +107,7 @@ def test_networks_with_dropout_are_not_packed() -> None:
     assert roads_for(build("torchvision/alexnet", 3, 5, 64)) == ()
 
 
-@pytest.mark.skipif(engine.compiler() is None, reason="no C++ compiler")
+@pytest.mark.compiler
 def test_the_compiled_road() -> None:
     assert (
         differences(members(replace(RECIPE, steps=3, batch_size=64), dtype=torch.float32), "compiled") < 1e-4
@@ -139,7 +138,6 @@ def test_epochs_are_shown_and_not_timed() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("road", ["grouped", "unfold", "compiled", "vmap"])
 def test_a_captured_pack_equals_single_runs(road: str) -> None:
     cuda = torch.device("cuda")

@@ -1,0 +1,142 @@
+"""Views of packs: those of many students at once, drawn and rendered a block of steps at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from raydc.augmentation.rendering import augmented
+from raydc.augmentation.streams import CHUNK, Drawn, Streams
+from raydc.augmentation.views import View
+from raydc.spec.evaluation import Recipe
+
+BLOCK_BYTES = 256 << 20
+"""Views of packs that are rendered ahead take at most this."""
+
+
+@dataclass(frozen=True)
+class PackView:
+    """What V streams of students see in one step."""
+
+    images: Tensor
+    """[V, B, C, H, W], augmented."""
+    index: Tensor | None
+    """[V, B], which images of each set; None for all in their own order."""
+    partner: Tensor | None
+    """[V, B], as in `View`."""
+    share: Tensor | None
+    """[V, B]"""
+    places: tuple[tuple[int, int], ...]
+    """[V], epoch and batch of each stream's view."""
+
+    def of(self, stream: int) -> View:
+        """What one stream sees."""
+        return View(
+            self.images[stream],
+            None if self.index is None else self.index[stream],
+            None if self.partner is None else self.partner[stream],
+            None if self.share is None else self.share[stream],
+        )
+
+
+class PackViews:
+    """The views of many trainings with equal augmentations, drawn and rendered a block of steps at a time.
+
+    Each stream's views are those that `Views` gives it alone. An operation runs once over all images of a
+    block that it applies to, so that many small batches cost as little as one large one.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        sets: Sequence[Tensor],
+        keys: Sequence[int],
+        device: torch.device,
+        pool: int | None = None,
+        grids: Sequence[tuple[int, int]] = (),
+    ) -> None:
+        """sets: V tensors [N, C, H, W] on the device, of equal shape; equal ones may be one object."""
+        self._recipe = recipe
+        self._streams = Streams(recipe, len(sets[0]), keys, device, pool)
+        distinct = list({id(images): images for images in sets}.values())
+        numbers = {id(images): number for number, images in enumerate(distinct)}
+        self._sets = torch.stack(distinct)
+        self._set_of = torch.tensor([numbers[id(images)] for images in sets], device=device)
+        self._grids = torch.tensor(list(grids) or [(1, 1)] * len(sets), device=device)
+        step_bytes = len(sets) * self._streams.batch_size * sets[0][0].numel() * sets[0].element_size()
+        self._block = max(1, min(CHUNK, BLOCK_BYTES // step_bytes))
+
+    def steps(self, start: int, stop: int) -> Iterator[PackView]:
+        """The views of the steps start..stop-1."""
+        for first in range(start, stop, self._block):
+            yield from self._rendered(self._streams.draw(first, min(first + self._block, stop)))
+
+    def _rendered(self, drawn: Drawn) -> Iterator[PackView]:
+        found: dict[int, PackView] = {}
+        for count in sorted(set(drawn.counts)):
+            chosen = [i for i, other in enumerate(drawn.counts) if other == count]
+            found |= zip(chosen, self._group(drawn, chosen, count), strict=True)
+        for i in range(len(drawn.counts)):
+            yield found[i]
+
+    def _group(self, drawn: Drawn, chosen: list[int], count: int) -> list[PackView]:
+        """Views of the steps `chosen`, whose batches have `count` images."""
+        streams, steps = len(self._set_of), len(chosen)
+
+        def cut(values: Tensor) -> Tensor:
+            """[V, L, B, ...] -> [V, steps, count, ...]"""
+            part = values if steps == len(drawn.counts) else values[:, chosen]
+            return part[:, :, :count]
+
+        index = None if drawn.index is None else cut(drawn.index)
+        if index is None:
+            images = self._sets[self._set_of][:, None].expand(-1, steps, -1, -1, -1, -1)
+        else:
+            images = self._sets[self._set_of[:, None, None], index]
+        partner = share = flat_partner = flat_share = None
+        if drawn.partner is not None and drawn.share is not None:
+            partner = cut(drawn.partner)
+            batch = torch.arange(streams * steps, device=partner.device).view(streams, steps, 1)
+            flat_partner = (partner + batch * count).flatten()
+            flat_share = drawn.share[:, chosen, None].expand(-1, -1, count).flatten()
+        rendered, remaining = augmented(
+            self._recipe,
+            images.flatten(0, 2),
+            {name: cut(numbers).flatten(0, 2) for name, numbers in drawn.draws.items()},
+            dsa=self._rows(drawn.dsa, chosen, count),
+            mixes=self._rows(drawn.mixes, chosen, count),
+            partner=flat_partner,
+            share=flat_share,
+            grids=self._grids[:, None, None].expand(-1, steps, count, -1).flatten(0, 2),
+        )
+        rendered = rendered.view(streams, steps, count, *rendered.shape[1:])
+        if remaining is not None:
+            share = remaining.view(streams, steps, count)
+        per_epoch = self._streams.per_epoch
+        return [
+            PackView(
+                images=rendered[:, i],
+                index=None if index is None else index[:, i],
+                partner=None if partner is None else partner[:, i],
+                share=None if share is None else share[:, i],
+                places=tuple(divmod(row[step], per_epoch) for row in drawn.met),
+            )
+            for i, step in enumerate(chosen)
+        ]
+
+    def _rows(self, names: list[list[str]] | None, chosen: list[int], count: int) -> dict[str, Tensor | None]:
+        """Rows of the block's images that each operation applies to; None for all of them."""
+        if names is None:
+            return {}
+        flat = [row[i] for row in names for i in chosen]
+        if len(set(flat)) == 1:
+            return {flat[0]: None}
+        within = torch.arange(count)
+        rows: dict[str, Tensor | None] = {}
+        for name in sorted(set(flat)):
+            batches = torch.tensor([number for number, other in enumerate(flat) if other == name])
+            rows[name] = (batches[:, None] * count + within).flatten().to(self._set_of.device)
+        return rows

@@ -1,0 +1,179 @@
+"""Streams of views: the order of the images and the parameters of the augmentations, step by step.
+
+All randomness comes from counters, one stream of numbers a purpose, computed alike on every device and
+pinned by a golden file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from raydc.augmentation import operations
+from raydc.augmentation.philox import permutations, uniforms
+from raydc.spec.evaluation import Recipe
+
+STREAMS = {
+    name: number
+    for number, name in enumerate(
+        (
+            "order",
+            "dsa choice",
+            "dsa",
+            "crop",
+            "rrc",
+            "flip",
+            "cutout",
+            "mix",
+            "partner",
+            "pool",
+            "tile",
+            "tile choice",
+        )
+    )
+}
+CHUNK = 64
+"""Steps whose parameters are drawn together."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Parameters of L steps of V streams of views, drawn together."""
+
+    met: list[list[int]]
+    """[V][L], number of the view that each step meets."""
+    counts: list[int]
+    """[L], images of each step, in all streams alike."""
+    index: Tensor | None
+    """[V, L, B]; None for the whole set in its own order."""
+    draws: dict[str, Tensor]
+    """[V, L, B, 4] by stream."""
+    dsa: list[list[str]] | None
+    """[V][L]"""
+    mixes: list[list[str]] | None
+    """[V][L]"""
+    partner: Tensor | None
+    """[V, L, B]; positions that lie in the batch come first."""
+    share: Tensor | None
+    """[V, L]"""
+
+
+class Streams:
+    """V streams of views with equal augmentations over sets of equal size."""
+
+    def __init__(
+        self, recipe: Recipe, images: int, keys: Sequence[int], device: torch.device, pool: int | None
+    ) -> None:
+        self.recipe = recipe
+        self.images = images
+        self.batch_size = min(recipe.batch_size, images)
+        self.per_epoch = recipe.steps_per_epoch(images)
+        self.device = device
+        self.pool = pool
+        self._here = torch.tensor(list(keys), dtype=torch.int64).view(-1, 1, 1)
+        self._keys = self._here.to(device)
+        self._names: list[str] = [n for n in ("crop", "rrc", "flip", "cutout", "dsa") if n in recipe.augment]
+        if "tile_crop" in recipe.augment:
+            self._names += ["tile", "tile choice"]
+        self._mixes: list[str] = [name for name in ("mixup", "cutmix") if name in recipe.augment]
+
+    def draw(self, first: int, last: int) -> Drawn:
+        """Parameters of the steps first..last-1."""
+        met = self._met(first, last)
+        size = self.batch_size
+        epochs_here, batches_here = met // self.per_epoch, met % self.per_epoch
+        epochs, batches = epochs_here.to(self.device), batches_here.to(self.device)
+        draws = {name: uniforms(self._keys, STREAMS[name], epochs, batches, size) for name in self._names}
+        counts = [min(size, self.images - batch * size) for batch in batches_here[0].tolist()]
+        dsa = self._dsa_choices(epochs_here, batches_here) if "dsa" in self.recipe.augment else None
+        mixes = partner = share = None
+        if self._mixes:
+            mixes, shares, centres = self._mix_parameters(epochs_here, batches_here)
+            draws["mix"] = centres.expand(-1, -1, size, -1).to(self.device)
+            share = shares.to(self.device)
+            partner = permutations(self._keys, STREAMS["partner"], epochs, batches, size)
+            if min(counts) < size:
+                inside = torch.tensor(counts, device=self.device)[:, None]
+                partner = partner.gather(2, (partner >= inside).int().argsort(dim=2, stable=True))
+        index = self._index(epochs_here, batches)
+        return Drawn(met.tolist(), counts, index, draws, dsa, mixes, partner, share)
+
+    def _met(self, first: int, last: int) -> Tensor:
+        """Number of the view that each of the steps first..last-1 meets: [V, last - first], on the CPU.
+
+        The views of one batch number take turns among themselves, so that every epoch meets every
+        image, and a step's batch has one size whatever the key.
+        """
+        streams = len(self._here)
+        if self.pool is None or last <= self.pool:
+            return torch.arange(first, last).expand(streams, -1)
+        per_epoch = min(self.per_epoch, self.pool)
+        orders: dict[tuple[int, int], Tensor] = {}
+        met = []
+        for step in range(first, last):
+            batch, turn = step % per_epoch, step // per_epoch
+            # Views of this batch number: one more if it is in the pool's last, incomplete epoch.
+            count = (self.pool - batch + per_epoch - 1) // per_epoch
+            round_, place = divmod(turn, count)
+            if round_ == 0:
+                met.append(torch.full((streams,), step))
+                continue
+            if (round_, batch) not in orders:
+                numbers = torch.tensor([round_]), torch.tensor([batch])
+                orders[round_, batch] = permutations(self._here, STREAMS["pool"], *numbers, count)[:, 0]
+            met.append(orders[round_, batch][:, place] * per_epoch + batch)
+        return torch.stack(met, 1)
+
+    def _index(self, epochs: Tensor, batches: Tensor) -> Tensor | None:
+        """Images of each batch [V, L, B]; None where one batch holds them all."""
+        if self.per_epoch == 1:
+            return None
+        numbers = sorted(set(epochs.flatten().tolist()))
+        where = torch.searchsorted(torch.tensor(numbers), epochs.contiguous()).to(self.device)
+        asked = torch.tensor(numbers, device=self.device)
+        orders = permutations(self._keys, STREAMS["order"], asked, torch.zeros_like(asked), self.images)
+        place = torch.arange(self.batch_size, device=self.device)
+        # The last batch may be smaller; what lies beyond it is cut off by its count.
+        position = (batches[..., None] * self.batch_size + place).clamp_max(self.images - 1)
+        stream = torch.arange(len(orders), device=self.device)[:, None, None]
+        return orders[stream, where[..., None], position]
+
+    def _dsa_choices(self, epochs: Tensor, batches: Tensor) -> list[list[str]]:
+        u = uniforms(self._here, STREAMS["dsa choice"], epochs, batches, 1)[..., 0, 0]
+        names = operations.DSA_OPERATIONS
+        return [[names[int(number * len(names))] for number in row] for row in u.tolist()]
+
+    def _mix_parameters(self, epochs: Tensor, batches: Tensor) -> tuple[list[list[str]], Tensor, Tensor]:
+        """(which mix [V][L], share of the image itself [V, L], centre of the box [V, L, 1, 2])."""
+        u = uniforms(self._here, STREAMS["mix"], epochs, batches, 1)[..., 0, :]
+        alphas = {"mixup": self.recipe.mixup_alpha, "cutmix": self.recipe.cutmix_alpha}
+        names, shares = [], []
+        for row in u.tolist():
+            chosen = [self._mixes[int(numbers[0] * len(self._mixes))] for numbers in row]
+            names.append(chosen)
+            shares.append(
+                [
+                    float(np.interp(numbers[1], *beta_quantiles(alphas[name])))
+                    for name, numbers in zip(chosen, row, strict=True)
+                ]
+            )
+        return names, torch.tensor(shares, dtype=torch.float32), u[:, :, None, 2:]
+
+
+@lru_cache(maxsize=16)
+def beta_quantiles(alpha: float, points: int = 65537) -> tuple[np.ndarray, np.ndarray]:
+    """(probabilities, quantiles) of Beta(alpha, alpha), to interpolate in.
+
+    With x = sin^2(t) the density is (sin t cos t)^(2 alpha - 1), which is integrated by the
+    trapezoidal rule between half-steps, so that alpha < 1/2 has no infinite value at the ends.
+    """
+    t = np.linspace(0, np.pi / 2, points)
+    middle = (t[1:] + t[:-1]) / 2
+    mass = (np.sin(middle) * np.cos(middle)) ** (2 * alpha - 1)
+    probability = np.concatenate([[0], np.cumsum(mass)])
+    return probability / probability[-1], np.sin(t) ** 2

@@ -1,0 +1,262 @@
+"""Commands that look at results: tables, laws, frontiers, worth, figures and the report."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from raydc.commands.terminal import (
+    AsJson,
+    StoreUri,
+    TrackingUri,
+    Where,
+    emit,
+    err,
+    reported,
+    say,
+    show_table,
+)
+from raydc.console import size
+from raydc.errors import InputError, one_of
+
+
+def results(
+    where: Where,
+    csv_file: Annotated[Path | None, typer.Option("--csv", help="Write the whole table here.")] = None,
+    tracking_uri: TrackingUri = None,
+    as_json: AsJson = False,
+) -> None:
+    """The results table, also while a run is going."""
+    with reported():
+        from raydc.analysis.curves import varying_keys
+        from raydc.result import columns
+        from raydc.rows import load_rows
+
+        rows = load_rows(where, tracking_uri)
+        names = columns(rows)
+        full = [{name: row.get(name) for name in names} for row in rows]
+        if csv_file is not None:
+            try:
+                with csv_file.open("w", newline="", encoding="utf-8") as file:
+                    writer = csv.DictWriter(file, names)
+                    writer.writeheader()
+                    writer.writerows(full)
+            except OSError as error:
+                raise InputError(
+                    f"--csv is {str(csv_file)!r}, which cannot be written: {error.strerror}"
+                ) from None
+            err.print(f"{len(full)} rows written to {csv_file}")
+
+        def show() -> None:
+            shown = [
+                *varying_keys(rows),
+                "seed",
+                "status",
+                "test_acc",
+                "val_acc",
+                "teacher_test_acc",
+            ]
+            if any(row.get("error") for row in rows):
+                shown.append("error")
+            show_table(f"{len(rows)} results", full, shown)
+
+        emit(full, as_json, show)
+
+
+def fit(
+    where: Where,
+    x: Annotated[str, typer.Option(help="Column on the x axis.")] = "images.ipc",
+    y: Annotated[str, typer.Option(help="Column on the y axis.")] = "test_acc",
+    by: Annotated[
+        list[str] | None, typer.Option(help="Keys that separate curves (default: all that vary).")
+    ] = None,
+    form: Annotated[
+        str, typer.Option(help="power, exponential, logarithmic, or auto: the smallest AICc of each curve.")
+    ] = "power",
+    tracking_uri: TrackingUri = None,
+    as_json: AsJson = False,
+) -> None:
+    """Scaling laws, such as y = a - b x^-c, with 95 % intervals."""
+    with reported():
+        from raydc.analysis.curves import curves
+        from raydc.analysis.laws import FORMS, FORMULAS, Law, as_row
+        from raydc.analysis.laws import fit as fit_law
+        from raydc.report.html import interval
+        from raydc.rows import load_rows
+
+        if form not in ("auto", *FORMS):
+            raise InputError(f"--form is {form!r}, but must be {one_of(('auto', *FORMS))}")
+        fits = [fit_law(curve, form) for curve in curves(load_rows(where, tracking_uri), x, y, by)]
+        if not fits:
+            raise InputError(f"{where} has no finished evaluation yet; run the study first")
+        shown: list[dict[str, Any]] = []
+        for found in fits:
+            if isinstance(found, Law):
+                ends = {
+                    "a": interval(found.a),
+                    "b": interval(found.b),
+                    "c": "-" if found.c is None else interval(found.c),
+                }
+                shown.append(
+                    {
+                        "curve": found.curve.label,
+                        "form": found.form,
+                        **ends,
+                        "rmse": found.rmse,
+                        "AICc": found.aicc,
+                        "largest x": signed(found.holdout),
+                        "note": _spread(int(found.curve.counts.min())),
+                    }
+                )
+            else:
+                shown.append({"curve": found.curve.label, "note": f"no fit: {found.reason}"})
+        title = f"{y} = {'law of ' + x if form == 'auto' else FORMULAS[form].format(x=x)}"
+        names = ["curve", "form", "a", "b", "c", "rmse", "AICc", "largest x", "note"]
+        emit([as_row(found) for found in fits], as_json, lambda: show_table(title, shown, names))
+
+
+def signed(error: float | None) -> str:
+    """A prediction error in points."""
+    return "-" if error is None else f"{100 * error:+.1f} points"
+
+
+def _spread(replicates: int) -> str:
+    return "one replicate: no intervals" if replicates == 1 else f"{replicates} replicates"
+
+
+def plot(
+    where: Where,
+    x: Annotated[str, typer.Option(help="Column on the x axis.")] = "images.ipc",
+    y: Annotated[
+        str, typer.Option(help="Column on the y axis; test_acc_by_class:N is the accuracy of class N.")
+    ] = "test_acc",
+    by: Annotated[
+        list[str] | None, typer.Option(help="Keys that separate lines (default: all that vary).")
+    ] = None,
+    file: Annotated[Path, typer.Option("--out", help="The figure: .svg, .pdf or .png.")] = Path("figure.svg"),
+    tracking_uri: TrackingUri = None,
+) -> None:
+    """Draw a column over a key, with 95 % intervals."""
+    with reported():
+        from raydc.report import drawing
+        from raydc.report.figures import line_figure
+        from raydc.rows import load_rows
+
+        figure = drawing.lines(line_figure(load_rows(where, tracking_uri), x, y, by))
+        try:
+            drawing.save(figure, file)
+        except (OSError, ValueError) as error:
+            raise InputError(f"--out is {str(file)!r}, which cannot be written: {error}") from None
+    say(f"figure: {file}")
+
+
+def frontier(where: Where, tracking_uri: TrackingUri = None, as_json: AsJson = False) -> None:
+    """The Pareto frontier of accuracy over stored bytes."""
+    with reported():
+        from raydc.analysis.frontier import frontier as analyse
+        from raydc.report.html import percent
+        from raydc.rows import load_rows
+
+        points = analyse(load_rows(where, tracking_uri))
+        if not points:
+            raise InputError(f"{where} has no finished evaluation yet; run the study first")
+        rows = [
+            {
+                **point.key,
+                "images_bytes": point.images_bytes,
+                "labels_bytes": point.labels_bytes,
+                "total_bytes": point.total_bytes,
+                "test_acc": point.test_acc.value,
+                "test_acc_low": point.test_acc.low,
+                "test_acc_high": point.test_acc.high,
+                "val_acc": point.val_acc,
+                "replicates": point.test_acc.count,
+                "on_frontier": point.on_frontier,
+            }
+            for point in points
+        ]
+        shown = [
+            {
+                "configuration": point.label,
+                "images": size(point.images_bytes),
+                "labels": size(point.labels_bytes),
+                "test accuracy": percent(point.test_acc),
+            }
+            for point in points
+            if point.on_frontier
+        ]
+        emit(
+            rows,
+            as_json,
+            lambda: show_table(f"{len(shown)} of {len(points)} configurations", shown),
+        )
+
+
+def worth(where: Where, tracking_uri: TrackingUri = None, as_json: AsJson = False) -> None:
+    """How many hard-labelled images a soft label replaces."""
+    with reported():
+        from raydc.analysis.curves import label_of
+        from raydc.analysis.worth import worth as analyse
+        from raydc.report.html import percent
+        from raydc.rows import load_rows
+
+        answers = analyse(load_rows(where, tracking_uri))
+        rows = [
+            {
+                **item.group,
+                "images.ipc": item.ipc,
+                **item.labels,
+                "chosen_by": item.chosen_by,
+                "soft_acc": item.soft_acc.value,
+                "soft_acc_low": item.soft_acc.low,
+                "soft_acc_high": item.soft_acc.high,
+                "hard_acc": item.hard_acc.value if item.hard_acc else None,
+                "hard_ipc": item.hard_ipc,
+                "hard_ipc_low": item.low,
+                "hard_ipc_high": item.high,
+                "beyond_ipc": item.beyond,
+                "worth": item.ratio,
+                "text": item.text(),
+                "note": item.note or None,
+            }
+            for item in answers
+        ]
+        shown = [
+            {
+                "group": label_of(item.group),
+                "IPC": item.ipc,
+                "labels": label_of(item.labels),
+                "soft": percent(item.soft_acc),
+                "hard": percent(item.hard_acc),
+                "hard-labelled images a class": item.text() if item.text() != "-" else item.note,
+            }
+            for item in answers
+        ]
+        emit(rows, as_json, lambda: show_table("What soft labels are worth", shown))
+
+
+def write(where: str, tracking_uri: str | None, store: str | None) -> Path:
+    """Write the report of a folder or an experiment; returns its path."""
+    from raydc import folder
+    from raydc.report.html import write_report
+    from raydc.rows import MLFLOW, load_rows
+    from raydc.store import open_store
+
+    rows = load_rows(where, tracking_uri)
+    if where.startswith(MLFLOW):
+        name = where.removeprefix(MLFLOW)
+        return write_report(rows, Path(f"{name}-report.html"), open_store(store) if store else None)
+    directory = Path(where)
+    uri = store or folder.store_of(directory)
+    command = f"raydc run {directory / folder.STUDY} --out {directory}"
+    return write_report(rows, directory / folder.REPORT, open_store(uri), command)
+
+
+def report(where: Where, tracking_uri: TrackingUri = None, store: StoreUri = None) -> None:
+    """One self-contained report.html with figures and tables."""
+    with reported():
+        path = write(where, tracking_uri, store)
+    say(f"report: {path}")

@@ -1,0 +1,242 @@
+"""Commands that run studies, count what they take, and keep MLflow up to date."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from raydc import shipped
+from raydc.commands.analysing import signed, write
+from raydc.commands.terminal import (
+    Address,
+    AsJson,
+    Download,
+    OutFolder,
+    Settings,
+    Smoke,
+    StoreUri,
+    StudyArgument,
+    TrackingUri,
+    emit,
+    err,
+    out,
+    reported,
+    say,
+    show_table,
+)
+from raydc.console import LiveProgress, duration
+
+if TYPE_CHECKING:
+    from raydc.launch import Summary
+    from raydc.spec.study import Study
+
+
+def load(study: str, settings: list[str] | None, smoke: bool) -> Study:
+    """The study of a file or a name, checked."""
+    from raydc.spec.study import load_study
+
+    return load_study(shipped.find(study), settings=settings or [], smoke=smoke)
+
+
+def run(
+    study: StudyArgument,
+    directory: OutFolder = None,
+    address: Address = None,
+    tracking_uri: TrackingUri = None,
+    store: StoreUri = None,
+    settings: Settings = None,
+    smoke: Smoke = False,
+    download: Download = False,
+    no_reuse: Annotated[
+        bool, typer.Option("--no-reuse", help="Do not take over results of other studies.")
+    ] = False,
+    no_report: Annotated[bool, typer.Option("--no-report", help="Do not draw the report.")] = False,
+) -> None:
+    """Run a study, or go on with it where it was interrupted."""
+    with reported():
+        loaded = load(study, settings, smoke)
+        folder = directory or Path("runs") / loaded.name
+
+        def finish(where: Path) -> None:
+            write(str(where), None, store or loaded.store_uri)
+
+        summary = _launched(
+            loaded,
+            folder,
+            address=address,
+            tracking_uri=tracking_uri,
+            store_uri=store,
+            download=download,
+            reuse=not no_reuse,
+            finish=None if no_report else finish,
+        )
+    print_summary(summary)
+    raise typer.Exit(summary.exit_code)
+
+
+def _launched(loaded: Study, folder: Path, *, quiet: bool = False, **options: Any) -> Summary:
+    """Run a study with live progress, or without a word; exits with 130 when it is interrupted early."""
+    from raydc import launch
+    from raydc.orchestration.progress import Silent
+
+    try:
+        if quiet:
+            return launch.run(loaded, folder, progress=Silent(), **options)
+        with LiveProgress(out) as progress:
+            return launch.run(loaded, folder, progress=progress, **options)
+    except KeyboardInterrupt:
+        err.print(f"interrupted; `raydc run {loaded.source} --out {folder}` goes on", style="yellow")
+        raise typer.Exit(130) from None
+
+
+def print_summary(summary: Summary) -> None:
+    say(
+        f"{summary.study}: {summary.finished} of {summary.evaluations} evaluations finished"
+        + (f", {summary.failed} failed" if summary.failed else "")
+        + f" in {duration(summary.wall_seconds)}"
+    )
+    if summary.before or summary.taken_over:
+        say(
+            f"  {summary.run_now} run now, {summary.before} finished before, "
+            f"{summary.taken_over} taken over from other studies",
+        )
+    if summary.naive_forwards:
+        say(
+            f"  labels: {summary.forwarded:,} images forwarded now, {summary.forwards:,} in the study; "
+            f"labelling anew for every evaluation would forward {summary.naive_forwards:,}"
+        )
+    stages = ", ".join(f"{n} {duration(s)}" for n, s in summary.stage_seconds.items() if s >= 1)
+    if stages:
+        say(f"  stages: {stages}")
+    if summary.efficiency is not None:
+        say(
+            f"  parallel efficiency: {summary.efficiency:.2f} ({summary.student_seconds:.0f} student "
+            f"seconds, {summary.workers} workers, {summary.stage_seconds['evaluations']:.0f} s)"
+        )
+    again = f"raydc run {summary.out / 'study.yaml'} --out {summary.out}"
+    if summary.interrupted:
+        say(f"  interrupted; `{again}` goes on")
+    elif summary.failed:
+        say(
+            f"  `raydc results {summary.out}` shows why; `{again}` tries them again",
+        )
+    if summary.behind:
+        say(f"  MLflow lacks {summary.behind} results; `raydc sync {summary.out}` writes them")
+    if (report := summary.out / "report.html").exists():
+        say(f"  report: {report}")
+
+
+def reproduce(
+    name: Annotated[str, typer.Argument(help="A paper's table, such as label-worth-table2.")],
+    cells: Annotated[
+        list[str] | None, typer.Option("--cells", help="Cells to run, such as ipc-10 (default: all).")
+    ] = None,
+    directory: OutFolder = None,
+    address: Address = None,
+    tracking_uri: TrackingUri = None,
+    store: StoreUri = None,
+    settings: Settings = None,
+    smoke: Smoke = False,
+    download: Download = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run a paper's table and print it beside the paper's numbers."""
+    with reported():
+        from raydc import reproduce as reproductions
+        from raydc.rows import load_rows
+
+        table = reproductions.load(name).chosen(cells or [])
+        grid = [] if smoke else [f"grid={table.grid()}"]
+        loaded = load(table.study, [*grid, *(settings or [])], smoke)
+        folder = directory or Path("runs") / loaded.name
+        summary = _launched(
+            loaded,
+            folder,
+            quiet=as_json,
+            address=address,
+            tracking_uri=tracking_uri,
+            store_uri=store,
+            download=download,
+        )
+        if not as_json:
+            print_summary(summary)
+        rows = reproductions.compare(table, load_rows(str(folder)))
+        shown = [
+            {
+                "cell": row["cell"],
+                "paper": _with_spread(row["paper"], row["paper_std"]),
+                "measured": _with_spread(row["measured"], row["std"]),
+                "replicates": row["replicates"],
+                "difference": signed(row["difference"]),
+                "inside two standard errors": row["inside_two_standard_errors"],
+                "teacher": _with_spread(row["teacher_test_acc"], None),
+                "paper's teacher": _with_spread(row["paper_teacher"], None),
+            }
+            for row in rows
+        ]
+
+        def show() -> None:
+            show_table(f"{table.source}, {table.measure}", shown)
+            for reason in table.not_here:
+                say(f"not run here: {reason}")
+            if smoke:
+                say("this was a smoke run: its numbers say nothing about the paper's")
+
+        emit(rows, as_json, show)
+    raise typer.Exit(summary.exit_code)
+
+
+def _with_spread(value: float | None, std: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{100 * value:.1f}" + (f" +- {100 * std:.1f}" if std is not None else "") + " %"
+
+
+def plan(
+    study: StudyArgument,
+    directory: OutFolder = None,
+    store: StoreUri = None,
+    settings: Settings = None,
+    smoke: Smoke = False,
+    download: Download = False,
+    export: Annotated[
+        Path | None,
+        typer.Option(help="Write the evaluations as JSON lines for python -m raydc.evaluate."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Count what a study takes, without starting it."""
+    with reported():
+        loaded = load(study, settings, smoke)
+        from raydc import planning
+
+        planned = planning.plan_study(loaded, directory, store, download)
+        if export is not None:
+            planning.export(planned, export)
+
+        def show() -> None:
+            if planned.without_data is not None:
+                say(f"the data are not here, so this is counted without them: {planned.without_data}")
+            show_table(loaded.name, planned.rows())
+            if export is not None:
+                say(f"{len(planned.plan.evaluations)} evaluations written to {export}")
+
+        emit(planned.rows(), as_json, show)
+
+
+def sync(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A study's folder.")],
+    imported: Annotated[
+        Path | None, typer.Option("--import", help="results.jsonl of python -m raydc.evaluate.")
+    ] = None,
+    tracking_uri: TrackingUri = None,
+) -> None:
+    """Bring MLflow up to date with the ledger."""
+    with reported():
+        from raydc.sync import sync as synchronise
+
+        done = synchronise(directory, tracking_uri, imported)
+    say(f"{done.rows} results in the ledger ({done.imported} imported now), {done.behind} missing in MLflow")
+    raise typer.Exit(4 if done.behind else 0)

@@ -1,0 +1,239 @@
+"""Blocks of a study file as specs: base, grid, seeds, dataset, teachers and scorer.
+
+Values are checked here, before keys fall away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from raydc.errors import InputError, did_you_mean, one_of
+from raydc.spec import catalog, point
+from raydc.spec.evaluation import DatasetSpec, TeacherSpec
+from raydc.spec.keys import LARGEST, Grammar, Key, Many, OneOf, Point, Text, Value, Whole, show
+from raydc.spec.study_file import SOURCES, DatasetFile, StudyFile
+
+TEACHER_DEFAULT_RECIPE = "mtt-expert"
+TEACHER_ONLY = Grammar.of(
+    [
+        Key("arch", point.ARCH, "network of the teacher"),
+        Key(
+            "keep",
+            OneOf((Many(Whole(0), form="a list of epochs"), Text("all", "all"))),
+            "epochs whose checkpoints may be used; default: those that the study uses",
+            None,
+        ),
+        Key("count", Whole(1), "how many networks, differing in their seed", 1),
+        Key("checkpoint", Text(form="the path of a file"), "trained weights to use instead", None),
+        Key("weights", Text(form="a tag of published weights"), "published weights to use", None),
+    ]
+)
+
+
+def cast_block(grammar: Grammar, given: Mapping[str, Any], where: str, prefix: str = "") -> dict[str, Value]:
+    """Canonical values of dotted keys; both rivals in one layer are an error."""
+    values = {}
+    for name, value in given.items():
+        values[prefix + name] = _cast(grammar, prefix + name, value, where, prefix)
+    for key, rival in point.RIVALS.items():
+        if values.get(key) is not None and values.get(rival) is not None:
+            raise InputError(
+                f"{where}{key.removeprefix(prefix)} and {rival.removeprefix(prefix)} exclude each "
+                "other; keep one"
+            )
+    return values
+
+
+def _cast(grammar: Grammar, name: str, given: Value, where: str, prefix: str = "") -> Value:
+    if name not in grammar.keys:
+        raise InputError(point.key_error(grammar, name, where))
+    try:
+        return grammar.keys[name].cast(given)
+    except ValueError as error:
+        raise InputError(f"{where}{name.removeprefix(prefix)} {error}") from None
+
+
+def grids_of(
+    grammar: Grammar, given: dict[str, Any] | list[dict[str, Any]] | None, source: str
+) -> tuple[dict[str, tuple[Value, ...]], ...]:
+    if not given:
+        return ({},)
+    listed = given if isinstance(given, list) else [given]
+    grids = []
+    for i, grid in enumerate(listed):
+        where = f"{source}: grid.{i}." if isinstance(given, list) else f"{source}: grid."
+        values: dict[str, tuple[Value, ...]] = {}
+        for name, choices in grid.items():
+            if name not in grammar.keys:
+                raise InputError(point.key_error(grammar, name, where))
+            if isinstance(choices, dict):
+                raise InputError(f"{where}{name} is a mapping, but a grid has dotted keys, each with a list")
+            if choices == []:
+                raise InputError(
+                    f"{where}{name} is an empty list, but must have at least one value; take the "
+                    "key out or give a value"
+                )
+            listed_values = choices if isinstance(choices, list) else [choices]
+            cast = [_cast(grammar, name, value, where) for value in listed_values]
+            values[name] = tuple(dict.fromkeys(cast))
+        for key, rival in point.RIVALS.items():
+            if key in values and rival in values:
+                raise InputError(f"{where}{key} and {rival} exclude each other; keep one")
+        grids.append(values)
+    return tuple(grids)
+
+
+def seeds_of(given: int | list[int], source: str) -> tuple[int, ...]:
+    if isinstance(given, list):
+        if not given or min(given) < 0 or max(given) > LARGEST or len(set(given)) < len(given):
+            raise InputError(
+                f"{source}: seeds is {show(given)}, but must be a number of replicates of at least "
+                "1 or a list of different whole numbers of at least 0"
+            )
+        return tuple(given)
+    if not 1 <= given <= 1_000_000:
+        raise InputError(
+            f"{source}: seeds is {given}, but must be a number of replicates of at least 1 or a "
+            "list of different whole numbers of at least 0"
+        )
+    return tuple(range(given))
+
+
+def dataset_of(file: DatasetFile, source: str) -> DatasetSpec:
+    sources = [name for name in SOURCES if getattr(file, name) is not None]
+    if len(sources) != 1:
+        raise InputError(
+            f"{source}: dataset gives {len(sources)} of {one_of(SOURCES)}, but must give exactly one"
+        )
+    kind = sources[0]
+    location = getattr(file, kind)
+    default_fraction = 0.1
+    if kind == "name":
+        try:
+            default_fraction = catalog.DATASETS[location].val_fraction
+        except InputError as error:
+            raise InputError(
+                f"{source}: dataset.name: {error}, or give dataset.parquet or dataset.folder"
+            ) from None
+    elif file.root is not None:
+        raise InputError(f"{source}: dataset.root goes with dataset.name only; take it out")
+    if kind == "hub":
+        raise InputError(f"{source}: dataset.hub is not available in this version; use dataset.parquet")
+    classes = file.classes
+    if isinstance(classes, int) and classes < 2:
+        raise InputError(f"{source}: dataset.classes is {classes}, but must be at least 2")
+    if isinstance(classes, list) and (len(classes) < 2 or len(set(classes)) < len(classes)):
+        raise InputError(
+            f"{source}: dataset.classes is {show(classes)}, but must be at least two different classes"
+        )
+    return DatasetSpec(
+        name=location if kind == "name" else Path(location).name or location,
+        source="named" if kind == "name" else kind,
+        location=file.root if kind == "name" else location,
+        resolution=file.resolution,
+        zca=file.zca,
+        val_fraction=default_fraction if file.val_fraction is None else file.val_fraction,
+        classes=tuple(classes) if isinstance(classes, list) else classes,
+        train_limit=file.train_limit,
+        cache_limit_gib=file.cache_limit_gib,
+    )
+
+
+def teachers_of(grammar: Grammar, file: StudyFile, source: str) -> dict[str, TeacherSpec]:
+    if file.teacher is not None and file.teachers is not None:
+        raise InputError(f"{source}: teacher and teachers exclude each other; keep one")
+    if file.teacher is not None:
+        return {"teacher": teacher_spec(grammar, "teacher", file.teacher, f"{source}: teacher.")}
+    teachers = {}
+    for name, given in (file.teachers or {}).items():
+        teachers[name] = teacher_spec(grammar, name, given, f"{source}: teachers.{name}.")
+    return teachers
+
+
+def scorer_of(
+    grammar: Grammar,
+    given: str | dict[str, Any] | None,
+    teachers: Mapping[str, TeacherSpec],
+    source: str,
+) -> TeacherSpec | None:
+    if given is None:
+        return None
+    if isinstance(given, str):
+        if given not in teachers:
+            raise InputError(
+                f"{source}: scorer is {given!r}, but must be a block or the name of a teacher"
+                f" ({one_of(teachers) or 'there is none'})"
+            )
+        return teachers[given]
+    return teacher_spec(grammar, "scorer", given, f"{source}: scorer.")
+
+
+def teacher_spec(grammar: Grammar, name: str, given: Mapping[str, Any], where: str) -> TeacherSpec:
+    """The teacher that a block describes; `where` starts every message."""
+    own = {key: value for key, value in given.items() if key in TEACHER_ONLY.keys}
+    trained = {key: value for key, value in given.items() if key not in own}
+    train_block = grammar.block("train")
+    excluded = ("steps", "test_every", "view_seed")
+    for key in trained:
+        if key not in train_block or key in excluded:
+            known = [k for k in (*TEACHER_ONLY.keys, *train_block) if k not in excluded]
+            reason = "; teachers are trained for epochs" if key == "steps" else did_you_mean(key, known)
+            raise InputError(f"{where}{key} is not a key of a teacher; there are {one_of(known)}{reason}")
+    cast_own = {key: _cast(TEACHER_ONLY, key, value, where) for key, value in own.items()}
+    if "arch" not in cast_own:
+        raise InputError(f"{where}arch is missing; it must be {point.ARCH.describe()}")
+    elsewhere = [key for key in ("checkpoint", "weights") if cast_own.get(key) is not None]
+    if elsewhere:
+        misfits = [key for key in (*trained, "keep", "count") if key in given] + elsewhere[1:]
+        if misfits:
+            raise InputError(
+                f"{where}{misfits[0]} does not go with {elsewhere[0]}, since nothing is trained; "
+                "take one of them out"
+            )
+        return replace(TeacherSpec(name, cast_own["arch"]), **{elsewhere[0]: cast_own[elsewhere[0]]})
+    train = cast_block(grammar, trained, where, prefix="train.")
+    if train.get("train.loss") not in (None, "ce"):
+        raise InputError(f"{where}loss is {train['train.loss']}, but a teacher learns hard labels: ce")
+    train.setdefault("train.recipe", TEACHER_DEFAULT_RECIPE)
+    resolved = _resolve_training(grammar, train, where)
+    epochs = resolved["train.epochs"]
+    keep = cast_own.get("keep")
+    if isinstance(keep, tuple) and (late := [epoch for epoch in keep if epoch > epochs]):
+        raise InputError(
+            f"{where}keep has {late[0]}, but the teacher is trained for {epochs} epochs; choose from "
+            f"0 to {epochs}"
+        )
+    return TeacherSpec(
+        name=name,
+        arch=cast_own["arch"],
+        train=resolved,
+        keep=tuple(range(epochs + 1)) if keep == "all" else keep and tuple(sorted(set(keep))),
+        count=cast_own.get("count", 1),
+    )
+
+
+def _resolve_training(grammar: Grammar, given: Point, where: str) -> dict[str, Value]:
+    """Every `train` key of a network that learns hard labels."""
+    defaults = point.recipe_values(given)
+    if "train.steps" in defaults:
+        raise InputError(
+            f"{where}recipe is {given['train.recipe']}, which counts steps; teachers are trained for "
+            "epochs, so give epochs"
+        )
+    resolved: dict[str, Value] = {}
+    context = {"labels.kind": "hard"}
+    for name, key in ((k.name, k) for k in grammar.block("train").values()):
+        if not key.applies(resolved | context):
+            if name in given and name != "train.loss":
+                raise InputError(
+                    f"{where}{name.removeprefix('train.')} ({show(given[name])}) does not apply; it "
+                    f"applies where {key.conditions().replace('train.', '')}"
+                )
+            continue
+        value = given.get(name, defaults.get(name, key.default))
+        if value is not None:
+            resolved[name] = value
+    return resolved

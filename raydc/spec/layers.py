@@ -1,0 +1,149 @@
+"""Layers of a study: the file, its `smoke` block, and `--set`; later ones replace earlier ones key by key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from raydc.errors import InputError, did_you_mean, one_of
+from raydc.spec import point
+from raydc.spec.keys import show
+from raydc.spec.study_file import SOURCES, StudyFile
+from raydc.spec.yaml_file import parse_yaml
+
+SEPARATE_BLOCKS = ("base", "teacher", "teachers", "scorer")
+"""Blocks whose keys may be written nested or dotted."""
+
+
+def merged(raw: Mapping[str, Any], source: str, settings: Iterable[str], smoke: bool) -> dict[str, Any]:
+    """`raw` with its own `smoke` block, if asked for, and then the `KEY=VALUE` settings."""
+    content = flattened(raw, source)
+    layers: list[tuple[str, dict[str, Any]]] = []
+    if smoke:
+        override = content.get("smoke") or {}
+        if not isinstance(override, dict):
+            raise InputError(f"{source}: smoke is {show(override)}, but must be a mapping of keys")
+        layers.append((f"{source}: smoke", leaves(override)))
+    if chosen := parse_settings(settings):
+        layers.append((f"{source}: --set", chosen))
+    for where, changes in layers:
+        refuse_rivals(changes, where)
+        for path, value in changes.items():
+            put(content, path, value, where)
+    if smoke:
+        content.pop("smoke", None)
+    return content
+
+
+def flattened(raw: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """`raw` with dotted keys in base, teacher and scorer, and the dataset as a mapping."""
+    merged = dict(raw)
+    for block in SEPARATE_BLOCKS:
+        content = merged.get(block)
+        if not isinstance(content, dict):
+            continue
+        if block == "teachers":
+            merged[block] = {
+                name: leaves(part, f"{source}: {block}.{name}.") if isinstance(part, dict) else part
+                for name, part in content.items()
+            }
+        else:
+            merged[block] = leaves(content, f"{source}: {block}.")
+    if isinstance(merged.get("dataset"), str):
+        merged["dataset"] = {"name": merged["dataset"]}
+    return merged
+
+
+def leaves(content: Mapping[str, Any], where: str = "") -> dict[str, Any]:
+    """Nested mappings as one with dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        parts = (
+            {f"{key}.{k}": v for k, v in leaves(value, f"{where}{key}.").items()}
+            if isinstance(value, dict) and value
+            else {key: value}
+        )
+        for name, part in parts.items():
+            if name in flat:
+                raise InputError(f"{where}{name} is given twice; keep one")
+            flat[name] = part
+    return flat
+
+
+def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
+    chosen: dict[str, Any] = {}
+    for setting in settings:
+        path, sign, text = setting.partition("=")
+        if not sign or not path.strip():
+            raise InputError(f"--set {setting}: it must be KEY=VALUE, such as base.train.steps=50")
+        path = path.strip()
+        if path in chosen:
+            raise InputError(f"--set {path} is given twice; keep one")
+        value = parse_yaml(text, f"--set {path}")
+        if isinstance(value, dict) and value and path != "grid":
+            chosen |= {f"{path}.{key}": part for key, part in leaves(value).items()}
+        else:
+            chosen[path] = value
+    return chosen
+
+
+def refuse_rivals(changes: Mapping[str, Any], where: str) -> None:
+    for path in changes:
+        stem, _, last = path.rpartition(".")
+        if last == "epochs" and f"{stem}.steps" in changes:
+            raise InputError(f"{where} gives both {stem}.epochs and {stem}.steps; keep one")
+    sources = [name for name in SOURCES if f"dataset.{name}" in changes]
+    if len(sources) > 1:
+        raise InputError(f"{where} gives {one_of(sources)} of dataset at once; keep one")
+
+
+def put(raw: dict[str, Any], path: str, value: Any, where: str) -> None:
+    """Put `value` at the dotted `path` of the file, replacing what excludes it."""
+    root, _, rest = path.partition(".")
+    known = StudyFile.model_fields
+    if root == "smoke":
+        raise InputError(f"{where} {path}: the smoke block is merged by --smoke; set the keys themselves")
+    if root not in known:
+        raise InputError(
+            f"{where} {path}: {root} is not a block of a study file; there are "
+            f"{one_of(k for k in known if k != 'smoke')}{did_you_mean(root, known)}"
+        )
+    if not rest:
+        raw[root] = {"name": value} if root == "dataset" and isinstance(value, str) else value
+        return
+    if root == "grid" and isinstance(raw.get("grid"), list):
+        number, _, rest = rest.partition(".")
+        if not number.isdigit() or int(number) >= len(raw["grid"]) or not rest:
+            raise InputError(
+                f"{where} {path}: grid is a list of {len(raw['grid'])}; name one by its number, "
+                f"as in grid.0.images.ipc"
+            )
+        part = raw["grid"][int(number)]
+    elif root == "teachers":
+        name, _, rest = rest.partition(".")
+        if raw.get(root) is None:
+            raw[root] = {}
+        part = raw[root].setdefault(name, {}) if isinstance(raw[root], dict) else None
+    else:
+        if raw.get(root) is None:
+            raw[root] = {}
+        part = raw[root]
+    if not isinstance(part, dict) or not rest:
+        raise InputError(f"{where} {path}: {root} does not hold keys of its own here; set {root}")
+    if root == "dataset" and rest in SOURCES:
+        for other in (*SOURCES, "root"):
+            part.pop(other, None)
+    stem = {"base": "train."}.get(root, "")
+    for key, rival in point.RIVALS.items():
+        if rest in (key, stem and key, key.removeprefix("train.")):
+            part.pop(rival, None)
+            part.pop(rival.removeprefix("train."), None)
+            if root == "base":
+                grids = raw.get("grid") or []
+                for grid in grids if isinstance(grids, list) else [grids]:
+                    if isinstance(grid, dict):
+                        grid.pop(rival, None)
+    if root == "grid" and value is None:
+        part.pop(rest, None)
+    else:
+        part[rest] = value

@@ -1,0 +1,130 @@
+"""The frame of a study file: its blocks and their keys, checked by pydantic (nowhere else).
+
+What the blocks `base`, `grid` and the teachers hold is checked by raydc's own grammar (raydc.spec.blocks).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from raydc.errors import InputError, did_you_mean, one_of
+from raydc.spec.keys import show
+
+SOURCES = ("name", "parquet", "folder", "hub")
+"""Keys of `dataset` that say where the data are; exactly one is given."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Resources(_Part):
+    """What a run may use."""
+
+    workers: Literal["auto"] | int = Field("auto")
+    """Students trained at a time; auto: one a CPU core, or 1 / gpu_share a GPU."""
+    threads: int = Field(1, ge=1)
+    """CPU threads of one student."""
+    teacher_replicas: int = Field(1, ge=1)
+    """Teacher actors."""
+    gpu_share: float = Field(1.0, gt=0, le=1)
+    """Part of a GPU that one worker takes."""
+    evaluation_timeout_seconds: float | None = Field(None, gt=0, allow_inf_nan=False)
+    """Longest time that one evaluation may take; null sets no limit."""
+    retries: int = Field(2, ge=0)
+    """How often an evaluation is tried again after its worker died."""
+
+
+class Tracking(_Part):
+    """Where MLflow records."""
+
+    uri: str | None = None
+    """Tracking URI; null: SQLite in the study's folder."""
+
+
+class StoreConfig(_Part):
+    """Where artifacts are kept."""
+
+    uri: str | None = None
+    """Folder, or a URI that pyarrow.fs opens; null: `.raydc-store` beside the output folder."""
+
+
+class DatasetFile(_Part):
+    name: str | None = None
+    parquet: str | None = None
+    folder: str | None = None
+    hub: str | None = None
+    root: str | None = None
+    resolution: int | None = Field(None, ge=1, le=4096)
+    zca: bool = False
+    val_fraction: float | None = Field(None, ge=0, lt=1)
+    classes: int | list[int | str] | None = None
+    train_limit: int | None = Field(None, ge=1)
+    cache_limit_gib: float = Field(8.0, gt=0, allow_inf_nan=False)
+
+
+class StudyFile(_Part):
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+    dataset: DatasetFile
+    teacher: dict[str, Any] | None = None
+    teachers: dict[str, dict[str, Any]] | None = None
+    scorer: str | dict[str, Any] | None = None
+    base: dict[str, Any]
+    grid: dict[str, Any] | list[dict[str, Any]] | None = None
+    seeds: int | list[int] = 1
+    search: dict[str, Any] | None = None
+    resources: Resources = Resources()
+    tracking: Tracking = Tracking()
+    store: StoreConfig = StoreConfig()
+    smoke: dict[str, Any] = {}
+
+
+def framed(raw: dict[str, Any], source: str) -> StudyFile:
+    """The blocks of a study file; `InputError` names `source`, the dotted key, and what is allowed."""
+    try:
+        return StudyFile.model_validate(raw)
+    except ValidationError as error:
+        raise InputError(f"{source}: {_pydantic_sentence(error)}") from None
+
+
+_FORMS = {
+    "dataset": "a name, or one of {name: NAME}, {parquet: DIR} and {folder: DIR}",
+    "seeds": "a number of replicates of at least 1 or a list of different whole numbers of at least 0",
+    "resources.workers": "auto or a whole number of at least 1",
+    "grid": "a mapping of dotted keys to lists, or a list of such mappings",
+    "dataset.classes": "a number of classes or a list of class numbers and names",
+}
+
+
+def _pydantic_sentence(error: ValidationError) -> str:
+    """The first problem that pydantic found, as one sentence with the dotted key."""
+    first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+    path = [str(part) for part in first["loc"] if part not in ("DatasetFile", "str", "int")]
+    path = [part for part in path if not part.startswith(("list[", "dict[", "literal["))]
+    name = ".".join(path)
+    models: dict[str, type[BaseModel]] = {
+        "resources": Resources,
+        "tracking": Tracking,
+        "store": StoreConfig,
+        "dataset": DatasetFile,
+    }
+    model = StudyFile if len(path) == 1 else models.get(path[0])
+    if first["type"] == "extra_forbidden" and model is not None:
+        block = f" of {path[0]}" if len(path) > 1 else ""
+        known = list(model.model_fields)
+        hint = did_you_mean(path[-1], known)
+        return f"{name} is not a key{block}; it has {one_of(known).replace(' or ', ' and ')}{hint}"
+    if first["type"] == "missing":
+        return f"{name} is missing; a study needs name, dataset and base"
+    if name == "name":
+        return (
+            f"name is {show(first['input'])}, but must be letters, digits, '.', '_' and '-', "
+            "beginning with a letter or a digit, at most 100 of them"
+            + ("; write a number in quotes" if isinstance(first["input"], int | float) else "")
+        )
+    if name in _FORMS:
+        return f"{name} is {show(first['input'])}, but must be {_FORMS[name]}"
+    message = first["msg"].removeprefix("Input should be ").replace("Input should", "should")
+    return f"{name} is {show(first['input'])}, but must be {message}"
