@@ -212,7 +212,8 @@ def _labels(planned: Planned, bench: Workbench) -> tuple[LabelOutputs, float, fl
     keys = {n: v for n, v in given.items() if n in names}
     for name in ("teacher", "teacher_epoch", "ensemble"):
         keys.pop(name, None)
-    inputs = LabelInputs(torch.from_numpy(compressed.labels), bench.dataset.classes)
+    brought = None if compressed.soft_labels is None else torch.from_numpy(compressed.soft_labels)
+    inputs = LabelInputs(torch.from_numpy(compressed.labels), bench.dataset.classes, brought=brought)
     waited = made = 0.0
     accuracy = None
     if planned.passes:

@@ -17,18 +17,22 @@ from typing import Any
 
 from raydc import folder
 from raydc.data.dataset import DECODED, Dataset, open_dataset
+from raydc.data.imported import digest_of
 from raydc.errors import InputError, TrackingError
 from raydc.networks import zoo
 from raydc.orchestration.progress import Progress
 from raydc.result import FAILED, FINISHED, Row, reused
-from raydc.spec.evaluation import Evaluation, TeacherSpec
+from raydc.spec import catalog
+from raydc.spec.evaluation import Evaluation, TeacherSpec, canonical_json
 from raydc.spec.facts import bind
 from raydc.spec.plan import Plan, make_plan
+from raydc.spec.point import point_grammar
 from raydc.spec.study import Study
 from raydc.store import Store, open_store, write_atomically
 from raydc.teachers.checkpoint import check_given, file_digest
 from raydc.tracking.ledger import Ledger, read_rows
 from raydc.tracking.tracker import NoTracker, Tracker
+from raydc.workbench import method_keys, pool_of
 
 logger = logging.getLogger(__name__)
 
@@ -91,8 +95,18 @@ class Ready:
 
 
 def with_digests(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
-    """The evaluations with the digests of checkpoint files, which name those teachers."""
+    """The evaluations with the digests of the files that they name, which stand in ids for the paths."""
     known: dict[str, str] = {}
+    files = [key.name for key in point_grammar().keys.values() if key.file]
+
+    def digests(evaluation: Evaluation) -> dict[str, str]:
+        found = {}
+        for key in files:
+            if (path := evaluation.point.get(key)) is not None:
+                if path not in known:
+                    known[path] = digest_of(key, path)
+                found[key] = known[path]
+        return found
 
     def named(teacher: TeacherSpec | None) -> TeacherSpec | None:
         if teacher is None or teacher.checkpoint is None:
@@ -101,7 +115,29 @@ def with_digests(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
             known[teacher.checkpoint] = file_digest(teacher.checkpoint)
         return replace(teacher, digest=known[teacher.checkpoint])
 
-    return [replace(e, teacher=named(e.teacher), scorer=named(e.scorer)) for e in evaluations]
+    return [
+        replace(e, teacher=named(e.teacher), scorer=named(e.scorer), digests=digests(e)) for e in evaluations
+    ]
+
+
+def check_files(evaluations: Sequence[Evaluation], dataset: Dataset) -> None:
+    """Raise `InputError` if a compressed set that comes from a file does not fit the data."""
+    seen: dict[str, bool] = {}
+    for evaluation in evaluations:
+        if not evaluation.digests:
+            continue
+        method = catalog.METHODS[evaluation.method]
+        images = evaluation.block("images")
+        name = canonical_json(images)
+        if name not in seen:
+            made = method.load()(pool_of(dataset, evaluation), **method_keys(evaluation))
+            seen[name] = getattr(made, "soft_labels", None) is not None
+        kind = catalog.LABELS[str(evaluation.point["labels.kind"])]
+        if kind.brought and not seen[name]:
+            raise InputError(
+                f"labels.kind is {kind.name}, but the set at {images['path']!r} brings no soft labels; "
+                "choose hard or soft"
+            )
 
 
 def get_ready(study: Study, store: Store, download: bool = False) -> Ready:
@@ -128,6 +164,10 @@ def get_ready(study: Study, store: Store, download: bool = False) -> Ready:
             check_given(teacher, dataset)
         except InputError as error:
             raise InputError(f"{study.source}: {error}") from None
+    try:
+        check_files(evaluations, dataset)
+    except InputError as error:
+        raise InputError(f"{study.source}: {error}") from None
     return Ready(study, dataset, store, make_plan(evaluations, dataset.id))
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
@@ -21,13 +22,14 @@ from torch import Tensor
 from raydc.augmentation.views import Views
 from raydc.data.dataset import Dataset
 from raydc.data.image_set import CompressedSet
-from raydc.errors import ArtifactError, EvaluationError
+from raydc.data.imported import digest_of
+from raydc.errors import ArtifactError
 from raydc.labels.store import read_logits, write_logits
 from raydc.labels.views import SEGMENT_ROWS, ViewLogits, segment_name, segments
 from raydc.methods.pool import Made, Pool
 from raydc.seeding import seed_of
 from raydc.spec import catalog
-from raydc.spec.evaluation import Recipe
+from raydc.spec.evaluation import Evaluation, Recipe
 from raydc.spec.keys import Value
 from raydc.spec.plan import LabelPass, SetJob, TrajectoryJob, ViewsAsked
 from raydc.store import Artifact, Store, get
@@ -85,6 +87,38 @@ def labelled(label_pass: LabelPass, store: Store) -> bool:
         return False
     steps = label_pass.views.steps(CompressedSet.count(made.folder))
     return segments(label_pass, store, steps)[1] >= steps
+
+
+def method_keys(evaluation: Evaluation) -> dict[str, Value]:
+    """The keys of `images` that the method of `evaluation` reads, by their name inside the block."""
+    images = evaluation.block("images")
+    names = [key.name.removeprefix("images.") for key in catalog.METHODS[evaluation.method].keys]
+    return {name: images[name] for name in names if name in images}
+
+
+def pool_of(
+    dataset: Dataset,
+    evaluation: Evaluation,
+    scores: Mapping[str, NDArray[np.float32]] | None = None,
+    features: NDArray[np.float32] | None = None,
+) -> Pool:
+    """What the method of `evaluation` chooses from."""
+    keys = method_keys(evaluation)
+    keys |= {key.removeprefix("images."): value for key, value in evaluation.digests.items()}
+    dropped = evaluation.point.get("images.drop_class")
+    seed = seed_of("images", evaluation.image_seed, evaluation.method, keys, evaluation.ipc)
+    return Pool(
+        labels=dataset.train.labels,
+        classes=tuple(c for c in range(dataset.classes) if c != dropped),
+        ipc=evaluation.ipc,
+        generator=np.random.Generator(np.random.Philox(seed)),
+        scores=scores or {},
+        take=dataset.train.take,
+        shape=(dataset.channels, dataset.resolution, dataset.resolution),
+        space=dataset.space,
+        class_names=dataset.class_names,
+        features=features,
+    )
 
 
 class Workbench:
@@ -151,30 +185,22 @@ class Workbench:
 
     def _compress(self, job: SetJob, images: dict[str, Value]) -> CompressedSet:
         method = catalog.METHODS[str(images["method"])]
-        names = [key.name.removeprefix("images.") for key in method.keys]
-        keys = {name: images[name] for name in names if name in images}
-        dropped = images.get("drop_class")
-        train = self.dataset.train
-        ipc = int(images["ipc"])
-        pool = Pool(
-            labels=train.labels,
-            classes=tuple(c for c in range(self.dataset.classes) if c != dropped),
-            ipc=ipc,
-            generator=np.random.Generator(
-                np.random.Philox(seed_of("images", job.evaluation.image_seed, method.name, keys, ipc))
-            ),
+        for key, expected in job.evaluation.digests.items():
+            path = str(job.evaluation.point[key])
+            if digest_of(key, path) != expected:
+                raise ArtifactError(f"{key} is {path!r}, whose contents have changed since the run began")
+        pool = pool_of(
+            self.dataset,
+            job.evaluation,
             scores=self._scores(job) if method.needs_at(job.evaluation.point) == "scores" else {},
-            take=train.take,
-            shape=(self.dataset.channels, self.dataset.resolution, self.dataset.resolution),
-            space="zca" if self.dataset.spec.zca else "normalised",
             features=self._features(job) if method.needs == "features" else None,
         )
-        made = method.load()(pool, **keys)
+        made = method.load()(pool, **method_keys(job.evaluation))
         if isinstance(made, Made):
-            assert len(made.labels) == ipc * len(pool.classes), f"{method.name} made {len(made.labels)}"
+            assert len(made.labels) == pool.ipc * len(pool.classes), f"{method.name} made {len(made.labels)}"
             return self._set_of(made, str(images["encoding"]))
-        rows = made
-        assert len(rows) == ipc * len(pool.classes), f"{method.name} chose {len(rows)} images"
+        rows, train = made, self.dataset.train
+        assert len(rows) == pool.ipc * len(pool.classes), f"{method.name} chose {len(rows)} images"
         return CompressedSet.from_pixels(
             train.take(rows),
             train.labels[rows],
@@ -186,7 +212,8 @@ class Workbench:
         sources = None if made.sources is None else self.dataset.train.index[made.sources]
         if made.space == "pixel":
             pixels = np.asarray(made.images, np.uint8)
-            return CompressedSet.from_pixels(pixels, made.labels, encoding, sources=sources, grid=made.grid)
+            whole = CompressedSet.from_pixels(pixels, made.labels, encoding, sources=sources, grid=made.grid)
+            return replace(whole, soft_labels=made.soft_labels)
         return CompressedSet(
             np.asarray(made.images, np.float32),
             made.labels,
@@ -194,6 +221,7 @@ class Workbench:
             space=made.space,
             sources=sources,
             grid=made.grid,
+            soft_labels=made.soft_labels,
         )
 
     def _scores(self, job: SetJob) -> dict[str, NDArray[np.float32]]:
@@ -248,12 +276,7 @@ class Workbench:
             if compressed.space == "pixel":
                 pixels = torch.from_numpy(compressed.images).to(self.device)
                 return self.dataset.inputs(pixels)
-            expected = "zca" if self.dataset.spec.zca else "normalised"
-            if compressed.space != expected:
-                raise EvaluationError(
-                    f"the compressed set is in the space {compressed.space}, but the study's inputs are "
-                    f"{expected}; set dataset.zca to match"
-                )
+            assert compressed.space == self.dataset.space, compressed.space
             return torch.from_numpy(compressed.images).to(self.device)
 
         return self._inputs.get(name, prepare)

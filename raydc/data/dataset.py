@@ -108,6 +108,11 @@ class Dataset:
             resolution=self.resolution,
         )
 
+    @property
+    def space(self) -> str:
+        """What network inputs are: normalised or zca."""
+        return "zca" if self.spec.zca else "normalised"
+
     def inputs(self, pixels: Tensor) -> Tensor:
         """Network inputs: pixels uint8 (or float in [0, 255]) [N, C, H, W] -> float32, same shape.
 

@@ -84,11 +84,11 @@ def parquet(location: str) -> Source:
             f"train-*.parquet and one of {one_of(f'{name}-*.parquet' for name in TEST_NAMES)}"
         )
     schema = _schema(by_split["train"][0])
-    columns = _columns(schema, by_split["train"][0])
+    columns = image_and_label(schema, by_split["train"][0])
     train = ParquetSplit(by_split["train"], columns)
     for name in test_names:
         files = by_split[name]
-        _columns(_schema(files[0]), files[0])
+        image_and_label(_schema(files[0]), files[0])
         test = ParquetSplit(files, columns)
         if (test.labels >= 0).all():
             break
@@ -122,7 +122,7 @@ def _features(schema: pa.Schema) -> dict[str, Any]:
     return features if isinstance(features, dict) else {}
 
 
-def _columns(schema: pa.Schema, file: Path) -> tuple[str, str]:
+def image_and_label(schema: pa.Schema, file: Path) -> tuple[str, str]:
     """Names of the image column and of the label column."""
     images = [
         field.name

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from raydc.augmentation.views import View
+from raydc.errors import EvaluationError
 from raydc.labels import codecs, transforms
 from raydc.labels.views import ViewLogits
 from raydc.training.losses import Targets
@@ -27,6 +28,8 @@ class LabelInputs:
     """[K, N, C] float32, logits of the K networks that label, where a teacher labels images."""
     views: ViewLogits | None = None
     """Logits of every view, where a teacher labels views."""
+    brought: Tensor | None = None
+    """[N, C] float32, probabilities that the compressed set brings, if any."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,16 @@ def smooth(inputs: LabelInputs, *, smoothing: float) -> LabelOutputs:
     one_hot = Targets.hard(inputs.labels, inputs.classes).classes
     probabilities = one_hot * (1 - smoothing) + smoothing / inputs.classes
     size = len(inputs.labels) * codecs.hard_bytes(inputs.classes)
+    return LabelOutputs(StaticTargets(Targets(probabilities, one_hot)), size)
+
+
+def stored(inputs: LabelInputs) -> LabelOutputs:
+    """The set's own probabilities, stored as fp16; learned labels need not sum to one."""
+    if inputs.brought is None:
+        raise EvaluationError("the compressed set brings no soft labels; choose another labels.kind")
+    probabilities = inputs.brought.half().float()
+    one_hot = Targets.hard(inputs.labels, inputs.classes).classes
+    size = len(inputs.labels) * codecs.record_bytes("fp16", inputs.classes)
     return LabelOutputs(StaticTargets(Targets(probabilities, one_hot)), size)
 
 

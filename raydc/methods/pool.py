@@ -24,6 +24,8 @@ class Made:
     grid: tuple[int, int] = (1, 1)
     """Rows and columns of tiles in an image."""
     space: str = "pixel"
+    soft_labels: NDArray[np.float32] | None = None
+    """[N, classes], probabilities that the images bring along, if any."""
 
 
 def _no_pixels(rows: Rows) -> NDArray[np.uint8]:
@@ -50,6 +52,8 @@ class Pool:
     """Channels, height and width of an image."""
     space: str = "normalised"
     """What network inputs are: normalised or zca."""
+    class_names: tuple[str, ...] = ()
+    """Names of all classes, by their number."""
     features: NDArray[np.float32] | None = None
     """[N, D], for methods that need features: the input of the scorer's last layer."""
 

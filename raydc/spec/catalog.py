@@ -217,6 +217,31 @@ METHODS.add(
         "raydc.methods.noise:select",
         "pure noise; what is learnt comes from the labels (arXiv 2502.06434)",
         seeded=True,
+        from_train=False,
+    )
+)
+METHODS.add(
+    Method(
+        "imported",
+        "raydc.methods.imported:select",
+        "a set that others made: tensors (.pt), HDF5, class folders or Parquet",
+        keys=(
+            Key(
+                "images.path",
+                Text(form="the path of a file or a folder"),
+                "file or folder of the imported set; the first ipc images of each class are taken",
+                file=True,
+            ),
+            Key(
+                "images.space",
+                Choice(("pixel", "normalised", "zca")),
+                "what float images mean: pixels in [0, 1], or network inputs; default: the study's inputs",
+                None,
+                inert=True,
+            ),
+        ),
+        from_train=False,
+        brings_labels=True,
     )
 )
 
@@ -283,6 +308,14 @@ TEACHER_KEYS = (
 )
 
 LABELS.add(LabelKind("hard", "raydc.labels.kinds:hard", "the class of the image", soft=False))
+LABELS.add(
+    LabelKind(
+        "stored",
+        "raydc.labels.kinds:stored",
+        "the soft labels that an imported set brings",
+        brought=True,
+    )
+)
 LABELS.add(
     LabelKind(
         "smooth",

@@ -31,6 +31,10 @@ class Method(Entry):
     """What a scorer must provide: nothing, scores or features."""
     scores: tuple[str, ...] = ()
     """Scores that it always reads."""
+    from_train: bool = True
+    """Whether its images come from the train part, which then must hold enough of each class."""
+    brings_labels: bool = False
+    """Whether its sets may bring soft labels of their own."""
 
     def scores_of(self, point: Mapping[str, Value]) -> tuple[str, ...]:
         """Scores that it reads at a point, each once."""
@@ -64,6 +68,8 @@ class LabelKind(Entry):
     """Whether the targets are more than class numbers."""
     views: bool = False
     """Whether the teacher labels every view instead of every image."""
+    brought: bool = False
+    """Whether the compressed set must bring the labels."""
 
 
 @dataclass(frozen=True)

@@ -184,6 +184,8 @@ class Evaluation:
     """Who labels, where labels need a teacher."""
     scorer: TeacherSpec | None = None
     """Who scores or embeds the images, where the method needs it."""
+    digests: Mapping[str, str] = field(default_factory=dict)
+    """SHA-256 of the files that keys name, by key; they stand in ids instead of the paths."""
 
     @property
     def method(self) -> str:
@@ -248,4 +250,5 @@ class Evaluation:
             seed=content["seed"],
             teacher=teacher(content["teacher"]),
             scorer=teacher(content["scorer"]),
+            digests=content.get("digests", {}),
         )

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from raydc.errors import InputError, did_you_mean
+from raydc.spec import catalog
 from raydc.spec.evaluation import Evaluation
 from raydc.spec.keys import Value
 
@@ -61,7 +62,7 @@ def _archs(evaluation: Evaluation) -> list[tuple[str, str]]:
 
 
 def _check_ipc(ipc: int, point: Mapping[str, Value], facts: DataFacts) -> None:
-    if point["images.method"] == "noise":
+    if not catalog.METHODS[str(point["images.method"])].from_train:
         return
     kept = [c for c in range(facts.classes) if c != point.get("images.drop_class")]
     tiles = int(str(point.get("images.combine", "1x1")).partition("x")[0]) ** 2

@@ -80,7 +80,7 @@ class Namer:
 
     def compressed_set(self, evaluation: Evaluation) -> str:
         """The images that the student of `evaluation` learns from."""
-        images = self._essential(evaluation.point, "images")
+        images = self._essential({**evaluation.point, **evaluation.digests}, "images")
         if catalog.METHODS[evaluation.method].seeded:
             images["seed"] = evaluation.image_seed
         content: dict[str, Value] = {"dataset": self.dataset, "images": images}

@@ -231,6 +231,8 @@ class Key:
     inert: bool = False
     """Whether the default changes nothing: it is then left out of ids, so that later versions can
     add keys without renaming old results."""
+    file: bool = False
+    """Whether it names a file; ids hold the digest of its contents instead of the path."""
 
     def applies(self, point: Point) -> bool:
         return all(condition.holds(point) for condition in self.where)

@@ -252,6 +252,13 @@ def resolve(grammar: Grammar, given: Point) -> dict[str, Value]:
             "train.loss is ce, which does not look at soft labels; it must be "
             f"{one_of(LOSSES[1:])} where labels.kind is {point['labels.kind']}"
         )
+    kind, method = catalog.LABELS[str(point["labels.kind"])], catalog.METHODS[str(point["images.method"])]
+    if kind.brought and not method.brings_labels:
+        able = one_of(m.name for m in catalog.METHODS if m.brings_labels)
+        raise InputError(
+            f"labels.kind is {kind.name}, but sets of the method {method.name} bring no labels; it goes with "
+            f"images.method {able}"
+        )
     if "train.steps" in point and "train.test_every" in point and point["train.steps"] == 0:
         raise InputError("train.test_every is given, but train.steps is 0; leave it out")
     return point

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from raydc.methods.ccs import budgets
 from raydc.methods.pca import edges
@@ -19,6 +21,7 @@ def pool(seed: int = 0, ipc: int = 3, classes: tuple[int, ...] = (0, 1, 2, 3), *
     data = np.random.default_rng(42)
     labels = data.permutation(np.repeat(np.arange(4), [10, 11, 12, 13]))
     values = {
+        "class_names": tuple("abcd"),
         "labels": labels,
         "classes": classes,
         "ipc": ipc,
@@ -29,8 +32,17 @@ def pool(seed: int = 0, ipc: int = 3, classes: tuple[int, ...] = (0, 1, 2, 3), *
     return Pool(**{**values, **changes})
 
 
+@pytest.fixture(autouse=True)
+def _imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A set to import, four images of each of four classes."""
+    monkeypatch.chdir(tmp_path)
+    images = torch.randn(16, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    torch.save({"images": images, "labels": torch.arange(16) % 4}, "set.pt")
+
+
 def defaults(method: Method) -> dict[str, Any]:
-    return {key.name.removeprefix("images."): key.default for key in method.keys}
+    """Values of all keys of a method; a key that names a file gets one."""
+    return {key.name.removeprefix("images."): "set.pt" if key.file else key.default for key in method.keys}
 
 
 def pool_for(method: Method, seed: int = 0, **changes: Any) -> Pool:
@@ -41,7 +53,7 @@ def pool_for(method: Method, seed: int = 0, **changes: Any) -> Pool:
     return pool(seed, **{"scores": scores, **changes})
 
 
-SELECTING = [m for m in catalog.METHODS if m.name not in ("pca", "noise")]
+SELECTING = [m for m in catalog.METHODS if m.name not in ("pca", "noise", "imported")]
 """Methods that return rows; the others make images."""
 MAKING = [m for m in catalog.METHODS if m not in SELECTING]
 

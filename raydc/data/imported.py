@@ -1,0 +1,255 @@
+"""Compressed sets that others made: tensors, HDF5, class folders, Parquet.
+
+    images_best.pt + labels_best.pt    [N, C, H, W] and [N] or [N, classes] (MTT, DATM and their kin)
+    set.pt                             a dict of both, or {"data": [[images, labels], ...]} (DC, DM)
+    set.h5                             the datasets `data` and `label` (arXiv 2406.10485)
+    DIR/CLASS/*.png                    a folder a class (SRe2L, CDA, RDED, ...)
+    DIR/*.parquet                      a row an image: hubs, and raydc's own sets
+
+Files are read without executing anything: torch.load with weights_only, images by Pillow.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from numpy.typing import NDArray
+
+from raydc.data.folder import SUFFIXES, FolderSplit
+from raydc.data.image_set import CompressedSet
+from raydc.data.parquet import ParquetSplit, image_and_label
+from raydc.data.source import Split
+from raydc.errors import InputError, one_of
+
+PAIRS = (("images", "labels"), ("data", "label"), ("image_syn", "label_syn"))
+"""Names under which files hold images and labels."""
+
+
+@dataclass(frozen=True)
+class ImportedSet:
+    """Images and labels as a file holds them."""
+
+    images: NDArray[Any]
+    """[N, C, H, W]; uint8 pixels, or float32."""
+    labels: NDArray[np.int64]
+    """[N], class numbers; of soft labels the largest entry."""
+    soft_labels: NDArray[np.float32] | None = None
+    """[N, classes], where the file holds more than class numbers."""
+    space: str | None = None
+    """What float images mean, where the file says it."""
+    grid: tuple[int, int] = (1, 1)
+    """Rows and columns of tiles in an image."""
+
+
+def digest_of(key: str, path: str) -> str:
+    """SHA-256 of the file (with its labels) or folder that `key` names; `InputError` if it is unreadable."""
+    root = Path(path)
+    files = sorted(p for p in root.rglob("*") if p.is_file()) if root.is_dir() else _files_of(root)
+    text = hashlib.sha256()
+    try:
+        for file in files:
+            name = file.relative_to(root).as_posix() if root.is_dir() else ""
+            text.update(f"{name} {file.stat().st_size}\n".encode())
+            with file.open("rb") as opened:
+                while block := opened.read(1 << 22):
+                    text.update(block)
+    except OSError as error:
+        raise InputError(f"{key} is {path!r}, which cannot be read: {error.strerror}") from None
+    return text.hexdigest()
+
+
+def read_set(path: str, class_names: Sequence[str]) -> ImportedSet:
+    """The compressed set at `path`; `InputError` if it is none, or not of these classes."""
+    root = Path(path)
+    if not root.exists():
+        raise InputError(f"images.path is {path!r}, but there is no such file or folder")
+    if root.is_dir():
+        tables = sorted(root.rglob("*.parquet"))
+        found = _parquet(path, root, tables) if tables else _folders(path, root, class_names)
+    else:
+        found = _pair(path, *_arrays(path, root), len(class_names))
+    if not len(found.labels):
+        raise InputError(f"images.path is {path!r}, which holds no image")
+    low, high = int(found.labels.min()), int(found.labels.max())
+    if low < 0 or high >= len(class_names):
+        raise InputError(
+            f"images.path is {path!r}, which has the class {low if low < 0 else high}, but the data's "
+            f"classes are numbered from 0 to {len(class_names) - 1}"
+        )
+    return found
+
+
+def _files_of(file: Path) -> list[Path]:
+    """A file and, where its labels lie beside it, theirs."""
+    beside = _labels_beside(file)
+    return [file] if beside is None else [file, beside]
+
+
+def _labels_beside(file: Path) -> Path | None:
+    name = re.sub("images", "labels", file.name, count=1)
+    return file.with_name(name) if name != file.name and file.with_name(name).is_file() else None
+
+
+def _arrays(path: str, file: Path) -> tuple[Any, Any]:
+    """Images and labels of one file, whatever it calls them."""
+    suffix = file.suffix.lower()
+    if suffix in (".pt", ".pth"):
+        content = _load(path, file)
+    elif suffix in (".h5", ".hdf5"):
+        content = _hdf5(path, file)
+    else:
+        raise InputError(
+            f"images.path is {path!r}, but must be a .pt, .pth, .h5 or .hdf5 file, or a folder of class "
+            "folders or Parquet files"
+        )
+    if isinstance(content, dict):
+        for images, labels in PAIRS:
+            if images in content and labels in content:
+                return content[images], content[labels]
+        if isinstance(content.get("data"), list | tuple) and content["data"]:
+            content = content["data"][0]
+    if isinstance(content, list | tuple) and len(content) == 2:
+        return content[0], content[1]
+    if isinstance(content, torch.Tensor) and (beside := _labels_beside(file)) is not None:
+        return content, _load(path, beside)
+    names = one_of(f"{a} and {b}" for a, b in PAIRS)
+    raise InputError(
+        f"images.path is {path!r}, which holds no images with labels; there must be {names} in it, or a "
+        "tensor in a file named images... with its labels... beside it"
+    )
+
+
+def _load(path: str, file: Path) -> Any:
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, OSError, ValueError, EOFError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise InputError(f"images.path is {path!r}, where {file.name} cannot be read ({reason})") from None
+
+
+def _hdf5(path: str, file: Path) -> dict[str, Any]:
+    try:
+        import h5py
+    except ImportError:
+        raise InputError(
+            f"images.path is {path!r}, which needs the package h5py; `pip install raydc[hub]` brings it"
+        ) from None
+    try:
+        with h5py.File(file, "r") as opened:
+            return {name: np.asarray(opened[name]) for pair in PAIRS for name in pair if name in opened}
+    except OSError as error:
+        raise InputError(f"images.path is {path!r}, which is no HDF5 file ({error})") from None
+
+
+def _pair(path: str, images: Any, labels: Any, classes: int) -> ImportedSet:
+    """Arrays that fit together, or a sentence that says why they do not."""
+    try:
+        pixels, targets = np.asarray(images), np.asarray(labels)
+    except (TypeError, ValueError):
+        raise InputError(f"images.path is {path!r}, whose images and labels are no arrays") from None
+    if pixels.ndim != 4 or pixels.dtype.kind not in "uif" or targets.dtype.kind not in "uif":
+        raise InputError(
+            f"images.path is {path!r}, whose images are {pixels.dtype} of shape {list(pixels.shape)}, but "
+            "must be numbers [N, C, H, W]"
+        )
+    if len(targets) != len(pixels) or targets.ndim not in (1, 2):
+        raise InputError(
+            f"images.path is {path!r}, which has {len(pixels)} images and labels of shape "
+            f"{list(targets.shape)}; there must be one label an image"
+        )
+    pixels = np.ascontiguousarray(pixels if pixels.dtype == np.uint8 else pixels.astype(np.float32))
+    if targets.ndim == 1 or targets.shape[1] == 1:
+        return ImportedSet(pixels, targets.reshape(-1).astype(np.int64))
+    soft = _soft(path, targets.astype(np.float32), classes)
+    return ImportedSet(pixels, soft.argmax(1).astype(np.int64), soft)
+
+
+def _soft(path: str, soft: NDArray[np.float32], classes: int) -> NDArray[np.float32]:
+    if soft.shape[1] != classes:
+        raise InputError(
+            f"images.path is {path!r}, whose soft labels have {soft.shape[1]} entries, but the data have "
+            f"{classes} classes"
+        )
+    if not np.isfinite(soft).all() or (soft < 0).any():
+        raise InputError(
+            f"images.path is {path!r}, whose soft labels are not all finite and at least 0; store "
+            "probabilities, not logits"
+        )
+    return soft
+
+
+def _decoded(path: str, split: Split) -> NDArray[np.uint8]:
+    """All images of a split; they must be of one shape."""
+    images = [split.image(number) for number in range(len(split.labels))]
+    if any(image.ndim == 3 for image in images):
+        images = [image if image.ndim == 3 else np.stack([image] * 3, 2) for image in images]
+    shapes = {image.shape for image in images}
+    if len(shapes) > 1:
+        raise InputError(
+            f"images.path is {path!r}, whose images have the shapes {one_of(sorted(shapes)[:4])}; a "
+            "compressed set has one"
+        )
+    if not images:
+        return np.empty((0, 1, 1, 1), np.uint8)
+    pixels = np.stack(images)
+    return pixels[:, None] if pixels.ndim == 3 else np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
+
+
+def _folders(path: str, root: Path, class_names: Sequence[str]) -> ImportedSet:
+    folders = sorted(entry for entry in root.iterdir() if entry.is_dir())
+    numbers = _class_numbers(path, [folder.name for folder in folders], class_names)
+    files: list[Path] = []
+    labels: list[int] = []
+    for folder, number in zip(folders, numbers, strict=True):
+        found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
+        files += found
+        labels += [number] * len(found)
+    split = FolderSplit(files, np.asarray(labels, np.int64))
+    return ImportedSet(_decoded(path, split), split.labels)
+
+
+def _class_numbers(path: str, folders: list[str], class_names: Sequence[str]) -> list[int]:
+    """By name, by a number in the name (new000, 7), or by order where there is one for each class."""
+    if folders and set(folders) <= set(class_names):
+        return [list(class_names).index(name) for name in folders]
+    found = [re.fullmatch(r"\D*(\d+)", name) for name in folders]
+    numbers = [int(match[1]) for match in found if match is not None]
+    if len(numbers) == len(folders) == len(set(numbers)) and max(numbers, default=-1) < len(class_names):
+        return numbers
+    if len(folders) == len(class_names):
+        return list(range(len(folders)))
+    raise InputError(
+        f"images.path is {path!r}, which has {len(folders)} folders ({one_of(folders[:3]) or 'none'}, ...); "
+        f"they must bear the names or the numbers of the data's {len(class_names)} classes"
+    )
+
+
+def _parquet(path: str, root: Path, files: list[Path]) -> ImportedSet:
+    try:
+        schema = pq.read_schema(files[0])
+        if b"raydc" in (schema.metadata or {}):
+            own = CompressedSet.load(files[0].parent)
+            return ImportedSet(own.images, own.labels, own.soft_labels, own.space, own.grid)
+        split = ParquetSplit(files, image_and_label(schema, files[0]))
+        soft = None
+        if "soft_label" in schema.names:
+            listed = pa.concat_tables([pq.read_table(file, columns=["soft_label"]) for file in files])
+            soft = np.asarray(listed["soft_label"].to_pylist(), np.float32)
+    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+        if isinstance(error, InputError):
+            raise
+        reason = " ".join(str(error).split())[:160]
+        raise InputError(f"images.path is {path!r}, where {root.name} cannot be read ({reason})") from None
+    if soft is not None and soft.ndim != 2:
+        raise InputError(f"images.path is {path!r}, whose soft labels differ in length")
+    return ImportedSet(_decoded(path, split), split.labels, soft)
