@@ -161,7 +161,7 @@ def get_ready(study: Study, store: Store, download: bool = False) -> Ready:
     given = {t.name: t for e in evaluations for t in (e.teacher, e.scorer) if t and not t.trained_here}
     for teacher in given.values():
         try:
-            check_given(teacher, dataset)
+            check_given(teacher, dataset, _epochs_of(teacher, evaluations))
         except InputError as error:
             raise InputError(f"{study.source}: {error}") from None
     try:
@@ -169,6 +169,12 @@ def get_ready(study: Study, store: Store, download: bool = False) -> Ready:
     except InputError as error:
         raise InputError(f"{study.source}: {error}") from None
     return Ready(study, dataset, store, make_plan(evaluations, dataset.id))
+
+
+def _epochs_of(teacher: TeacherSpec, evaluations: Sequence[Evaluation]) -> set[int]:
+    """Epochs that are asked of a teacher."""
+    asked = (e.point.get("labels.teacher_epoch") for e in evaluations if e.teacher == teacher)
+    return {epoch for epoch in asked if epoch is not None}
 
 
 def _key_of(arch: str, evaluations: Sequence[Evaluation]) -> str:

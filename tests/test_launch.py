@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,8 @@ from raydc.data.dataset import Dataset
 from raydc.errors import InputError
 from raydc.evaluate import evaluate, make_everything
 from raydc.launch import Ready, get_ready
-from raydc.spec.study import Study
+from raydc.networks.zoo import initialised
+from raydc.spec.study import Study, parse_study
 from raydc.store import LocalStore
 from raydc.workbench import Workbench
 
@@ -91,3 +93,83 @@ def test_labels_that_nobody_brings(ask: Ask, small: Callable[..., Study], tmp_pa
         small("base.labels.kind=stored").evaluations()
     with pytest.raises(InputError, match=r"small\.yaml: images\.path is '.*none\.pt', which cannot be read"):
         ask(tmp_path / "none.pt")
+
+
+BUFFER = """
+name: buffer
+dataset: digits
+teacher: {arch: convnet-d2-w8, checkpoint: BUFFERS, count: 3}
+base:
+  images: {method: random, ipc: 1}
+  labels: {kind: soft, teacher_epoch: 2}
+  student: {arch: convnet-d2-w8}
+  train: {recipe: label-worth, steps: 2, augment: none}
+"""
+
+
+def buffers(folder: Path) -> Path:
+    """Three trajectories of three epochs in two files, as MTT's buffer.py writes them."""
+    folder.mkdir()
+    trajectories = [
+        [
+            [p.detach() for p in initialised("convnet-d2-w8", 1, 10, 8, "t", 10 * t + e).parameters()]
+            for e in range(3)
+        ]
+        for t in range(3)
+    ]
+    torch.save(trajectories[:2], folder / "replay_buffer_0.pt")
+    torch.save(trajectories[2:], folder / "replay_buffer_10.pt")
+    return folder
+
+
+def buffer_study(path: Path, *settings: str) -> Study:
+    return parse_study(BUFFER.replace("BUFFERS", str(path)), "buffer.yaml", settings=settings)
+
+
+def test_trajectories_of_others_label_by_network_and_epoch(bench: Workbench, tmp_path: Path) -> None:
+    path = buffers(tmp_path / "buffers")
+    study = buffer_study(path, "grid={labels.teacher_epoch: [0, 2], labels.ensemble: [1, 3]}")
+    plan = get_ready(study, bench.store).plan
+    assert len(plan.trajectories) == 3
+    assert len(plan.passes) == 2 + 4
+    assert make_everything(plan, bench) == {}
+    for label_pass in plan.passes.values():
+        assert label_pass.epoch is not None
+        loaded = bench.teacher(label_pass).teacher.network
+        seed = 10 * label_pass.index + label_pass.epoch
+        expected = initialised("convnet-d2-w8", 1, 10, 8, "t", seed).parameters()
+        assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), expected, strict=True))
+    assert all(evaluate(planned, bench).steps == 2 for planned in plan.evaluations)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (("base.labels.teacher_epoch=3",), "end at epoch 2; choose at most that"),
+        (("teacher.count=4",), "holds 3 trajectories, but the count asks for 4"),
+        (("teacher.arch=convnet-d2-w16",), "whose parameters are not those of convnet-d2-w16"),
+        (("base.labels.teacher_epoch=null",), "labels.teacher_epoch is missing"),
+        (("base.images.method=herding",), "is a buffer of many epochs; add a scorer block"),
+        (("teacher.checkpoint=replay_buffer_x.pt",), "cannot be read"),
+    ],
+)
+def test_a_buffer_that_cannot_be_used(
+    store: LocalStore, tmp_path: Path, settings: tuple[str, ...], said: str
+) -> None:
+    path = buffers(tmp_path / "buffers")
+    with pytest.raises(InputError) as refused:
+        get_ready(buffer_study(path, *settings), store)
+    assert said in str(refused.value)
+
+
+def test_a_buffer_is_not_executed(store: LocalStore, tmp_path: Path) -> None:
+    class Bomb:
+        def __reduce__(self) -> tuple[object, tuple[Path]]:
+            return Path.touch, (tmp_path / "canary",)
+
+    (tmp_path / "replay_buffer_0.pt").write_bytes(pickle.dumps([[Bomb()]]))
+    torch.save([[[Bomb()]]], tmp_path / "replay_buffer_1.pt")
+    for name in ("replay_buffer_0.pt", "replay_buffer_1.pt"):
+        with pytest.raises(InputError, match="is no file of tensors"):
+            get_ready(buffer_study(tmp_path / name, "teacher.count=1"), store)
+    assert not (tmp_path / "canary").exists()

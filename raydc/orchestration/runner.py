@@ -46,7 +46,7 @@ from raydc.spec.plan import (
 )
 from raydc.spec.study_file import Resources
 from raydc.store import Store
-from raydc.teachers.checkpoint import name_of
+from raydc.teachers.checkpoint import not_stored
 from raydc.teachers.expert import missing
 from raydc.workbench import labelled
 
@@ -216,7 +216,7 @@ class Runner:
     def _incomplete(self, job: TrajectoryJob) -> bool:
         if job.teacher.trained_here:
             return any(missing(job, self.store))
-        return self.store.find("checkpoint", name_of(job.id, None)) is None
+        return bool(not_stored(job, self.store))
 
     # --- compressed sets ----------------------------------------------------------------------
 

@@ -27,7 +27,12 @@ TEACHER_ONLY = Grammar.of(
             None,
         ),
         Key("count", Whole(1), "how many networks, differing in their seed", 1),
-        Key("checkpoint", Text(form="the path of a file"), "trained weights to use instead", None),
+        Key(
+            "checkpoint",
+            Text(form="the path of a file"),
+            "trained weights to use instead; replay_buffer_N.pt, or a folder of them, holds trajectories",
+            None,
+        ),
         Key("weights", Text(form="a tag of published weights"), "published weights to use", None),
     ]
 )
@@ -187,13 +192,15 @@ def teacher_spec(grammar: Grammar, name: str, given: Mapping[str, Any], where: s
         raise InputError(f"{where}arch is missing; it must be {point.ARCH.describe()}")
     elsewhere = [key for key in ("checkpoint", "weights") if cast_own.get(key) is not None]
     if elsewhere:
-        misfits = [key for key in (*trained, "keep", "count") if key in given] + elsewhere[1:]
+        chosen = TeacherSpec(name, cast_own["arch"], **{elsewhere[0]: cast_own[elsewhere[0]]})
+        alone = ("keep",) if chosen.is_buffer else ("keep", "count")
+        misfits = [key for key in (*trained, *alone) if key in given] + elsewhere[1:]
         if misfits:
             raise InputError(
                 f"{where}{misfits[0]} does not go with {elsewhere[0]}, since nothing is trained; "
                 "take one of them out"
             )
-        return replace(TeacherSpec(name, cast_own["arch"]), **{elsewhere[0]: cast_own[elsewhere[0]]})
+        return replace(chosen, count=cast_own.get("count", 1))
     train = cast_block(grammar, trained, where, prefix="train.")
     if train.get("train.loss") not in (None, "ce"):
         raise InputError(f"{where}loss is {train['train.loss']}, but a teacher learns hard labels: ce")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from pathlib import PurePath
 from typing import Any
 
 from raydc.spec import catalog
@@ -151,7 +152,7 @@ class TeacherSpec:
     count: int = 1
     """How many networks, differing in their seed only."""
     checkpoint: str | None = None
-    """File with trained weights, instead of training."""
+    """File with trained weights, or trajectories, instead of training."""
     weights: str | None = None
     """Tag of published weights (torchvision, timm), instead of training."""
     digest: str | None = None
@@ -160,6 +161,12 @@ class TeacherSpec:
     @property
     def trained_here(self) -> bool:
         return self.checkpoint is None and self.weights is None
+
+    @property
+    def is_buffer(self) -> bool:
+        """Whether `checkpoint` holds trajectories of others (MTT's replay_buffer_*.pt, or their folder)."""
+        name = PurePath(self.checkpoint or "").name
+        return self.checkpoint is not None and (name.startswith("replay_buffer") or "." not in name)
 
     @property
     def recipe(self) -> Recipe:

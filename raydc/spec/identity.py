@@ -68,6 +68,8 @@ class Namer:
             content: dict[str, Value] = {"arch": teacher.arch, "dataset": self.dataset}
             if teacher.checkpoint is not None:
                 content["checkpoint"] = teacher.digest
+                if teacher.is_buffer:
+                    content["index"] = index
             elif teacher.weights is not None:
                 content["weights"] = teacher.weights
             else:

@@ -134,6 +134,13 @@ class Study:
                 f"labels.ensemble is {ensemble}, but the teacher {name!r} has count {teacher.count}; "
                 "raise its count"
             )
+        if teacher.is_buffer:
+            if "labels.teacher_epoch" not in resolved:
+                raise InputError(
+                    f"labels.teacher_epoch is missing; the teacher {name!r} is a buffer of many epochs, so "
+                    "name one"
+                )
+            return teacher
         if not teacher.trained_here:
             resolved.pop("labels.teacher_epoch", None)
             return teacher
@@ -165,6 +172,11 @@ class Study:
                     + (" or the name of one of the teachers" if self.teachers else "")
                 )
             scorer = next(iter(self.teachers.values()))
+        if scorer.is_buffer:
+            raise InputError(
+                f"images.method is {method}, which needs a scorer, but {scorer.name!r} is a buffer of many "
+                "epochs; add a scorer block"
+            )
         if needs == "scores" and not scorer.trained_here:
             raise InputError(
                 f"images.method is {method}, whose scores are recorded while a scorer trains, but "

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import pickle
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,18 +40,84 @@ def name_of(trajectory: str, epoch: int | None) -> str:
     return f"{trajectory}-{GIVEN}" if epoch is None else checkpoint_name(trajectory, epoch)
 
 
+def buffer_files(path: str) -> list[Path]:
+    """Files of a buffer in the order of their numbers, or the one file that `path` names."""
+    root = Path(path)
+    if not root.is_dir():
+        return [root]
+    numbered = [(re.fullmatch(r"replay_buffer_(\d+)\.pt", file.name), file) for file in root.iterdir()]
+    found = [file for _, file in sorted((int(match[1]), file) for match, file in numbered if match)]
+    if not found:
+        raise InputError(f"teacher.checkpoint is {path!r}, a folder without replay_buffer_N.pt files")
+    return found
+
+
 def file_digest(path: str) -> str:
-    """SHA-256 of a checkpoint file; `InputError` if it cannot be read."""
+    """SHA-256 of a checkpoint file or of all files of a buffer; `InputError` if one cannot be read."""
     text = hashlib.sha256()
     try:
-        with Path(path).open("rb") as file:
-            while block := file.read(1 << 22):
-                text.update(block)
+        for part in buffer_files(path):
+            with part.open("rb") as file:
+                while block := file.read(1 << 22):
+                    text.update(block)
     except OSError as error:
         raise InputError(
             f"teacher.checkpoint is {path!r}, which cannot be read: {error.strerror}; give a file"
         ) from None
     return text.hexdigest()
+
+
+def _read(path: str, file: Path) -> Any:
+    """What torch.save wrote, without executing anything; large tensors are mapped."""
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    except (pickle.UnpicklingError, RuntimeError, OSError, ValueError, EOFError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise InputError(
+            f"teacher.checkpoint is {path!r}, where {file.name} is no file of tensors ({reason})"
+        ) from None
+
+
+def read_buffer(path: str, index: int) -> list[list[Tensor]]:
+    """Trajectory `index` of a buffer: for each epoch from 0 its parameters, in the network's order.
+
+    MTT's layout (GeorgeCazenavette/mtt-distillation: buffer.py): a file holds a list of trajectories.
+    """
+    before = 0
+    for file in buffer_files(path):
+        trajectories = _read(path, file)
+        if not isinstance(trajectories, list) or not all(isinstance(t, list) for t in trajectories):
+            raise InputError(f"teacher.checkpoint is {path!r}, where {file.name} holds no trajectories")
+        if index < before + len(trajectories):
+            return trajectories[index - before]
+        before += len(trajectories)
+    raise InputError(
+        f"teacher.checkpoint is {path!r}, which holds {before} trajectories, but the count asks "
+        f"for {index + 1}"
+    )
+
+
+def _from_buffer(teacher: TeacherSpec, dataset: Dataset, index: int, epoch: int) -> nn.Module:
+    """The network of one epoch of a buffer's trajectory; `InputError` if it does not fit."""
+    path = str(teacher.checkpoint)
+    trajectory = read_buffer(path, index)
+    if epoch >= len(trajectory):
+        raise InputError(
+            f"labels.teacher_epoch is {epoch}, but the trajectories of {path!r} end at epoch "
+            f"{len(trajectory) - 1}; choose at most that"
+        )
+    network = zoo.build(teacher.arch, dataset.channels, dataset.classes, dataset.resolution)
+    own, stored = list(network.parameters()), trajectory[epoch]
+    fits = isinstance(stored, list) and [getattr(p, "shape", None) for p in stored] == [p.shape for p in own]
+    if not fits or any(True for _ in network.buffers()):
+        raise InputError(
+            f"teacher.checkpoint is {path!r}, whose parameters are not those of {teacher.arch} for "
+            f"{dataset.classes} classes"
+        )
+    with torch.no_grad():
+        for mine, theirs in zip(own, stored, strict=True):
+            mine.copy_(theirs)
+    return network
 
 
 def read_state(path: str) -> dict[str, Tensor]:
@@ -89,11 +156,17 @@ class Given:
     std: Sequence[float] | None = None
 
 
-def load_given(teacher: TeacherSpec, dataset: Dataset) -> Given:
-    """The network of a `checkpoint` or `weights` teacher; `InputError` if it does not fit."""
+def load_given(teacher: TeacherSpec, dataset: Dataset, index: int = 0, epoch: int | None = None) -> Given:
+    """The network of a `checkpoint` or `weights` teacher; `InputError` if it does not fit.
+
+    `index` and `epoch` pick one of a buffer's networks.
+    """
     if teacher.weights is not None:
         return _published(teacher, dataset)
     assert teacher.checkpoint is not None
+    if teacher.is_buffer:
+        assert epoch is not None
+        return Given(_from_buffer(teacher, dataset, index, epoch))
     network = zoo.build(teacher.arch, dataset.channels, dataset.classes, dataset.resolution)
     try:
         network.load_state_dict(read_state(teacher.checkpoint))
@@ -127,8 +200,15 @@ def _published(teacher: TeacherSpec, dataset: Dataset) -> Given:
     return Given(network, list(mean), list(std))
 
 
-def check_given(teacher: TeacherSpec, dataset: Dataset) -> None:
-    """Raise `InputError` if a teacher that is not trained here cannot be used; downloads nothing."""
+def check_given(teacher: TeacherSpec, dataset: Dataset, epochs: Iterable[int] = ()) -> None:
+    """Raise `InputError` if a teacher that is not trained here cannot be used; downloads nothing.
+
+    `epochs` are those that are asked of a buffer.
+    """
+    if teacher.is_buffer:
+        for index in range(teacher.count):
+            load_given(teacher, dataset, index, max(epochs, default=0))
+        return
     if teacher.checkpoint is not None:
         load_given(teacher, dataset)
         return
@@ -172,12 +252,22 @@ def _check_classes(tag: str, classes: int, dataset: Dataset) -> None:
         )
 
 
+def not_stored(job: TrajectoryJob, store: Store) -> list[int | None]:
+    """Epochs of a trajectory from elsewhere that the store lacks; None is its only one."""
+    asked: Sequence[int | None] = job.epochs if job.teacher.is_buffer else (None,)
+    return [epoch for epoch in asked if store.find("checkpoint", name_of(job.id, epoch)) is None]
+
+
 def store_given(job: TrajectoryJob, dataset: Dataset, store: Store, device: torch.device) -> None:
-    """Put a network that was trained elsewhere into the store, where every worker finds it."""
-    name = name_of(job.id, None)
-    if store.find("checkpoint", name) is not None:
-        return
-    given = load_given(job.teacher, dataset)
+    """Put networks that were trained elsewhere into the store, where every worker finds them."""
+    for epoch in not_stored(job, store):
+        _store_one(job, epoch, dataset, store, device)
+
+
+def _store_one(
+    job: TrajectoryJob, epoch: int | None, dataset: Dataset, store: Store, device: torch.device
+) -> None:
+    given = load_given(job.teacher, dataset, job.index, epoch)
     inputs = _inputs(dataset, given.mean, given.std)
     pixels = torch.from_numpy(dataset.test.images).to(device)
     labels = torch.from_numpy(dataset.test.labels).to(device)
@@ -186,7 +276,13 @@ def store_given(job: TrajectoryJob, dataset: Dataset, store: Store, device: torc
     weights = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
     with store.draft("checkpoint") as draft:
         save_file(weights, draft.path("weights.safetensors"))
-        draft.commit(name, arch=job.teacher.arch, mean=given.mean, std=given.std, test_acc=score.accuracy)
+        draft.commit(
+            name_of(job.id, epoch),
+            arch=job.teacher.arch,
+            mean=given.mean,
+            std=given.std,
+            test_acc=score.accuracy,
+        )
 
 
 def _inputs(
