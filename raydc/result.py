@@ -71,6 +71,7 @@ RECORD = (
     "error",
     "dataset_id",
     "set_id",
+    "labels_id",
 )
 DATASET_KEYS = ("name", "resolution", "zca", "val_fraction", "classes", "train_limit")
 
@@ -154,6 +155,7 @@ def make_row(
         "error": error,
         "dataset_id": dataset_id,
         "set_id": planned.compressed_set,
+        "labels_id": "+".join(p.id for p in planned.passes if p.views is None) or None,
     }
     if measured is not None:
         row |= asdict(measured)

@@ -139,9 +139,13 @@ def results(where: str | Path, tracking_uri: str | None = None) -> pd.DataFrame:
 def figures(where: str | Path, tracking_uri: str | None = None) -> dict[str, Figure]:
     """The report's figures as matplotlib objects, by name."""
     from raydc.report.drawing import drawn
-    from raydc.report.figures import all_figures
+    from raydc.report.html import figures_of
+    from raydc.rows import MLFLOW
+    from raydc.store import open_store
 
-    return drawn(all_figures(load_rows(str(where), tracking_uri)))
+    rows = load_rows(str(where), tracking_uri)
+    store = None if str(where).startswith(MLFLOW) else open_store(folder.store_of(Path(where)))
+    return drawn(figures_of(rows, store))
 
 
 def _texts(settings: Mapping[str, Any] | None) -> list[str]:

@@ -103,6 +103,12 @@ class CompressedSet:
         return int(pq.read_metadata(folder / "set.parquet").num_rows)
 
     @staticmethod
+    def labels_of(folder: Path) -> NDArray[np.int64]:
+        """Classes [N] of the set in `folder`, without decoding its images."""
+        column = pq.read_table(folder / "set.parquet", columns=["label"])["label"]
+        return np.asarray(column.to_numpy(), np.int64)
+
+    @staticmethod
     def load(folder: Path) -> CompressedSet:
         table = pq.read_table(folder / "set.parquet")
         properties = json.loads(table.schema.metadata[b"raydc"])

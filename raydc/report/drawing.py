@@ -215,6 +215,8 @@ def drawn(figures: Figures) -> dict[str, Figure]:
         ("accuracy", lines, figures.curves),
         ("laws", laws, figures.laws),
         ("frontier", scatter, figures.frontier),
+        ("labels", lines, figures.labels),
+        ("similarity", heat, figures.similarity),
     ):
         draw: Any = make
         for number, item in enumerate(items):

@@ -100,6 +100,8 @@ class Figures:
     heat: list[Heat] = field(default_factory=list)
     laws: list[LawFigure] = field(default_factory=list)
     frontier: list[Scatter] = field(default_factory=list)
+    labels: list[Lines] = field(default_factory=list)
+    similarity: list[Heat] = field(default_factory=list)
     sheets: list[Sheet] = field(default_factory=list)
 
 

@@ -21,6 +21,7 @@ from raydc.analysis.worth import describe as describe_worth
 from raydc.errors import InputError
 from raydc.report import drawing
 from raydc.report.figures import Figures, Scatter, all_figures
+from raydc.report.label_figures import label_figures
 from raydc.report.sheets import sheets
 from raydc.result import FAILED, Row
 from raydc.store import Store, write_atomically
@@ -71,10 +72,8 @@ def write_report(rows: Sequence[Row], path: Path, store: Store | None, command: 
     done = finished(rows)
     if not done:
         raise InputError("there is no finished evaluation to report; run the study first")
-    figures = all_figures(done)
+    figures = figures_of(done, store)
     answers = _worth(done)
-    if store is not None:
-        figures.sheets = sheets(done, store)
     environment = Environment(
         loader=PackageLoader("raydc.report", "templates"),
         autoescape=True,
@@ -103,6 +102,15 @@ def write_report(rows: Sequence[Row], path: Path, store: Store | None, command: 
     )
     write_atomically(path, page.encode())
     return path
+
+
+def figures_of(rows: Sequence[Row], store: Store | None) -> Figures:
+    """Every figure that the rows and, where it is at hand, the store can support."""
+    figures = all_figures(rows)
+    if store is not None:
+        figures.labels, figures.similarity = label_figures(rows, store)
+        figures.sheets = sheets(rows, store)
+    return figures
 
 
 def _worth(rows: Sequence[Row]) -> list[Worth]:
@@ -161,6 +169,8 @@ def _drawn(figures: Figures) -> dict[str, list[Drawn]]:
         "laws": draw(drawing.laws, figures.laws),
         "heat": draw(drawing.heat, figures.heat[:MOST_HEAT_MAPS]),
         "frontier": draw(drawing.scatter, figures.frontier),
+        "labels": draw(drawing.lines, figures.labels),
+        "similarity": draw(drawing.heat, figures.similarity),
     }
 
 

@@ -62,6 +62,12 @@ def quiet() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
+LONGEST_TAG = 5000
+"""Characters that MLflow keeps of a tag."""
+TEXT_TAGS = ("raydc_version", "device", "engine", "dataset_id", "set_id", "labels_id", "error")
+"""Columns that child runs hold as tags of text, whatever the text looks like."""
+
+
 class MlflowTracker:
     """Records the rows of one study; see the module's diagram."""
 
@@ -212,11 +218,9 @@ class MlflowTracker:
             "raydc.evaluation_id": row["evaluation_id"],
             "raydc.study": row["study"],
         }
-        for key in ("protocol_version", "raydc_version", "device", "engine", "dataset_id", "set_id"):
+        for key in ("protocol_version", *TEXT_TAGS):
             if row.get(key) is not None:
-                tags[f"raydc.{key}"] = str(row[key])
-        if row.get("error"):
-            tags["raydc.error"] = str(row["error"])[:5000]
+                tags[f"raydc.{key}"] = str(row[key])[:LONGEST_TAG]
         if row.get("test_acc_by_class"):
             by_class = json.dumps(row["test_acc_by_class"])
             if len(by_class) <= 5000:
@@ -353,7 +357,7 @@ def _row(run: Run) -> Row:
     row["test_acc_by_class"] = _value(tags.get("raydc.test_acc_by_class", "null"))
     for key in (*RECORD, "device", "engine"):
         if (tag := tags.get(f"raydc.{key}")) is not None:
-            row[key] = tag if key in ("dataset_id", "set_id", "device", "engine", "error") else _value(tag)
+            row[key] = tag if key in TEXT_TAGS else _value(tag)
     row["mlflow_run_id"] = run.info.run_id
     row["started_at"] = run.info.start_time / 1000
     row["finished_at"] = run.info.end_time / 1000 if run.info.end_time else None

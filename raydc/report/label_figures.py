@@ -1,0 +1,138 @@
+"""Figures of what the teachers say: read from the logits in the store, epoch by epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raydc.analysis.curves import finished, group, mean_of
+from raydc.analysis.labels import LabelFacts, label_facts, similarity, softmax
+from raydc.data.image_set import CompressedSet
+from raydc.labels.store import read_logits
+from raydc.report.figures import Heat, Lines, Series
+from raydc.result import Row
+from raydc.store import Store
+
+MOST_SETS = 12
+"""Sets of one teacher and epoch that are read."""
+MOST_EPOCHS = 8
+"""Epochs whose probabilities by rank are drawn."""
+MOST_CLASSES = 20
+"""A larger table of classes could not be read."""
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a teacher says of some compressed sets after one epoch."""
+
+    epoch: int
+    facts: tuple[LabelFacts, ...]
+    """One for each set."""
+    probabilities: NDArray[np.float64]
+    """[N, C], of all sets."""
+    classes: NDArray[np.int64]
+    """[N]"""
+    val_acc: float
+    """Mean validation (else test) accuracy of the students that learn from it."""
+
+
+def label_figures(rows: Sequence[Row], store: Store) -> tuple[list[Lines], list[Heat]]:
+    """Entropy and calibration by epoch, probability by rank, and similar classes, for each teacher."""
+    soft = [r for r in finished(rows) if r.get("labels_id") and r.get("labels.teacher_epoch") is not None]
+    lines: list[Lines] = []
+    heats: list[Heat] = []
+    for (teacher, ensemble), members in group(soft, ["labels.teacher", "labels.ensemble"]).items():
+        name = f"{teacher}" if ensemble in (None, 1) else f"{teacher}, ensemble of {ensemble}"
+        epochs = group(members, ["labels.teacher_epoch"])
+        said = [s for (epoch,), part in epochs.items() if (s := _said(int(epoch), part, store)) is not None]
+        if len(said) > 1:
+            lines.append(_by_epoch(name, said))
+        if said:
+            lines.append(_by_rank(name, said))
+            best = max(said, key=lambda s: s.val_acc)
+            if best.probabilities.shape[1] <= MOST_CLASSES:
+                heats.append(_similar(name, best))
+    return lines, heats
+
+
+def _said(epoch: int, rows: Sequence[Row], store: Store) -> Said | None:
+    """What is in the store of one epoch; None if nothing is."""
+    facts, probabilities, classes = [], [], []
+    for (ids, set_id), _ in list(group(rows, ["labels_id", "set_id"]).items())[:MOST_SETS]:
+        artifacts = [store.find("logits", name) for name in ids.split("+")]
+        made = store.find("set", set_id)
+        if made is None or any(artifact is None for artifact in artifacts):
+            continue
+        logits = np.mean([read_logits(a.folder) for a in artifacts if a is not None], axis=0)
+        labels = CompressedSet.labels_of(made.folder)
+        one = softmax(logits)
+        facts.append(label_facts(one, labels))
+        probabilities.append(one)
+        classes.append(labels)
+    if not facts:
+        return None
+    accuracy = [r["val_acc"] if r.get("val_acc") is not None else r["test_acc"] for r in rows]
+    together = np.concatenate(probabilities), np.concatenate(classes)
+    return Said(epoch, tuple(facts), *together, val_acc=float(np.mean(accuracy)))
+
+
+def _by_epoch(teacher: str, said: Sequence[Said]) -> Lines:
+    largest = float(np.log(said[0].probabilities.shape[1]))
+    measures = {
+        "entropy, as part of log C": lambda facts: facts.entropy / largest,
+        "largest probability": lambda facts: facts.confidence,
+        "largest is at the class": lambda facts: facts.agreement,
+        "calibration error": lambda facts: facts.calibration_error,
+    }
+    epochs = tuple(float(s.epoch) for s in said)
+    series = []
+    for label, measure in measures.items():
+        means = [mean_of([measure(facts) for facts in s.facts]) for s in said]
+        low, high = tuple(m.low for m in means), tuple(m.high for m in means)
+        series.append(Series(label, epochs, tuple(m.value for m in means), low, high))
+    return Lines(
+        title=f"Labels of {teacher} by epoch",
+        caption=(
+            f"What {teacher} says of the compressed images after each epoch, at temperature 1; bars are 95 % "
+            f"Student-t intervals over up to {MOST_SETS} sets."
+        ),
+        x_label="teacher epoch",
+        y_label="mean over images",
+        series=tuple(series),
+        log=epochs[0] > 0,
+    )
+
+
+def _by_rank(teacher: str, said: Sequence[Said]) -> Lines:
+    chosen = [said[i] for i in np.unique(np.linspace(0, len(said) - 1, MOST_EPOCHS).astype(int))]
+    series = []
+    for one in chosen:
+        means = [mean_of(list(values)) for values in np.transpose([facts.by_rank for facts in one.facts])]
+        ranks = tuple(float(rank) for rank in range(1, len(means) + 1))
+        values = tuple(m.value for m in means)
+        low, high = tuple(m.low for m in means), tuple(m.high for m in means)
+        series.append(Series(f"epoch {one.epoch}", ranks, values, low, high))
+    return Lines(
+        title=f"Probability by rank, {teacher}",
+        caption=f"Mean probability that {teacher} gives to the largest class, the second, and so on.",
+        x_label="rank",
+        y_label="mean probability",
+        series=tuple(series),
+    )
+
+
+def _similar(teacher: str, said: Said) -> Heat:
+    table = similarity(said.probabilities, said.classes)
+    classes = tuple(range(len(table)))
+    return Heat(
+        title=f"{teacher}, epoch {said.epoch}",
+        caption="Mean probability that images of a class (row) give to every class (column), in percent.",
+        x_label="class in the label",
+        y_label="class of the image",
+        x=classes,
+        y=classes,
+        values=tuple(tuple(None if np.isnan(v) else float(v) for v in row) for row in table),
+    )
