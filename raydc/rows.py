@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from raydc.analysis.curves import check_column
 from raydc.errors import InputError
 from raydc.folder import read_folder
 from raydc.result import Row
+from raydc.spec.yaml_file import parse_yaml
 
 MLFLOW = "mlflow:"
 
@@ -24,3 +27,22 @@ def load_rows(where: str, tracking_uri: str | None = None) -> list[Row]:
 
         return read_experiment(where.removeprefix(MLFLOW), tracking_uri)
     return read_folder(Path(where))
+
+
+def only(rows: Sequence[Row], settings: Iterable[str]) -> list[Row]:
+    """The rows that hold every `KEY=VALUE` of `settings`; the value is YAML, a list holds any of its items.
+
+    Raises `InputError` for a text of another form and for a key that no row has.
+    """
+    rows = list(rows)
+    for setting in settings:
+        key, sign, text = setting.partition("=")
+        if not sign:
+            raise InputError(f"--only is {setting!r}, but must be KEY=VALUE, such as labels.kind=soft")
+        check_column(rows, key)
+        value = parse_yaml(text, f"--only {key}")
+        allowed = value if isinstance(value, list) else [value]
+        rows = [row for row in rows if row.get(key) in allowed]
+        if not rows:
+            raise InputError(f"--only is {setting!r}, which leaves no result; see `raydc results`")
+    return rows

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from raydc.commands.terminal import (
     AsJson,
+    Only,
     StoreUri,
     TrackingUri,
     Where,
@@ -22,10 +23,21 @@ from raydc.commands.terminal import (
 from raydc.console import size
 from raydc.errors import InputError, one_of
 
+if TYPE_CHECKING:
+    from raydc.result import Row
+
+
+def _rows(where: str, tracking_uri: str | None, only: list[str] | None) -> list[Row]:
+    """The rows of a folder or an experiment that `--only` leaves."""
+    from raydc import rows
+
+    return rows.only(rows.load_rows(where, tracking_uri), only or [])
+
 
 def results(
     where: Where,
     csv_file: Annotated[Path | None, typer.Option("--csv", help="Write the whole table here.")] = None,
+    only: Only = None,
     tracking_uri: TrackingUri = None,
     as_json: AsJson = False,
 ) -> None:
@@ -33,9 +45,8 @@ def results(
     with reported():
         from raydc.analysis.curves import varying_keys
         from raydc.result import columns
-        from raydc.rows import load_rows
 
-        rows = load_rows(where, tracking_uri)
+        rows = _rows(where, tracking_uri, only)
         names = columns(rows)
         full = [{name: row.get(name) for name in names} for row in rows]
         if csv_file is not None:
@@ -76,6 +87,7 @@ def fit(
     form: Annotated[
         str, typer.Option(help="power, exponential, logarithmic, or auto: the smallest AICc of each curve.")
     ] = "power",
+    only: Only = None,
     tracking_uri: TrackingUri = None,
     as_json: AsJson = False,
 ) -> None:
@@ -85,11 +97,10 @@ def fit(
         from raydc.analysis.laws import FORMS, FORMULAS, Law, as_row
         from raydc.analysis.laws import fit as fit_law
         from raydc.report.html import interval
-        from raydc.rows import load_rows
 
         if form not in ("auto", *FORMS):
             raise InputError(f"--form is {form!r}, but must be {one_of(('auto', *FORMS))}")
-        fits = [fit_law(curve, form) for curve in curves(load_rows(where, tracking_uri), x, y, by)]
+        fits = [fit_law(curve, form) for curve in curves(_rows(where, tracking_uri, only), x, y, by)]
         if not fits:
             raise InputError(f"{where} has no finished evaluation yet; run the study first")
         shown: list[dict[str, Any]] = []
@@ -137,15 +148,15 @@ def plot(
         list[str] | None, typer.Option(help="Keys that separate lines (default: all that vary).")
     ] = None,
     file: Annotated[Path, typer.Option("--out", help="The figure: .svg, .pdf or .png.")] = Path("figure.svg"),
+    only: Only = None,
     tracking_uri: TrackingUri = None,
 ) -> None:
     """Draw a column over a key, with 95 % intervals."""
     with reported():
         from raydc.report import drawing
         from raydc.report.figures import line_figure
-        from raydc.rows import load_rows
 
-        figure = drawing.lines(line_figure(load_rows(where, tracking_uri), x, y, by))
+        figure = drawing.lines(line_figure(_rows(where, tracking_uri, only), x, y, by))
         try:
             drawing.save(figure, file)
         except (OSError, ValueError) as error:
@@ -153,14 +164,15 @@ def plot(
     say(f"figure: {file}")
 
 
-def frontier(where: Where, tracking_uri: TrackingUri = None, as_json: AsJson = False) -> None:
+def frontier(
+    where: Where, only: Only = None, tracking_uri: TrackingUri = None, as_json: AsJson = False
+) -> None:
     """The Pareto frontier of accuracy over stored bytes."""
     with reported():
         from raydc.analysis.frontier import frontier as analyse
         from raydc.report.html import percent
-        from raydc.rows import load_rows
 
-        points = analyse(load_rows(where, tracking_uri))
+        points = analyse(_rows(where, tracking_uri, only))
         if not points:
             raise InputError(f"{where} has no finished evaluation yet; run the study first")
         rows = [
@@ -195,15 +207,14 @@ def frontier(where: Where, tracking_uri: TrackingUri = None, as_json: AsJson = F
         )
 
 
-def worth(where: Where, tracking_uri: TrackingUri = None, as_json: AsJson = False) -> None:
+def worth(where: Where, only: Only = None, tracking_uri: TrackingUri = None, as_json: AsJson = False) -> None:
     """How many hard-labelled images a soft label replaces."""
     with reported():
         from raydc.analysis.curves import label_of
         from raydc.analysis.worth import worth as analyse
         from raydc.report.html import percent
-        from raydc.rows import load_rows
 
-        answers = analyse(load_rows(where, tracking_uri))
+        answers = analyse(_rows(where, tracking_uri, only))
         rows = [
             {
                 **item.group,

@@ -35,6 +35,10 @@ StoreUri = Annotated[
 OutFolder = Annotated[Path | None, typer.Option("--out", help="Folder of the results (default: runs/NAME).")]
 Address = Annotated[str | None, typer.Option(help="A running Ray cluster; default: start one here.")]
 Download = Annotated[bool, typer.Option("--download", help="Fetch a named dataset that is not here.")]
+Only = Annotated[
+    list[str] | None,
+    typer.Option(metavar="KEY=VALUE", help="Keep only such rows, as labels.kind=soft or images.ipc=[1, 10]."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON array of row objects.")]
 
 

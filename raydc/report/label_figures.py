@@ -45,7 +45,9 @@ def label_figures(rows: Sequence[Row], store: Store) -> tuple[list[Lines], list[
     lines: list[Lines] = []
     heats: list[Heat] = []
     for (teacher, ensemble), members in group(soft, ["labels.teacher", "labels.ensemble"]).items():
-        name = f"{teacher}" if ensemble in (None, 1) else f"{teacher}, ensemble of {ensemble}"
+        name = "the teacher" if teacher == "teacher" else f"the teacher {teacher}"
+        if ensemble not in (None, 1):
+            name += f" ({ensemble} networks)"
         epochs = group(members, ["labels.teacher_epoch"])
         said = [s for (epoch,), part in epochs.items() if (s := _said(int(epoch), part, store)) is not None]
         if len(said) > 1:
@@ -94,10 +96,10 @@ def _by_epoch(teacher: str, said: Sequence[Said]) -> Lines:
         low, high = tuple(m.low for m in means), tuple(m.high for m in means)
         series.append(Series(label, epochs, tuple(m.value for m in means), low, high))
     return Lines(
-        title=f"Labels of {teacher} by epoch",
+        title=f"What {teacher} says, by epoch",
         caption=(
-            f"What {teacher} says of the compressed images after each epoch, at temperature 1; bars are 95 % "
-            f"Student-t intervals over up to {MOST_SETS} sets."
+            f"What {teacher} says of the compressed images, at temperature 1; bars are 95 % Student-t "
+            f"intervals over up to {MOST_SETS} sets."
         ),
         x_label="teacher epoch",
         y_label="mean over images",
@@ -126,10 +128,14 @@ def _by_rank(teacher: str, said: Sequence[Said]) -> Lines:
 
 def _similar(teacher: str, said: Said) -> Heat:
     table = similarity(said.probabilities, said.classes)
+    np.fill_diagonal(table, np.nan)  # it would outshine the rest
     classes = tuple(range(len(table)))
     return Heat(
         title=f"{teacher}, epoch {said.epoch}",
-        caption="Mean probability that images of a class (row) give to every class (column), in percent.",
+        caption=(
+            f"Mean probability, in percent, that {teacher} gives the images of a class (row) to every other "
+            "class (column), after the epoch whose labels teach best."
+        ),
         x_label="class in the label",
         y_label="class of the image",
         x=classes,

@@ -171,6 +171,7 @@ def test_a_server_that_does_not_answer() -> None:
         (("run", "tiny.yaml", "--set", "steps"), "it must be KEY=VALUE"),
         (("run", "tiny.yaml", "--store", "nonsense://x"), "cannot be opened"),
         (("results", "nowhere"), "holds no study"),
+        (("results", "nowhere", "--only", "x=1"), "holds no study"),
         (("results", "mlflow:x"), "needs --tracking-uri"),
         (("list", "things"), "it must be datasets, methods"),
         (("report", "nowhere"), "holds no study"),

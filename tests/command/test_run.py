@@ -96,6 +96,20 @@ def mlflow_ids(folder: Path, out: str, experiment: str = "tiny") -> list[str]:
     return sorted(row["evaluation_id"] for row in rows)
 
 
+def test_some_rows_only(finished: Shell) -> None:
+    rows = finished.json("results", "runs/tiny", "--only", "labels.kind=soft", "--only", "images.ipc=[1, 8]")
+    assert len(rows) == 2 * 2 * 2
+    assert {(row["labels.kind"], row["images.ipc"]) for row in rows} == {("soft", 1), ("soft", 8)}
+    [fitted] = finished.json("fit", "runs/tiny", "--only", "labels.kind=hard")
+    assert fitted["points"] == 4
+    for setting, said in (
+        ("labels.kind", "must be KEY=VALUE"),
+        ("labels.kin=soft", "did you mean labels.kind?"),
+        ("labels.kind=smooth", "leaves no result"),
+    ):
+        assert said in finished("results", "runs/tiny", "--only", setting, code=2).stderr
+
+
 def test_growing_a_study_runs_only_the_new_points(make_shell: Callable[[], Shell]) -> None:
     shell = make_shell()
     small = ("grid.images.ipc=[1, 2]", "grid.labels.teacher_epoch=[3]", "teacher.keep=[3]", "seeds=1")
