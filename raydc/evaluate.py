@@ -208,7 +208,7 @@ def _labels(planned: Planned, bench: Workbench) -> tuple[LabelOutputs, float, fl
     compressed, _ = bench.compressed_set(planned.compressed_set)
     kind = catalog.LABELS[str(evaluation.point["labels.kind"])]
     given = evaluation.block("labels")
-    names = {key.name.removeprefix("labels.") for key in kind.keys}
+    names = {key.name.removeprefix("labels.") for key in kind.keys if not kind.learnt}
     keys = {n: v for n, v in given.items() if n in names}
     for name in ("teacher", "teacher_epoch", "ensemble"):
         keys.pop(name, None)
@@ -216,6 +216,9 @@ def _labels(planned: Planned, bench: Workbench) -> tuple[LabelOutputs, float, fl
     inputs = LabelInputs(torch.from_numpy(compressed.labels), bench.dataset.classes, brought=brought)
     waited = made = 0.0
     accuracy = None
+    if planned.learned is not None:
+        labels, artifact = bench.learned(planned.learned)
+        return kind.load()(replace(inputs, brought=labels)), 0.0, float(artifact.meta["seconds"]), None
     if planned.passes:
         start = time.perf_counter()
         if kind.views:
@@ -290,6 +293,8 @@ def make_everything(plan: Plan, bench: Workbench) -> dict[str, str]:
     for label_pass in plan.passes.values():
         needs = (label_pass.trajectory, label_pass.compressed_set)
         make(label_pass.id, needs, partial(bench.ensure, label_pass))
+    for name, planned in plan.learned.items():
+        make(name, planned.materials, partial(bench.learn_labels, planned))
     return broken
 
 

@@ -38,7 +38,7 @@ class StudyPlan:
     elsewhere: int
     """Finished in other studies, to be taken over."""
     made: Mapping[str, int]
-    """How many trajectories, sets and label passes are in the store."""
+    """How many trajectories, sets, label passes and learned labels are in the store."""
     estimate: Estimate | None
     workers: int
     classes: int | None
@@ -79,9 +79,18 @@ class StudyPlan:
                 self.made.get("passes"),
                 self._forwards(),
             ),
+            *self._learned(),
             row("time left", *self._time()),
             row("storage", self._storage(), None),
         ]
+
+    def _learned(self) -> list[dict[str, Any]]:
+        if not self.plan.learned:
+            return []
+        steps = sum(p.evaluation.point["labels.outer_steps"] for p in self.plan.learned.values())
+        done = self.made.get("learned")
+        note = f"{steps:,} outer steps in all"
+        return [{"what": "learned labels", "count": len(self.plan.learned), "done": done, "note": note}]
 
     def _forwards(self) -> str:
         if self.classes is None or not self.plan.passes:
@@ -143,6 +152,7 @@ def _with_data(ready: Ready, out: Path, store: Store) -> StudyPlan:
         ),
         "sets": sum(store.has("set", name) for name in plan.sets),
         "passes": sum(labelled(p, store) for p in plan.passes.values()),
+        "learned": sum(store.has("learned", name) for name in plan.learned),
     }
     return StudyPlan(
         study=ready.study,

@@ -155,7 +155,7 @@ def make_row(
         "error": error,
         "dataset_id": dataset_id,
         "set_id": planned.compressed_set,
-        "labels_id": "+".join(p.id for p in planned.passes if p.views is None) or None,
+        "labels_id": planned.learned or "+".join(p.id for p in planned.passes if p.views is None) or None,
     }
     if measured is not None:
         row |= asdict(measured)

@@ -10,28 +10,32 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from raydc.augmentation.views import Views
 from raydc.data.dataset import Dataset
 from raydc.data.image_set import CompressedSet
 from raydc.data.imported import digest_of
 from raydc.errors import ArtifactError
+from raydc.labels import transforms
+from raydc.labels.learned import Course, Lesson
+from raydc.labels.learning import learn_stored
 from raydc.labels.store import read_logits, write_logits
 from raydc.labels.views import SEGMENT_ROWS, ViewLogits, segment_name, segments
 from raydc.methods.pool import Made, Pool
+from raydc.networks.zoo import initialised
 from raydc.seeding import seed_of
 from raydc.spec import catalog
 from raydc.spec.evaluation import Evaluation, Recipe
 from raydc.spec.keys import Value
-from raydc.spec.plan import LabelPass, SetJob, TrajectoryJob, ViewsAsked
+from raydc.spec.plan import LabelPass, Planned, SetJob, TrajectoryJob, ViewsAsked
 from raydc.store import Artifact, Store, get
 from raydc.teachers.checkpoint import (
     Loaded,
@@ -391,6 +395,48 @@ class Workbench:
         )
         return held, [a for table in tables for a in table]
 
+    def learn_labels(self, planned: Planned) -> None:
+        """Learn the labels of `planned`, unless they are in the store already.
+
+        What waits for them (set, logits) must be in the store. A learning that was interrupted goes on from
+        its last saved step.
+        """
+        name = planned.learned
+        assert name is not None
+        if self.store.find("learned", name) is None:
+            given = planned.evaluation.block("labels")
+            learn_stored(
+                self._lesson(planned.compressed_set, planned.evaluation, name),
+                Course(**{f.name: given[f.name] for f in fields(Course)}),
+                self._first_labels(planned, given).to(self.device),
+                self.store,
+            )
+
+    def _lesson(self, compressed_set: str, evaluation: Evaluation, name: str) -> Lesson:
+        data = self.dataset
+
+        def fresh(step: int) -> nn.Module:
+            shape = (data.channels, data.classes, data.resolution)
+            return initialised(evaluation.arch, *shape, f"lesson {name}", step).to(self.device)
+
+        inputs, classes = self.train
+        grid = self.compressed_set(compressed_set)[0].grid
+        images = self.set_inputs(compressed_set)
+        return Lesson(images, inputs, classes, evaluation.recipe, fresh, name, grid)
+
+    def _first_labels(self, planned: Planned, given: Mapping[str, Value]) -> Tensor:
+        """Labels [N, C] at which learning begins: a teacher's, or one-hot classes."""
+        if planned.passes:
+            logits, _ = self.logits(planned.passes)
+            return transforms.soften(transforms.ensemble(logits), float(given["temperature"]))
+        labels = torch.from_numpy(self.compressed_set(planned.compressed_set)[0].labels)
+        return nn.functional.one_hot(labels, self.dataset.classes).float()
+
+    def learned(self, name: str) -> tuple[Tensor, Artifact]:
+        """Learned labels [N, C] float32, and their artifact."""
+        artifact = get(self.store, "learned", name)
+        return torch.from_numpy(np.array(read_logits(artifact.folder))), artifact
+
     def _await(self, label_pass: LabelPass) -> None:
         if not labelled(label_pass, self.store):
             self.labeller.ensure(label_pass)
@@ -424,7 +470,13 @@ class Workbench:
             self._roads[shape] = fastest_road(network, members, self.device, pool)
         return self._roads[shape]
 
-    # --- tests --------------------------------------------------------------------------------
+    # --- splits -------------------------------------------------------------------------------
+
+    @cached_property
+    def train(self) -> tuple[Inputs, Tensor]:
+        """The train part as (inputs, labels) on the device."""
+        labels = torch.from_numpy(self.dataset.train.labels).to(self.device)
+        return part_inputs(self.dataset, self.dataset.train, self.device), labels
 
     @cached_property
     def test(self) -> tuple[Inputs, Tensor]:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from raydc.data.dataset import Dataset
 from raydc.evaluate import attempt, evaluate, make_everything
 from raydc.exported import export_line, main
+from raydc.labels import learned, learning
 from raydc.labels.store import FILE as LOGITS
 from raydc.spec.plan import Plan
 from raydc.spec.study import Study
@@ -65,6 +68,75 @@ def test_training_leaves_stored_labels_alone(
     before = artifact.path(LOGITS).read_bytes()
     evaluate(one, bench)
     assert artifact.path(LOGITS).read_bytes() == before
+
+
+LEARNED = (
+    "base.labels={kind: learned, unroll_steps: 2, inner_steps: 4, outer_steps: 3, lr: 0.1, real_batch: 50}"
+)
+
+
+def test_learned_labels_are_made_once_for_all_students_of_a_set(
+    small: Callable[..., Study], ready: Callable[[Study], Plan], bench: Workbench
+) -> None:
+    plan = ready(small(LEARNED, "base.images.ipc=1", "grid.train.lr=[0.01, 0.05]"))
+    assert (len(plan.evaluations), len(plan.learned)) == (2, 1)
+    (name,) = plan.learned
+    labels, artifact = bench.learned(name)
+    assert labels.shape == (10, 10)
+    assert (labels >= 0).all()
+    assert len(artifact.meta["losses"]) == 3
+    assert not torch.equal(labels, torch.eye(10))
+    measured = evaluate(plan.evaluations[0], bench)
+    assert (measured.labels_bytes, measured.labels_seconds) == (10 * 20, artifact.meta["seconds"])
+
+
+def test_learning_may_begin_at_a_teachers_labels(
+    small: Callable[..., Study], ready: Callable[[Study], Plan], bench: Workbench
+) -> None:
+    given = LEARNED.replace("learned,", "learned, init: teacher, temperature: 2,").replace(
+        "lr: 0.1", "lr: 1e-6"
+    )
+    (one,) = (plan := ready(small(given, "base.images.ipc=1"))).evaluations
+    assert (len(plan.passes), len(plan.trajectories)) == (1, 1)
+    logits, _ = bench.logits(one.passes)
+    labels, _ = bench.learned(one.learned)
+    torch.testing.assert_close(labels, torch.softmax(logits[0] / 2, 1), atol=1e-4, rtol=0)
+
+
+def test_a_killed_learning_goes_on_where_it_was_saved(
+    small: Callable[..., Study],
+    planned: Callable[[Study], Plan],
+    digits: Dataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plan = planned(small(LEARNED, "base.images.ipc=1"))
+    (name,) = plan.learned
+
+    def learnt(folder: str) -> torch.Tensor:
+        bench = Workbench(digits, LocalStore(tmp_path / folder), torch.device("cpu"))
+        assert make_everything(plan, bench) == {}
+        assert bench.store.names("progress") == []
+        return bench.learned(name)[0]
+
+    whole = learnt("whole")
+    monkeypatch.setattr(learning, "SAVE_SECONDS", 0.0)
+    calls = 0
+    move = learned._move
+
+    def killed(*given: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise KeyboardInterrupt
+        move(*given)
+
+    monkeypatch.setattr(learned, "_move", killed)
+    with pytest.raises(KeyboardInterrupt):
+        learnt("resumed")
+    assert LocalStore(tmp_path / "resumed").names("progress") == [f"{name}-0000002"]
+    assert torch.equal(whole, learnt("resumed"))
+    assert calls == 4
 
 
 def test_no_steps_cost_only_the_system(

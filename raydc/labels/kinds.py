@@ -29,7 +29,7 @@ class LabelInputs:
     views: ViewLogits | None = None
     """Logits of every view, where a teacher labels views."""
     brought: Tensor | None = None
-    """[N, C] float32, probabilities that the compressed set brings, if any."""
+    """[N, C] float32, probabilities that the compressed set brings or that were learnt for it, if any."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def smooth(inputs: LabelInputs, *, smoothing: float) -> LabelOutputs:
 
 
 def stored(inputs: LabelInputs) -> LabelOutputs:
-    """The set's own probabilities, stored as fp16; learned labels need not sum to one."""
+    """The set's own probabilities, or learnt ones, stored as fp16; rows need not sum to one."""
     if inputs.brought is None:
         raise EvaluationError("the compressed set brings no soft labels; choose another labels.kind")
     probabilities = inputs.brought.half().float()

@@ -3,6 +3,7 @@
     trajectories   Ray tasks, side by side; each streams its progress and resumes from its checkpoints
     sets           Ray tasks
     labels         teacher actors, asked for all passes with a bounded number open
+    learned        Ray tasks, for labels that are learnt; each resumes from its last saved step
     evaluations    Tune trials on workers that are used again; rows go to the sink as they end
 
 A stage starts when the one before has ended, and what is in the store is not made again. Something
@@ -15,7 +16,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from queue import SimpleQueue
@@ -115,6 +116,12 @@ def _make_sets(site: Site, jobs: list[SetJob]) -> list[tuple[str, str | None]]:
     return made
 
 
+@ray.remote(max_retries=2)
+def _learn(site: Site, planned: Planned) -> None:
+    """Learn the labels of an evaluation."""
+    site.bench().learn_labels(planned)
+
+
 class Runner:
     """One run of a plan."""
 
@@ -155,6 +162,7 @@ class Runner:
             self._timed("teachers", lambda: self._trajectories(sets, passes, capacity))
             self._timed("sets", lambda: self._sets(sets, capacity))
             self._timed("labels", lambda: self._labels(passes, pool))
+            self._timed("learned labels", lambda: self._learned(capacity))
             before_evaluations()
             self._timed("evaluations", lambda: self._evaluations(capacity, pool))
         finally:
@@ -175,6 +183,13 @@ class Runner:
         return TeacherPool.start(
             replace(self.site, threads=1), replicas, {"num_cpus": 0, "max_concurrency": 1000, **gpu}
         )
+
+    def _possible(self, name: str, needs: Iterable[str]) -> bool:
+        """Whether all that `name` waits for was made; it is broken for the same reason otherwise."""
+        reason = next((self._broken[need] for need in needs if need in self._broken), None)
+        if reason is not None:
+            self._broken[name] = reason
+        return reason is None
 
     def _gpu_share(self, capacity: Capacity) -> float:
         """Part of a GPU that a student, a training or a scorer takes; the teachers keep theirs."""
@@ -221,13 +236,7 @@ class Runner:
     # --- compressed sets ----------------------------------------------------------------------
 
     def _sets(self, sets: dict[str, SetJob], capacity: Capacity) -> None:
-        jobs = []
-        for job in sets.values():
-            reason = next((self._broken[s] for s in job.scorers if s in self._broken), None)
-            if reason is None:
-                jobs.append(job)
-            else:
-                self._broken[job.id] = reason
+        jobs = [job for job in sets.values() if self._possible(job.id, job.scorers)]
         if not jobs:
             return
         self.progress.stage("sets", len(jobs), "sets")
@@ -252,14 +261,7 @@ class Runner:
     # --- labels -------------------------------------------------------------------------------
 
     def _labels(self, passes: dict[str, LabelPass], pool: TeacherPool | None) -> None:
-        waiting = []
-        for label_pass in passes.values():
-            needs = (label_pass.trajectory, label_pass.compressed_set)
-            reason = next((self._broken[n] for n in needs if n in self._broken), None)
-            if reason is None:
-                waiting.append(label_pass)
-            else:
-                self._broken[label_pass.id] = reason
+        waiting = [p for p in passes.values() if self._possible(p.id, (p.trajectory, p.compressed_set))]
         if not waiting or pool is None:
             return
         self.progress.stage("labels", len(waiting), "label passes")
@@ -279,6 +281,27 @@ class Runner:
                 except ray.exceptions.RayError as error:
                     self._broken[label_pass.id] = f"its label pass: {_cause(error)}"
             self.progress.advance(total - len(waiting) - len(asked))
+
+    # --- learned labels -----------------------------------------------------------------------
+
+    def _learned(self, capacity: Capacity) -> None:
+        asked_for = {n: p for n, p in self.plan.learned.items() if self.store.find("learned", n) is None}
+        jobs = {n: p for n, p in asked_for.items() if self._possible(n, p.materials)}
+        if not jobs:
+            return
+        self.progress.stage("learned labels", len(jobs), "sets")
+        gpu = {"num_gpus": self._gpu_share(capacity)} if capacity.gpus else {}
+        total = len(jobs)
+        asked = {_learn.options(num_cpus=1, **gpu).remote(self.site, p): n for n, p in jobs.items()}
+        while asked:
+            ready, _ = ray.wait(list(asked), timeout=1.0)
+            for reference in ready:
+                name = asked.pop(reference)
+                try:
+                    ray.get(reference)
+                except ray.exceptions.RayError as error:
+                    self._broken[name] = f"its learned labels: {_cause(error)}"
+            self.progress.advance(total - len(asked))
 
     # --- evaluations --------------------------------------------------------------------------
 

@@ -6,11 +6,12 @@ the contract tests find it by themselves.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from raydc.registry import Entry, Registry
 from raydc.spec.entries import DatasetEntry, LabelKind, Method, RecipeEntry, Score
-from raydc.spec.keys import Choice, Flag, Key, OneOf, Real, Text, Whole
+from raydc.spec.keys import Choice, Flag, Key, OneOf, Real, Text, Where, Whole
 
 __all__ = [
     "AUGMENTATIONS",
@@ -307,6 +308,9 @@ TEACHER_KEYS = (
     ),
 )
 
+FROM_TEACHER = (Where("labels.init", ("teacher",)),)
+"""Where learned labels begin at a teacher's."""
+
 LABELS.add(LabelKind("hard", "raydc.labels.kinds:hard", "the class of the image", soft=False))
 LABELS.add(
     LabelKind(
@@ -314,6 +318,7 @@ LABELS.add(
         "raydc.labels.kinds:stored",
         "the soft labels that an imported set brings",
         brought=True,
+        differentiable=True,
     )
 )
 LABELS.add(
@@ -333,11 +338,33 @@ LABELS.add(
 )
 LABELS.add(
     LabelKind(
+        "learned",
+        "raydc.labels.kinds:stored",
+        "learnt by back-propagation through the student's training (RaT-BPTT, arXiv 2311.07025, 2406.10485)",
+        keys=(
+            Key("labels.init", Choice(("hard", "teacher")), "labels at which learning begins", "hard"),
+            *(replace(key, where=FROM_TEACHER) for key in TEACHER_KEYS[:4]),
+            Key("labels.unroll_steps", Whole(1), "steps of an inner training that are differentiated", 60),
+            Key("labels.inner_steps", Whole(1), "longest inner training, in steps", 200),
+            Key("labels.inner_lr", Real(above=0), "learning rate of the inner Adam", 1e-3),
+            Key("labels.outer_steps", Whole(1), "how often the labels are moved", 1000),
+            Key("labels.lr", Real(above=0), "learning rate of the Adam that moves the labels", 1e-3),
+            Key("labels.real_batch", Whole(1), "real images of an outer step, at most", 5000),
+        ),
+        teacher=True,
+        teacher_where=FROM_TEACHER,
+        learnt=True,
+        differentiable=True,
+    )
+)
+LABELS.add(
+    LabelKind(
         "soft",
         "raydc.labels.kinds:soft",
         "one fixed vector an image, made from a teacher's logits (arXiv 2406.10485)",
         keys=TEACHER_KEYS,
         teacher=True,
+        differentiable=True,
     )
 )
 LABELS.add(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from raydc.registry import Entry
-from raydc.spec.keys import Key, Value
+from raydc.spec.keys import Key, Point, Value, Where
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,22 @@ class LabelKind(Entry):
     """Whether the teacher labels every view instead of every image."""
     brought: bool = False
     """Whether the compressed set must bring the labels."""
+    learnt: bool = False
+    """Whether labels are learnt before the students are trained; `keys` are then the learner's."""
+    teacher_where: tuple[Where, ...] = ()
+    """Conditions under which a teacher's logits are needed."""
+
+    differentiable: bool = False
+    """Whether gradients of the targets reach the logits, or the labels that the set brings."""
+
+    def needs_teacher(self, point: Point) -> bool:
+        """Whether a teacher's logits are needed at a point."""
+        return self.teacher and all(where.holds(point) for where in self.teacher_where)
+
+    @property
+    def logits(self) -> bool:
+        """Whether targets come with the logits of a teacher."""
+        return self.teacher and not self.learnt
 
 
 @dataclass(frozen=True)

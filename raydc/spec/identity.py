@@ -108,23 +108,41 @@ class Namer:
         train = self._train(evaluation.point)
         return {**{k: train[k] for k in VIEW_KEYS if k in train}, "seed": evaluation.view_seed}
 
+    def learned(self, evaluation: Evaluation) -> str | None:
+        """Labels that are learnt for the set of `evaluation`; None for another kind."""
+        kind = catalog.LABELS[str(evaluation.point["labels.kind"])]
+        if not kind.learnt:
+            return None
+        train = self._train(evaluation.point)
+        content = {
+            "set": self.compressed_set(evaluation),
+            "labels": self._labels(evaluation),
+            "student": self._essential(evaluation.point, "student"),
+            "views": {k: train[k] for k in VIEW_KEYS if k in train},
+        }
+        return digest("learned", content)
+
     def label_trajectories(self, evaluation: Evaluation) -> list[str]:
         """The networks whose logits make the labels of `evaluation`."""
         if evaluation.teacher is None:
             return []
         return [self.trajectory(evaluation.teacher, i) for i in range(evaluation.ensemble)]
 
+    def _labels(self, evaluation: Evaluation) -> dict[str, Value]:
+        """`labels` as ids see it: the networks that label instead of their name."""
+        labels = self._essential(evaluation.point, "labels")
+        if evaluation.teacher is None:
+            return labels
+        labels = {k: v for k, v in labels.items() if k not in ("teacher", "ensemble")}
+        return {**labels, "trajectories": self.label_trajectories(evaluation)}
+
     def evaluation(self, evaluation: Evaluation) -> str:
         """`evaluation` and its result."""
-        labels = self._essential(evaluation.point, "labels")
-        if evaluation.teacher is not None:
-            labels = {k: v for k, v in labels.items() if k not in ("teacher", "ensemble")}
-            labels["trajectories"] = self.label_trajectories(evaluation)
         return digest(
             "evaluation",
             {
                 "set": self.compressed_set(evaluation),
-                "labels": labels,
+                "labels": self._labels(evaluation),
                 "student": self._essential(evaluation.point, "student"),
                 "train": self._train(evaluation.point),
                 "seed": evaluation.seed,

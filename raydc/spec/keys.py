@@ -208,6 +208,19 @@ class Where:
         return f"{self.key} is {one_of(self.values)}"
 
 
+@dataclass(frozen=True)
+class AnyOf:
+    """The condition that all conditions of one of several groups hold."""
+
+    groups: tuple[tuple[Where | AnyOf, ...], ...]
+
+    def holds(self, point: Point) -> bool:
+        return any(all(where.holds(point) for where in group) for group in self.groups)
+
+    def __str__(self) -> str:
+        return ", or ".join(" with ".join(str(where) for where in group) for group in self.groups)
+
+
 REQUIRED: Any = object()
 """Default of a key that a study must give."""
 DERIVED: Any = object()
@@ -226,7 +239,7 @@ class Key:
     """What it means, with units."""
     default: Value = REQUIRED
     """Value when nothing is given; REQUIRED and DERIVED are special."""
-    where: tuple[Where, ...] = ()
+    where: tuple[Where | AnyOf, ...] = ()
     """All must hold for the key to apply."""
     inert: bool = False
     """Whether the default changes nothing: it is then left out of ids, so that later versions can

@@ -1,6 +1,6 @@
 """The plan of a study: what must be made, each thing once, and what waits for what.
 
-trajectories -> compressed sets (where a scorer is needed) -> label passes -> evaluations
+trajectories -> compressed sets (where a scorer is needed) -> label passes -> learned labels -> evaluations
 """
 
 from __future__ import annotations
@@ -98,11 +98,18 @@ class Planned:
     evaluation: Evaluation
     compressed_set: str
     passes: tuple[LabelPass, ...] = ()
+    learned: str | None = None
+    """Id of the labels that are learnt for it, if any."""
+
+    @property
+    def materials(self) -> tuple[str, ...]:
+        """Ids of the compressed set and the label passes."""
+        return (self.compressed_set, *(p.id for p in self.passes))
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """Ids of the compressed set and the label passes."""
-        return (self.compressed_set, *(p.id for p in self.passes))
+        """Ids of everything that it waits for."""
+        return self.materials if self.learned is None else (*self.materials, self.learned)
 
 
 @dataclass(frozen=True)
@@ -113,6 +120,8 @@ class Plan:
     trajectories: Mapping[str, TrajectoryJob]
     sets: Mapping[str, SetJob]
     passes: Mapping[str, LabelPass]
+    learned: Mapping[str, Planned]
+    """Labels to be learnt, by id, each with any evaluation that uses them."""
 
     def forwards(self, classes: int) -> int:
         """Images that teachers label."""
@@ -147,7 +156,9 @@ def make_plan(evaluations: Iterable[Evaluation], dataset_id: str) -> Plan:
                 )
             )
         name = namer.evaluation(evaluation)
-        planned.setdefault(name, Planned(name, evaluation, compressed_set, tuple(passes)))
+        planned.setdefault(
+            name, Planned(name, evaluation, compressed_set, tuple(passes), namer.learned(evaluation))
+        )
     return assemble(planned.values(), namer=namer)
 
 
@@ -180,7 +191,8 @@ def assemble(
     passes: dict[str, LabelPass] = {}
     for p in (p for planned in evaluations for p in planned.passes):
         passes[p.id] = p.joined(passes[p.id]) if p.id in passes else p
-    return Plan(evaluations, trajectory_jobs(sets.values(), passes.values()), sets, passes)
+    learned = {p.learned: p for p in evaluations if p.learned is not None}
+    return Plan(evaluations, trajectory_jobs(sets.values(), passes.values()), sets, passes, learned)
 
 
 def trajectory_jobs(sets: Iterable[SetJob], passes: Iterable[LabelPass]) -> dict[str, TrajectoryJob]:

@@ -6,7 +6,7 @@ what was not given, keys that do not apply fall away, and what cannot be used is
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from raydc.errors import InputError, did_you_mean, one_of
@@ -14,6 +14,7 @@ from raydc.spec import catalog
 from raydc.spec.keys import (
     DERIVED,
     REQUIRED,
+    AnyOf,
     Choice,
     Grammar,
     Key,
@@ -78,16 +79,22 @@ class CropScale:
 
 def _declared(entries: Iterable[catalog.Method | catalog.LabelKind], discriminator: str) -> list[Key]:
     """Keys that registered entries declare, each applying where one of its declarers is chosen."""
-    users: dict[str, list[str]] = {}
+    users: dict[str, dict[tuple[Where | AnyOf, ...], list[str]]] = {}
     keys: dict[str, Key] = {}
     for entry in entries:
         for key in entry.keys:
-            assert keys.setdefault(key.name, key) == key, f"{key.name} is declared in two ways"
-            users.setdefault(key.name, []).append(entry.name)
-    return [
-        replace(key, where=(Where(discriminator, tuple(users[name])), *key.where))
-        for name, key in keys.items()
-    ]
+            plain = replace(key, where=())
+            assert keys.setdefault(key.name, plain) == plain, f"{key.name} is declared in two ways"
+            users.setdefault(key.name, {}).setdefault(key.where, []).append(entry.name)
+    return [replace(key, where=_where(users[name], discriminator)) for name, key in keys.items()]
+
+
+def _where(
+    users: Mapping[tuple[Where | AnyOf, ...], Sequence[str]], discriminator: str
+) -> tuple[Where | AnyOf, ...]:
+    """The condition that one of `users` is chosen and its own conditions hold."""
+    groups = [(Where(discriminator, tuple(names)), *own) for own, names in users.items()]
+    return groups[0] if len(groups) == 1 else (AnyOf(tuple(groups)),)
 
 
 def train_keys() -> list[Key]:
@@ -258,6 +265,16 @@ def resolve(grammar: Grammar, given: Point) -> dict[str, Value]:
         raise InputError(
             f"labels.kind is {kind.name}, but sets of the method {method.name} bring no labels; it goes with "
             f"images.method {able}"
+        )
+    if point.get("train.loss") == "mse_ce" and not kind.logits:
+        raise InputError(
+            f"train.loss is mse_ce, which needs a teacher's logits, but labels.kind is {kind.name}; choose "
+            f"another loss, or labels.kind {one_of(k.name for k in catalog.LABELS if k.logits)}"
+        )
+    if "labels.inner_steps" in point and point["labels.inner_steps"] < point["labels.unroll_steps"]:
+        raise InputError(
+            f"labels.unroll_steps is {point['labels.unroll_steps']}, but must be at most labels.inner_steps, "
+            f"{point['labels.inner_steps']}"
         )
     if "train.steps" in point and "train.test_every" in point and point["train.steps"] == 0:
         raise InputError("train.test_every is given, but train.steps is 0; leave it out")

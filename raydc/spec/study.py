@@ -110,7 +110,7 @@ class Study:
     def _teacher(self, resolved: dict[str, Value]) -> TeacherSpec | None:
         """The teacher that labels a point; fills in what depends on it."""
         kind = str(resolved["labels.kind"])
-        if not catalog.LABELS[kind].teacher:
+        if not catalog.LABELS[kind].needs_teacher(resolved):
             return None
         if not self.teachers:
             raise InputError(f"labels.kind is {kind}, which needs a teacher; add a teacher block")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,14 +34,15 @@ IMAGE_KINDS = [kind for kind in catalog.LABELS if not kind.views]
 """Kinds that label the images themselves; kinds of views are in test_views.py."""
 
 
+def arguments(kind: LabelKind) -> dict[str, Any]:
+    """What the function of a kind is called with, at the defaults."""
+    keys = {key.name.removeprefix("labels."): key.default for key in kind.keys if not kind.learnt}
+    return {name: value for name, value in keys.items() if name not in OUTSIDE}
+
+
 @pytest.mark.parametrize("kind", IMAGE_KINDS, ids=lambda k: k.name)
 def test_targets_are_distributions_of_the_right_shape(kind: LabelKind) -> None:
-    keys = {
-        key.name.removeprefix("labels."): key.default
-        for key in kind.keys
-        if key.name.removeprefix("labels.") not in OUTSIDE
-    }
-    made = kind.load()(given(), **keys)
+    made = kind.load()(given(), **arguments(kind))
     p = made.source.targets.probabilities
     assert p.shape == (6, 5)
     assert (p >= 0).all()
@@ -51,8 +54,29 @@ def test_targets_are_distributions_of_the_right_shape(kind: LabelKind) -> None:
 @pytest.mark.parametrize("kind", list(catalog.LABELS), ids=lambda k: k.name)
 def test_declared_keys_are_the_functions_arguments(kind: LabelKind) -> None:
     names = [n for n in inspect.signature(kind.load()).parameters if n != "inputs"]
-    declared = [key.name.removeprefix("labels.") for key in kind.keys]
-    assert sorted(names) == sorted(name for name in declared if name not in OUTSIDE)
+    assert sorted(names) == sorted(arguments(kind))
+
+
+@pytest.mark.parametrize("kind", [k for k in IMAGE_KINDS if k.differentiable], ids=lambda k: k.name)
+def test_gradients_reach_what_labels_are_made_of(kind: LabelKind) -> None:
+    plain = given()
+    source = "logits" if kind.logits else "brought"
+    leaf = getattr(plain, source).clone().requires_grad_(True)
+    made = kind.load()(replace(plain, **{source: leaf}), **arguments(kind))
+    weights = torch.arange(5.0)
+    (gradient,) = torch.autograd.grad((made.source.targets.probabilities * weights).sum(), leaf)
+    p = torch.softmax(logits()[0], 1)
+    expected = (p * (weights - (p @ weights)[:, None]))[None] if kind.logits else weights.expand(6, 5)
+    torch.testing.assert_close(gradient, expected, atol=5e-3, rtol=5e-3)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", IMAGE_KINDS, ids=lambda k: k.name)
+def test_targets_are_equal_on_every_device(kind: LabelKind) -> None:
+    here = given()
+    there = replace(here, **{n: v.cuda() for n, v in vars(here).items() if isinstance(v, torch.Tensor)})
+    one, other = (kind.load()(i, **arguments(kind)).source.targets.probabilities for i in (here, there))
+    torch.testing.assert_close(other.cpu(), one, atol=1e-6, rtol=0)
 
 
 def test_temperature_divides_logits() -> None:

@@ -159,6 +159,16 @@ def test_several_teachers_and_a_scorer() -> None:
         ("base=3", "base is 3"),
         ("bsae.images.ipc=3", "bsae is not a block of a study file"),
         ("grid.labels.kind=[hard]", "applies to no point"),
+        (
+            "grid={labels.kind: [smooth], train.loss: [mse_ce]}",
+            "needs a teacher's logits, but labels.kind is smooth",
+        ),
+        ("grid={labels.kind: [learned], labels.inner_steps: [9]}", "must be at most labels.inner_steps, 9"),
+        (
+            "grid={labels.kind: [learned], labels.init: [zero]}",
+            "labels.init is 'zero', but must be hard or teacher",
+        ),
+        ("grid={labels.kind: [learned]}", "labels.kind is learned with labels.init is teacher"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_sentence(setting: str, said: str) -> None:

@@ -1,0 +1,190 @@
+"""Labels learnt by back-propagation through a student's training, the images fixed.
+
+Truncated back-propagation with a random window (RaT-BPTT, arXiv 2311.07025;
+fengyzpku/Simple_Dataset_Distillation), as arXiv 2406.10485 uses it on labels alone. Each outer step trains a
+fresh network on (images, labels) for a random number of plain steps and then for `unroll_steps` that are
+differentiated, and moves the labels down the gradient of its cross-entropy on real images. Labels stay at or
+above 0 and are not renormalised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from raydc.augmentation.views import View, Views
+from raydc.errors import EvaluationError
+from raydc.seeding import seed_of
+from raydc.spec.evaluation import Recipe
+from raydc.training.inputs import Inputs
+
+BETAS, TINY = (0.9, 0.999), 1e-8
+"""Of the inner Adam."""
+CLIP, CLIP_MEMORY = 2.0, 0.9
+"""A gradient longer than CLIP times the moving average of its length is cut to that."""
+
+Weights = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What labels are learnt on."""
+
+    images: Tensor
+    """[N, C, H, W] float32, the compressed set as network inputs."""
+    real: Inputs
+    """Real images that the student should get right."""
+    classes: Tensor
+    """[M] int64, their classes."""
+    recipe: Recipe
+    """The student's; its augmentations and batch size make the views of the inner training."""
+    fresh: Callable[[int], nn.Module]
+    """A newly initialised network for an outer step, on the device."""
+    name: str
+    """Seeds everything that is random."""
+    grid: tuple[int, int] = (1, 1)
+    """Rows and columns of tiles in an image."""
+
+
+@dataclass(frozen=True)
+class Course:
+    """How labels are learnt: the keys of the label kind `learned`."""
+
+    unroll_steps: int = 60
+    """Steps of the inner training that are differentiated (M)."""
+    inner_steps: int = 200
+    """Longest inner training (T)."""
+    inner_lr: float = 1e-3
+    """Learning rate of the inner Adam."""
+    outer_steps: int = 1000
+    """Moves of the labels."""
+    lr: float = 1e-3
+    """Learning rate of the Adam that moves the labels."""
+    real_batch: int = 5000
+    """Real images of an outer step, at most."""
+
+
+@dataclass
+class Progress:
+    """Labels under way; everything that a later step depends on."""
+
+    labels: Tensor
+    """[N, C] float32, at least 0."""
+    first_moment: Tensor
+    second_moment: Tensor
+    """[N, C], Adam's averages of the gradient and of its square."""
+    length: Tensor
+    """Scalar, moving average of the gradient's length; 0 before the first step."""
+    losses: list[float] = field(default_factory=list)
+    """Cross-entropy on real images, by outer step."""
+
+    @staticmethod
+    def begin(labels: Tensor) -> Progress:
+        """Before the first step; labels [N, C]."""
+        zeros = torch.zeros_like(labels)
+        return Progress(labels.clone(), zeros, zeros.clone(), torch.zeros((), device=labels.device))
+
+    @property
+    def step(self) -> int:
+        """Outer steps done."""
+        return len(self.losses)
+
+
+def learn(lesson: Lesson, course: Course, progress: Progress) -> Iterator[Progress]:
+    """Move the labels of `progress`, in place, until `outer_steps` are done; yields it after each step.
+
+    A step is a function of (lesson, course, step, labels and averages before it), so a learning that was
+    interrupted ends as it would have. Raises `EvaluationError` if a loss is not finite.
+    """
+    while progress.step < course.outer_steps:
+        labels = progress.labels.detach().requires_grad_(True)
+        loss = _real_loss(lesson, course, progress.step, labels)
+        (gradient,) = torch.autograd.grad(loss, labels)
+        if not torch.isfinite(loss) or not torch.isfinite(gradient).all():
+            raise EvaluationError(
+                f"learning labels diverged at outer step {progress.step} (loss {loss.item():g}); lower "
+                "labels.inner_lr or labels.lr, or shorten labels.unroll_steps"
+            )
+        _move(progress, gradient, course.lr)
+        progress.losses.append(loss.item())
+        yield progress
+
+
+def _real_loss(lesson: Lesson, course: Course, step: int, labels: Tensor) -> Tensor:
+    """Cross-entropy on real images after an inner training, differentiable in the labels [N, C]."""
+    rng = np.random.Generator(np.random.Philox(seed_of("label lesson", lesson.name, step)))
+    plain = int(rng.integers(0, course.inner_steps - course.unroll_steps + 1))
+    chosen = rng.choice(len(lesson.real), min(course.real_batch, len(lesson.real)), replace=False)
+    network = lesson.fresh(step).train()
+    student = _Student(network, course.inner_lr)
+    key = seed_of("label lesson views", lesson.name, step)
+    views = _views(lesson, key, plain + course.unroll_steps)
+    for view in islice(views, plain):
+        student.step(view, labels.detach(), differentiable=False)
+    for view in views:
+        student.step(view, labels, differentiable=True)
+    rows = torch.from_numpy(np.sort(chosen)).to(labels.device)
+    return F.cross_entropy(student(lesson.real.take(rows)), lesson.classes[rows])
+
+
+def _views(lesson: Lesson, key: int, steps: int) -> Iterator[View]:
+    views = Views(lesson.recipe, len(lesson.images), key, lesson.images.device, grid=lesson.grid)
+    return (views.render(lesson.images, step) for step in views.steps(0, steps))
+
+
+class _Student:
+    """A network under Adam whose weights are functions of the labels that they were trained on."""
+
+    def __init__(self, network: nn.Module, lr: float) -> None:
+        self._network = network
+        self._lr = lr
+        self._steps = 0
+        self._buffers = dict(network.named_buffers())
+        self._weights: Weights = {n: p.detach().requires_grad_(True) for n, p in network.named_parameters()}
+        self._first: Weights = {n: torch.zeros_like(p) for n, p in self._weights.items()}
+        self._second: Weights = {n: torch.zeros_like(p) for n, p in self._weights.items()}
+
+    def __call__(self, images: Tensor) -> Tensor:
+        logits: Tensor = functional_call(self._network, (self._weights, self._buffers), (images,))
+        return logits
+
+    def step(self, view: View, labels: Tensor, *, differentiable: bool) -> None:
+        """One step of Adam on the soft cross-entropy of a view; its graph is kept if `differentiable`."""
+        loss = F.cross_entropy(self(view.images), view.mix(labels))
+        names = list(self._weights)
+        gradients = torch.autograd.grad(loss, [self._weights[n] for n in names], create_graph=differentiable)
+        self._steps += 1
+        with torch.set_grad_enabled(differentiable):
+            for name, gradient in zip(names, gradients, strict=True):
+                self._update(name, gradient)
+        if not differentiable:
+            self._weights = {n: w.requires_grad_(True) for n, w in self._weights.items()}
+
+    def _update(self, name: str, gradient: Tensor) -> None:
+        first = self._first[name] = BETAS[0] * self._first[name] + (1 - BETAS[0]) * gradient
+        second = self._second[name] = BETAS[1] * self._second[name] + (1 - BETAS[1]) * gradient**2
+        first = first / (1 - BETAS[0] ** self._steps)
+        # TINY under the root too: the root of 0 has no derivative.
+        root = (second / (1 - BETAS[1] ** self._steps) + TINY**2).sqrt()
+        self._weights[name] = self._weights[name] - self._lr * first / (root + TINY)
+
+
+def _move(progress: Progress, gradient: Tensor, lr: float) -> None:
+    """One step of Adam on the labels, with the gradient's length bounded, in place."""
+    length = gradient.norm()
+    known = progress.length if progress.step else length
+    gradient = gradient * (CLIP * known / length.clamp_min(TINY)).clamp_max(1.0)
+    progress.length = CLIP_MEMORY * known + (1 - CLIP_MEMORY) * gradient.norm()
+    done = progress.step + 1
+    progress.first_moment = BETAS[0] * progress.first_moment + (1 - BETAS[0]) * gradient
+    progress.second_moment = BETAS[1] * progress.second_moment + (1 - BETAS[1]) * gradient**2
+    first = progress.first_moment / (1 - BETAS[0] ** done)
+    root = (progress.second_moment / (1 - BETAS[1] ** done)).sqrt()
+    progress.labels = (progress.labels - lr * first / (root + TINY)).clamp_min(0.0)
