@@ -1,7 +1,8 @@
-"""raydc reproduce: a paper's table, run here and printed beside the paper's numbers.
+"""raydc reproduce: a paper's table or claim, run here and printed beside what the paper says.
 
-A reproduction (search_spaces/reproduce/NAME.yaml) names a study and, for each cell of the table, the row of
-search_spaces/paper_results.csv and the spec keys of the evaluations that answer it.
+A reproduction (search_spaces/reproduce/NAME.yaml) names a study and, for each cell of a table, the row of
+search_spaces/paper_results.csv and the spec keys of the evaluations that answer it. Where the paper draws a
+figure and prints no numbers, it names the paper's claims instead, and what must score more than what.
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ import csv
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from raydc import shipped
+from raydc.analysis.claims import Claim, Contrast, judge
 from raydc.errors import InputError, did_you_mean, one_of
 from raydc.result import FINISHED, Row
 from raydc.spec.yaml_file import parse_yaml
@@ -40,35 +42,40 @@ class Cell:
 
 @dataclass(frozen=True)
 class Reproduction:
-    """A table of a paper."""
+    """A table or a figure of a paper."""
 
     name: str
     study: str
     source: str
     measure: str
-    """Column of the results table that is compared."""
+    """Column of the results table that is compared with the paper's numbers."""
     replicates: int
     """The paper's replicates, whose spread makes its standard error."""
     cells: tuple[Cell, ...]
+    claims: tuple[Claim, ...]
     not_here: tuple[str, ...]
-    """What of the table cannot be run, and why."""
+    """What of the paper cannot be run, and why."""
 
     def chosen(self, names: Sequence[str]) -> Reproduction:
-        """The reproduction of some cells; `InputError` for one that is not there."""
-        known = [cell.name for cell in self.cells]
+        """The reproduction of some cells or claims; `InputError` for one that is not there."""
+        known = [*(cell.name for cell in self.cells), *(claim.name for claim in self.claims)]
         for name in names:
             if name not in known:
                 raise InputError(
                     f"--cells is {name!r}, but {self.name} has {one_of(known)}{did_you_mean(name, known)}"
                 )
-        cells = tuple(cell for cell in self.cells if not names or cell.name in names)
-        return Reproduction(
-            self.name, self.study, self.source, self.measure, self.replicates, cells, self.not_here
+        return replace(
+            self,
+            cells=tuple(cell for cell in self.cells if not names or cell.name in names),
+            claims=tuple(claim for claim in self.claims if not names or claim.name in names),
         )
 
     def grid(self) -> str:
-        """The cells as a study's grid, for `--set grid=...`."""
-        return json.dumps([{key: [value] for key, value in cell.where.items()} for cell in self.cells])
+        """Its points as a study's grid, for `--set grid=...`."""
+        points = [dict(cell.where) for cell in self.cells]
+        points += [point for claim in self.claims for point in claim.points]
+        grids = [{key: [value] for key, value in point.items()} for point in points]
+        return json.dumps([grid for number, grid in enumerate(grids) if grid not in grids[:number]])
 
 
 def names() -> list[str]:
@@ -84,7 +91,7 @@ def load(name: str) -> Reproduction:
     content = parse_yaml(path.read_text(encoding="utf-8"), str(path))
     papers = _papers()
     cells = []
-    for cell in content["cells"]:
+    for cell in content.get("cells", []):
         wanted = {"source": content["source"], **content["paper"], **cell["paper"]}
         value, std = _number(papers, wanted, str(path))
         teacher = None
@@ -96,11 +103,17 @@ def load(name: str) -> Reproduction:
         name,
         content["study"],
         content["source"],
-        content["measure"],
-        content["replicates"],
+        content.get("measure", "test_acc"),
+        content.get("replicates", 1),
         tuple(cells),
+        tuple(_claim(claim) for claim in content.get("claims", [])),
         tuple(content["not_here"]),
     )
+
+
+def _claim(content: Mapping[str, Any]) -> Claim:
+    contrasts = (Contrast(c.get("measure", "test_acc"), c["more"], c["less"]) for c in content["contrasts"])
+    return Claim(content["name"], content["says"], tuple(contrasts))
 
 
 def _papers() -> list[dict[str, str]]:
@@ -158,6 +171,29 @@ def compare(reproduction: Reproduction, rows: Sequence[Row]) -> list[dict[str, A
                 "inside_two_standard_errors": inside,
                 "teacher_test_acc": float(np.mean(teachers)) if teachers else None,
                 "paper_teacher": cell.paper_teacher,
+            }
+        )
+    return table
+
+
+def verdicts(reproduction: Reproduction, rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """One row a claim: both sides, their paired difference with its 95 % interval, and whether it holds
+    (null where the interval holds 0, or where there are too few results)."""
+    table = []
+    for claim in reproduction.claims:
+        verdict = judge(claim, rows)
+        difference = verdict.difference
+        table.append(
+            {
+                "claim": claim.name,
+                "says": claim.says,
+                "more": verdict.more,
+                "less": verdict.less,
+                "difference": None if difference is None else difference.value,
+                "difference_low": None if difference is None else difference.low,
+                "difference_high": None if difference is None else difference.high,
+                "replicates": 0 if difference is None else difference.count,
+                "holds": verdict.holds,
             }
         )
     return table

@@ -14,12 +14,30 @@ from raydc.spec.study import load_study
 def test_a_shipped_reproduction_asks_for_evaluations_of_its_study(name: str) -> None:
     table = reproduce.load(name)
     study = load_study(shipped.find(table.study), settings=[f"grid={table.grid()}"])
-    whole = load_study(shipped.find(table.study))
-    assert len(study.evaluations()) == len(whole.evaluations()) == len(table.cells) * len(study.seeds)
-    for cell in table.cells:
-        assert 0 < cell.paper < 1
-        answers = [e for e in study.evaluations() if all(e.point[k] == v for k, v in cell.where.items())]
-        assert len(answers) == len(study.seeds)
+    whole = {e.to_json() for e in load_study(shipped.find(table.study)).evaluations()}
+    assert {e.to_json() for e in study.evaluations()} <= whole
+    assert table.cells or table.claims
+    assert all(0 < cell.paper < 1 for cell in table.cells)
+    sides = [cell.where for cell in table.cells]
+    sides += [side for claim in table.claims for c in claim.contrasts for side in (c.more, c.less)]
+    for side in sides:
+        answers = [e for e in study.evaluations() if all(e.point.get(k) == v for k, v in side.items())]
+        assert len(answers) == len(study.seeds) > 1
+
+
+def test_a_claim_can_be_chosen_and_is_judged() -> None:
+    table = reproduce.load("label-swap").chosen(["second-rank"])
+    assert table.grid() == '[{}, {"labels.swap_rank": [2]}]'
+    results = [
+        {"status": "finished", "seed": s, "test_acc": a - 0.1 * (k is not None), "labels.swap_rank": k}
+        for s, a in enumerate([0.5, 0.52])
+        for k in (None, 2)
+    ]
+    (verdict,) = reproduce.verdicts(table, results)
+    assert verdict["difference"] == pytest.approx(0.1)
+    assert (verdict["holds"], verdict["replicates"]) == (True, 2)
+    (nothing,) = reproduce.verdicts(table, [])
+    assert (nothing["difference"], nothing["replicates"], nothing["holds"]) == (None, 0, None)
 
 
 def test_the_papers_numbers_of_table_2() -> None:
@@ -39,7 +57,7 @@ def rows(values: list[float], **keys: object) -> list[dict[str, object]]:
 
 def test_a_cell_is_compared_by_both_standard_errors() -> None:
     cell = Cell("a", {"images.ipc": 1}, paper=0.30, paper_std=0.02)
-    table = Reproduction("x", "x", "x", "test_acc", 4, (cell,), ())
+    table = Reproduction("x", "x", "x", "test_acc", 4, (cell,), (), ())
     (near,) = reproduce.compare(table, rows([0.30, 0.32, 0.34], **{"images.ipc": 1}))
     # sd 0.02 / sqrt 3 and 0.02 / sqrt 4: the standard error is 0.0153, and the difference 0.02.
     assert near["measured"] == pytest.approx(0.32)

@@ -14,6 +14,7 @@ from raydc.errors import InputError, did_you_mean
 from raydc.result import FINISHED, MEASURES, Row, columns, is_spec_column
 
 CONFIDENCE = 0.95
+CLASS_COLUMN = "test_acc_by_class:"
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def mean_of(values: Sequence[float]) -> Mean:
     if len(array) < 2:
         return Mean(mean, None, None, len(array))
     t = float(stats.t.ppf(0.5 + CONFIDENCE / 2, len(array) - 1))
-    half = t * float(array.std(ddof=1)) / np.sqrt(len(array))
+    half = t * float(array.std(ddof=1)) / len(array) ** 0.5
     return Mean(mean, mean - half, mean + half, len(array))
 
 
@@ -126,6 +127,22 @@ def check_column(rows: Sequence[Row], name: str, *, numeric: bool = False) -> No
         if row.get(name) is not None
     ):
         raise InputError(f"{name!r} does not hold numbers only; choose one of {', '.join(MEASURES)}")
+
+
+def with_class_column(rows: Sequence[Row], name: str) -> Sequence[Row]:
+    """Rows with the column `test_acc_by_class:N`, the accuracy of class number N, if it is asked for."""
+    if not name.startswith(CLASS_COLUMN):
+        return rows
+    text = name.removeprefix(CLASS_COLUMN)
+    classes = {len(row["test_acc_by_class"]) for row in rows if row.get("test_acc_by_class")}
+    if not text.isdigit() or int(text) >= min(classes, default=0):
+        raise InputError(
+            f"{name} names no class; classes are numbered from 0 to {max(classes, default=0) - 1}"
+        )
+    return [
+        {**row, name: row["test_acc_by_class"][int(text)]} if row.get("test_acc_by_class") else row
+        for row in rows
+    ]
 
 
 def varying_keys(rows: Sequence[Row], exclude: Iterable[str] = ()) -> list[str]:

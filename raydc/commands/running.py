@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -129,9 +130,10 @@ def print_summary(summary: Summary) -> None:
 
 
 def reproduce(
-    name: Annotated[str, typer.Argument(help="A paper's table, such as label-worth-table2.")],
+    name: Annotated[str, typer.Argument(help="A paper's table or claim, such as label-worth-table2.")],
     cells: Annotated[
-        list[str] | None, typer.Option("--cells", help="Cells to run, such as ipc-10 (default: all).")
+        list[str] | None,
+        typer.Option("--cells", help="Cells or claims to run, such as ipc-10 (default: all)."),
     ] = None,
     directory: OutFolder = None,
     address: Address = None,
@@ -142,7 +144,7 @@ def reproduce(
     download: Download = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run a paper's table and print it beside the paper's numbers."""
+    """Run a paper's table or claim and print it beside what the paper says."""
     with reported():
         from raydc import reproduce as reproductions
         from raydc.rows import load_rows
@@ -162,30 +164,50 @@ def reproduce(
         )
         if not as_json:
             print_summary(summary)
-        rows = reproductions.compare(table, load_rows(str(folder)))
-        shown = [
-            {
-                "cell": row["cell"],
-                "paper": _with_spread(row["paper"], row["paper_std"]),
-                "measured": _with_spread(row["measured"], row["std"]),
-                "replicates": row["replicates"],
-                "difference": signed(row["difference"]),
-                "inside two standard errors": row["inside_two_standard_errors"],
-                "teacher": _with_spread(row["teacher_test_acc"], None),
-                "paper's teacher": _with_spread(row["paper_teacher"], None),
-            }
-            for row in rows
-        ]
+        results = load_rows(str(folder))
+        rows, verdicts = reproductions.compare(table, results), reproductions.verdicts(table, results)
 
         def show() -> None:
-            show_table(f"{table.source}, {table.measure}", shown)
+            if rows:
+                show_table(f"{table.source}, {table.measure}", [_cell(row) for row in rows])
+            if verdicts:
+                show_table(f"{table.source}, its claims", [_verdict(row) for row in verdicts])
             for reason in table.not_here:
                 say(f"not run here: {reason}")
             if smoke:
                 say("this was a smoke run: its numbers say nothing about the paper's")
 
-        emit(rows, as_json, show)
+        emit([*rows, *verdicts], as_json, show)
     raise typer.Exit(summary.exit_code)
+
+
+def _cell(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A cell of a paper's table, as the terminal shows it."""
+    return {
+        "cell": row["cell"],
+        "paper": _with_spread(row["paper"], row["paper_std"]),
+        "measured": _with_spread(row["measured"], row["std"]),
+        "replicates": row["replicates"],
+        "difference": signed(row["difference"]),
+        "inside two standard errors": row["inside_two_standard_errors"],
+        "teacher": _with_spread(row["teacher_test_acc"], None),
+        "paper's teacher": _with_spread(row["paper_teacher"], None),
+    }
+
+
+def _verdict(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A paper's claim, as the terminal shows it."""
+    difference = signed(row["difference"])
+    if row["difference_low"] is not None:
+        difference += f" [{100 * row['difference_low']:.1f}, {100 * row['difference_high']:.1f}]"
+    return {
+        "claim": row["says"],
+        "more": _with_spread(row["more"], None),
+        "less": _with_spread(row["less"], None),
+        "difference": difference,
+        "replicates": row["replicates"],
+        "holds": {True: "yes", False: "no", None: "undecided"}[row["holds"]],
+    }
 
 
 def _with_spread(value: float | None, std: float | None) -> str:

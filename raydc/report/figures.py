@@ -8,7 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from raydc.analysis.curves import Curve, curves, finished, group, label_of, varying_keys
+from raydc.analysis.curves import (
+    Curve,
+    curves,
+    finished,
+    group,
+    label_of,
+    varying_keys,
+    with_class_column,
+)
 from raydc.analysis.frontier import StoredPoint, frontier
 from raydc.analysis.laws import Law, NoLaw, fit
 from raydc.analysis.worth import choose_labels
@@ -158,25 +166,8 @@ def _series(curve: Curve, notes: tuple[str, ...] = ()) -> Series:
     )
 
 
-CLASS_COLUMN = "test_acc_by_class:"
 LEAST_RATIO = 8.0
 """An axis whose values span more than this is drawn logarithmically."""
-
-
-def with_class_column(rows: Sequence[Row], name: str) -> Sequence[Row]:
-    """Rows with the column `test_acc_by_class:N`, the accuracy of class number N, if it is asked for."""
-    if not name.startswith(CLASS_COLUMN):
-        return rows
-    text = name.removeprefix(CLASS_COLUMN)
-    classes = {len(row["test_acc_by_class"]) for row in rows if row.get("test_acc_by_class")}
-    if not text.isdigit() or int(text) >= min(classes, default=0):
-        raise InputError(
-            f"{name} names no class; classes are numbered from 0 to {max(classes, default=0) - 1}"
-        )
-    return [
-        {**row, name: row["test_acc_by_class"][int(text)]} if row.get("test_acc_by_class") else row
-        for row in rows
-    ]
 
 
 def line_figure(rows: Sequence[Row], x: str, y: str, by: Sequence[str] | None) -> Lines:
