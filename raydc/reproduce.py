@@ -18,7 +18,9 @@ import numpy as np
 
 from raydc import shipped
 from raydc.analysis.claims import Claim, Contrast, judge
+from raydc.analysis.curves import Mean
 from raydc.errors import InputError, did_you_mean, one_of
+from raydc.report.figures import Intervals
 from raydc.result import FINISHED, Row
 from raydc.spec.yaml_file import parse_yaml
 
@@ -112,7 +114,10 @@ def load(name: str) -> Reproduction:
 
 
 def _claim(content: Mapping[str, Any]) -> Claim:
-    contrasts = (Contrast(c.get("measure", "test_acc"), c["more"], c["less"]) for c in content["contrasts"])
+    contrasts = [
+        Contrast(c.get("measure", "test_acc"), c["more"], c["less"], c.get("name", ""))
+        for c in content["contrasts"]
+    ]
     return Claim(content["name"], content["says"], tuple(contrasts))
 
 
@@ -174,6 +179,27 @@ def compare(reproduction: Reproduction, rows: Sequence[Row]) -> list[dict[str, A
             }
         )
     return table
+
+
+def differences(reproduction: Reproduction, rows: Sequence[Row]) -> Intervals:
+    """The difference that each claim is about, and that of each of its contrasts, to be drawn.
+
+    Raises `InputError` where no claim has results yet.
+    """
+    labels: list[str] = []
+    means: list[Mean] = []
+    for claim in reproduction.claims:
+        verdict = judge(claim, rows)
+        if verdict.difference is None:
+            continue
+        if len(verdict.parts) > 1:
+            labels += [f"{claim.name}: {contrast.name}" for contrast in claim.contrasts]
+            means += verdict.parts
+        labels.append(claim.name)
+        means.append(verdict.difference)
+    if not means:
+        raise InputError(f"{reproduction.name} has no claim with results, so there is nothing to draw")
+    return Intervals("difference in accuracy", tuple(labels), tuple(means))
 
 
 def verdicts(reproduction: Reproduction, rows: Sequence[Row]) -> list[dict[str, Any]]:

@@ -24,6 +24,8 @@ class Contrast:
     more: Mapping[str, Any]
     """Spec keys of the rows that should score more; null for a key that must not apply."""
     less: Mapping[str, Any]
+    name: str = ""
+    """What tells it from the other contrasts of a claim."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,8 @@ class Verdict:
     less: float | None
     difference: Mean | None
     """Paired by seed, with its Student-t interval."""
+    parts: tuple[Mean, ...] = ()
+    """The difference of each contrast alone."""
 
     @property
     def holds(self) -> bool | None:
@@ -69,8 +73,9 @@ def judge(claim: Claim, rows: Sequence[Row]) -> Verdict:
         return Verdict(None, None, None)
     table = np.array([[found[seed] for found in pairs] for seed in seeds])  # [seeds, contrasts, 2]
     more, less = table.mean((0, 1))
-    differences = (table[:, :, 0] - table[:, :, 1]).mean(1)
-    return Verdict(float(more), float(less), mean_of(differences.tolist()))
+    differences = table[:, :, 0] - table[:, :, 1]
+    parts = tuple(mean_of(part) for part in differences.T.tolist())
+    return Verdict(float(more), float(less), mean_of(differences.mean(1).tolist()), parts)
 
 
 def _pairs(contrast: Contrast, rows: Sequence[Row]) -> dict[int, tuple[float, float]]:

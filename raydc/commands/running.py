@@ -28,9 +28,11 @@ from raydc.commands.terminal import (
     show_table,
 )
 from raydc.console import LiveProgress, duration
+from raydc.errors import InputError
 
 if TYPE_CHECKING:
     from raydc.launch import Summary
+    from raydc.report.figures import Intervals
     from raydc.spec.study import Study
 
 
@@ -135,6 +137,9 @@ def reproduce(
         list[str] | None,
         typer.Option("--cells", help="Cells or claims to run, such as ipc-10 (default: all)."),
     ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw the differences of the claims: .svg, .pdf or .png.")
+    ] = None,
     directory: OutFolder = None,
     address: Address = None,
     tracking_uri: TrackingUri = None,
@@ -165,6 +170,8 @@ def reproduce(
         if not as_json:
             print_summary(summary)
         results = load_rows(str(folder))
+        if plot is not None:
+            _drawn(reproductions.differences(table, results), plot)
         rows, verdicts = reproductions.compare(table, results), reproductions.verdicts(table, results)
 
         def show() -> None:
@@ -179,6 +186,15 @@ def reproduce(
 
         emit([*rows, *verdicts], as_json, show)
     raise typer.Exit(summary.exit_code)
+
+
+def _drawn(data: Intervals, file: Path) -> None:
+    from raydc.report import drawing
+
+    try:
+        drawing.save(drawing.intervals(data), file)
+    except (OSError, ValueError) as error:
+        raise InputError(f"--plot is {str(file)!r}, which cannot be written: {error}") from None
 
 
 def _cell(row: Mapping[str, Any]) -> dict[str, Any]:

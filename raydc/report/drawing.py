@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from raydc.report.figures import Figures, Heat, LawFigure, Lines, Scatter
+from raydc.report.figures import Figures, Heat, Intervals, LawFigure, Lines, Scatter
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F", "#000000")
 """Okabe and Ito's palette, readable with every kind of colour vision."""
@@ -124,6 +124,22 @@ def lines(data: Lines) -> Figure:
         _percent(axes)
     axes.set(xlabel=data.x_label, ylabel=data.y_label)
     _legend(axes, len(data.series))
+    return figure
+
+
+def intervals(data: Intervals) -> Figure:
+    """Means with their intervals beside a line at 0."""
+    figure, axes = _axes(height=0.9 + 0.35 * len(data.labels))
+    places = range(len(data.labels))
+    axes.axvline(0, color="#444444", linewidth=1)
+    for place, mean in zip(places, data.means, strict=True):
+        if mean.low is not None and mean.high is not None:
+            axes.plot([mean.low, mean.high], [place, place], color=COLOURS[0], linewidth=1.5)
+        axes.plot(mean.value, place, "o", color=COLOURS[0], markersize=5)
+    axes.set_yticks(places, data.labels)
+    axes.invert_yaxis()
+    _percent(axes, "x")
+    axes.set(xlabel=data.x_label)
     return figure
 
 

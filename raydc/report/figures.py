@@ -10,6 +10,7 @@ import numpy as np
 
 from raydc.analysis.curves import (
     Curve,
+    Mean,
     curves,
     finished,
     group,
@@ -64,6 +65,15 @@ class LawFigure:
     y_label: str
     laws: tuple[Law, ...]
     unfitted: tuple[NoLaw, ...]
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """Means with their intervals, one below the other."""
+
+    x_label: str
+    labels: tuple[str, ...]
+    means: tuple[Mean, ...]
 
 
 @dataclass(frozen=True)

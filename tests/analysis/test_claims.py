@@ -51,6 +51,7 @@ def test_contrasts_of_a_seed_are_averaged_and_unpaired_seeds_left_out() -> None:
     verdict = judge(claim, table)
     assert verdict.difference.count == 2
     assert verdict.difference.value == pytest.approx(((0.1 + 0.2) / 2 + (0.2 + 0.1) / 2) / 2)
+    assert [part.value for part in verdict.parts] == pytest.approx([0.15, 0.15])
     assert claim.points == [
         {"labels.kind": "a"},
         {"labels.kind": "b"},
