@@ -97,8 +97,8 @@ def load(name: str) -> Reproduction:
         wanted = {"source": content["source"], **content["paper"], **cell["paper"]}
         value, std = _number(papers, wanted, str(path))
         teacher = None
-        if "teacher" in content:
-            asked = {"source": content["source"], **content["teacher"], **cell["paper"]}
+        if "teacher" in content and cell.get("teacher", True):
+            asked = {"source": content["source"], **content["teacher"], **cell.get("teacher", cell["paper"])}
             teacher, _ = _number(papers, asked, str(path))
         cells.append(Cell(cell["name"], cell["where"], value, std, teacher))
     return Reproduction(
