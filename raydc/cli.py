@@ -50,6 +50,7 @@ for _command in (
     analysing.frontier,
     analysing.worth,
     benchmarking.ddranking,
+    benchmarking.entropy,
     analysing.plot,
     analysing.report,
     running.reproduce,

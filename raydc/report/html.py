@@ -60,7 +60,7 @@ def percent(mean: Mean | None) -> str:
     return text
 
 
-def interval(value: Interval, digits: int = 3) -> str:
+def interval(value: Interval | Mean, digits: int = 3) -> str:
     """`0.412 [0.380, 0.450]`."""
     text = f"{value.value:.{digits}f}"
     if value.low is not None and value.high is not None:
