@@ -310,7 +310,7 @@ class Workbench:
         first = label_passes[0]
         start = time.perf_counter()
         loaded = self.teacher(first)
-        images = [self._label_inputs(loaded, p.compressed_set) for p in label_passes]
+        images = [self.label_inputs(loaded, p.compressed_set) for p in label_passes]
         logits = loaded.teacher.logits(TensorInputs(torch.cat(images)))
         counts = [len(part) for part in images]
         seconds = time.perf_counter() - start
@@ -359,7 +359,8 @@ class Workbench:
             first = step
         return forwarded
 
-    def _label_inputs(self, loaded: Loaded, name: str) -> Tensor:
+    def label_inputs(self, loaded: Loaded, name: str) -> Tensor:
+        """A compressed set as the inputs [N, C, H, W] float32 that a teacher expects, on the device."""
         compressed, _ = self.compressed_set(name)
         if compressed.space != "pixel":
             return loaded.of_students(self.set_inputs(name))

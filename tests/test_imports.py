@@ -52,6 +52,7 @@ RANKS = {
     "launch": (7, set()),
     "planning": (7, {"torch"}),
     "rows": (7, set()),
+    "set_entropy": (7, {"torch"}),
     "reproduce": (7, {"numpy"}),
     "reference": (7, set()),
     "sync": (7, set()),

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from raydc.result import Row
 
 
-def _rows(where: str, tracking_uri: str | None, only: list[str] | None) -> list[Row]:
+def rows_of(where: str, tracking_uri: str | None, only: list[str] | None) -> list[Row]:
     """The rows of a folder or an experiment that `--only` leaves."""
     from raydc import rows
 
@@ -46,7 +46,7 @@ def results(
         from raydc.analysis.curves import varying_keys
         from raydc.result import columns
 
-        rows = _rows(where, tracking_uri, only)
+        rows = rows_of(where, tracking_uri, only)
         names = columns(rows)
         full = [{name: row.get(name) for name in names} for row in rows]
         if csv_file is not None:
@@ -100,7 +100,7 @@ def fit(
 
         if form not in ("auto", *FORMS):
             raise InputError(f"--form is {form!r}, but must be {one_of(('auto', *FORMS))}")
-        fits = [fit_law(curve, form) for curve in curves(_rows(where, tracking_uri, only), x, y, by)]
+        fits = [fit_law(curve, form) for curve in curves(rows_of(where, tracking_uri, only), x, y, by)]
         if not fits:
             raise InputError(f"{where} has no finished evaluation yet; run the study first")
         shown: list[dict[str, Any]] = []
@@ -156,7 +156,7 @@ def plot(
         from raydc.report import drawing
         from raydc.report.figures import line_figure
 
-        figure = drawing.lines(line_figure(_rows(where, tracking_uri, only), x, y, by))
+        figure = drawing.lines(line_figure(rows_of(where, tracking_uri, only), x, y, by))
         try:
             drawing.save(figure, file)
         except (OSError, ValueError) as error:
@@ -172,7 +172,7 @@ def frontier(
         from raydc.analysis.frontier import frontier as analyse
         from raydc.report.html import percent
 
-        points = analyse(_rows(where, tracking_uri, only))
+        points = analyse(rows_of(where, tracking_uri, only))
         if not points:
             raise InputError(f"{where} has no finished evaluation yet; run the study first")
         rows = [
@@ -214,7 +214,7 @@ def worth(where: Where, only: Only = None, tracking_uri: TrackingUri = None, as_
         from raydc.analysis.worth import worth as analyse
         from raydc.report.html import percent
 
-        answers = analyse(_rows(where, tracking_uri, only))
+        answers = analyse(rows_of(where, tracking_uri, only))
         rows = [
             {
                 **item.group,

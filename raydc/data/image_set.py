@@ -35,6 +35,9 @@ class CompressedSet:
     """Rows and columns of tiles in an image."""
     soft_labels: NDArray[np.float32] | None = None
     """[N, classes], probabilities that the set brings along, if any."""
+    encoded: tuple[bytes, ...] | None = None
+    """The images as they are to be written, until the set is saved: a lossy encoding done twice would lose
+    twice. None for float images and for a set that was loaded."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -49,7 +52,7 @@ class CompressedSet:
         grid: tuple[int, int] = (1, 1),
     ) -> CompressedSet:
         """Encode pixels [N, C, H, W]; with a lossy encoding the students see what is decoded."""
-        encoded = [encode_image(image, encoding) for image in pixels]
+        encoded = tuple(encode_image(image, encoding) for image in pixels)
         seen = pixels
         if encoding != "png" and len(encoded):
             seen = np.stack([_decode(blob) for blob in encoded])
@@ -59,6 +62,7 @@ class CompressedSet:
             images_bytes=sum(map(len, encoded)),
             sources=sources,
             grid=grid,
+            encoded=encoded,
         )
 
     def save(self, folder: Path, encoding: str, class_names: tuple[str, ...]) -> None:
@@ -66,11 +70,9 @@ class CompressedSet:
         columns: dict[str, pa.Array] = {}
         if self.space == "pixel":
             suffix = encoding.partition("-")[0]
+            encoded = self.encoded or [encode_image(image, encoding) for image in self.images]
             columns["image"] = pa.array(
-                [
-                    {"bytes": encode_image(image, encoding), "path": f"{i:06d}.{suffix}"}
-                    for i, image in enumerate(self.images)
-                ],
+                [{"bytes": blob, "path": f"{i:06d}.{suffix}"} for i, blob in enumerate(encoded)],
                 pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
             )
         else:

@@ -1,7 +1,8 @@
 """Networks by name: build one, initialise it from a seed, find its penultimate features.
 
 convnet-dD-wW and convnet-dD-wW-bn are the papers' ConvNets, resnet18-small is ResNet-18 with a 3x3
-stem and no max-pooling, timm/NAME and torchvision/NAME are theirs, without published weights.
+stem and no max-pooling, timm/NAME and torchvision/NAME are theirs, without published weights. Networks of
+timm whose input has a fixed size (Swin, ViT) are built for the size of the images.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def build(arch: str, channels: int, classes: int, resolution: int) -> nn.Module:
         return _resnet18_small(channels, classes)
     library, _, name = arch.partition("/")
     if library == "timm":
-        return _timm(name, channels, classes)
+        return _timm(name, channels, classes, resolution)
     assert library == "torchvision", arch
     return _torchvision(name, channels, classes)
 
@@ -92,7 +93,7 @@ def _resnet18_small(channels: int, classes: int) -> nn.Module:
     return network
 
 
-def _timm(name: str, channels: int, classes: int) -> nn.Module:
+def _timm(name: str, channels: int, classes: int, resolution: int) -> nn.Module:
     import timm
 
     if not timm.is_model(name):
@@ -100,7 +101,13 @@ def _timm(name: str, channels: int, classes: int) -> nn.Module:
             f"there is no network timm/{name}{did_you_mean(name, timm.list_models())}; timm.list_models() "
             "names them all"
         )
-    network: nn.Module = timm.create_model(name, pretrained=False, num_classes=classes, in_chans=channels)
+    config = timm.models.get_pretrained_cfg(name)
+    # Transformers of one input size (Swin, ViT) are built for the size of these images.
+    fixed = config is not None and config.fixed_input_size and config.input_size[-1] != resolution
+    size = {"img_size": resolution} if fixed else {}
+    network: nn.Module = timm.create_model(
+        name, pretrained=False, num_classes=classes, in_chans=channels, **size
+    )
     return network
 
 

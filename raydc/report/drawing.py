@@ -13,6 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
+from raydc.analysis.curves import Mean
+from raydc.analysis.entropy import MeanPoint
 from raydc.report.figures import Figures, Heat, Intervals, LawFigure, Lines, Scatter
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F", "#000000")
@@ -222,6 +224,40 @@ def scatter(data: Scatter) -> Figure:
     axes.set(xlabel="stored bytes (images and labels)", ylabel="test accuracy")
     _legend(axes, len(names) + 1)
     return figure
+
+
+def entropy(points: Sequence[MeanPoint]) -> Figure:
+    """Entropy over the crop ratio, and NLL against entropy (arXiv 2502.06434, Figure 3); bars are over sets.
+
+    In the plane each kind of set is a line through its ratios, with a large mark where images are whole.
+    """
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(1.6 * WIDTH, HEIGHT), layout="constrained")
+        over, plane = figure.subplots(1, 2)
+    kinds = list(dict.fromkeys(point.label for point in points))
+    for number, label in enumerate(kinds):
+        colour, marker = _look(number)
+        members = [point for point in points if point.label == label]
+        look: Any = {"color": colour, "marker": marker, "capsize": 2, "linewidth": 1.2}
+        h, nll = [p.entropy for p in members], [p.nll for p in members]
+        y = [mean.value for mean in h]
+        over.errorbar([p.ratio for p in members], y, yerr=_bars(h), markersize=5, label=label, **look)
+        plane.errorbar([mean.value for mean in nll], y, xerr=_bars(nll), yerr=_bars(h), markersize=3, **look)
+        whole = [p for p in members if p.ratio == 1]
+        plane.plot([p.nll.value for p in whole], [p.entropy.value for p in whole], marker, color=colour)
+    over.set(xlabel="crop ratio (part of the area; 1 is the whole image)", ylabel="entropy H, nats")
+    plane.set(xlabel="NLL, nats", ylabel="entropy H, nats")
+    if len(kinds) > 1:
+        figure.legend(fontsize=8, loc="outside right upper", frameon=False)
+    return figure
+
+
+def _bars(means: Sequence[Mean]) -> Any:
+    """[2, N] distances to the ends of the intervals; None if one has no interval."""
+    if any(mean.low is None or mean.high is None for mean in means):
+        return None
+    ends = np.array([(m.value, m.low, m.high) for m in means], float).T
+    return np.array([ends[0] - ends[1], ends[2] - ends[0]])
 
 
 def drawn(figures: Figures) -> dict[str, Figure]:

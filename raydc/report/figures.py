@@ -135,7 +135,7 @@ def all_figures(rows: Sequence[Row]) -> Figures:
         figures.curves.append(_accuracy_over_ipc(named, chosen))
         figures.laws.append(_law_figure(named))
     figures.heat += heat_maps(rows)
-    points = frontier(rows)
+    points = frontier(rows, _frontier_keys(rows))
     if len(points) > 1:
         figures.frontier.append(_frontier_figure(points))
     return figures
@@ -263,6 +263,12 @@ def heat_maps(
             )
         )
     return found
+
+
+def _frontier_keys(rows: Sequence[Row]) -> list[str]:
+    """What tells configurations apart, the method and the kind of labels first where they differ at all."""
+    shown = [k for k in ("images.method", "labels.kind") if len({row.get(k) for row in rows}) > 1]
+    return list(dict.fromkeys([*shown, *varying_keys(rows)]))
 
 
 def _frontier_figure(points: Sequence[StoredPoint]) -> Scatter:

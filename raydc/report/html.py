@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from raydc import __version__
 from raydc.analysis.curves import Mean, finished, group, label_of, mean_of, varying_keys
+from raydc.analysis.ddranking import Ranking, ddranking
 from raydc.analysis.frontier import frontier
 from raydc.analysis.laws import FORMULAS, Interval
 from raydc.analysis.worth import Worth, worth
@@ -59,7 +60,7 @@ def percent(mean: Mean | None) -> str:
     return text
 
 
-def interval(value: Interval, digits: int = 3) -> str:
+def interval(value: Interval | Mean, digits: int = 3) -> str:
     """`0.412 [0.380, 0.450]`."""
     text = f"{value.value:.{digits}f}"
     if value.low is not None and value.high is not None:
@@ -178,6 +179,8 @@ def _tables(rows: Sequence[Row], figures: Figures, answers: Sequence[Worth]) -> 
     tables = [*_law_tables(figures)]
     if answers:
         tables.append(_worth_table(answers))
+    if ranked := _ranked(rows):
+        tables.append(_ranking_table(ranked))
     tables += [_frontier_table(scatter) for scatter in figures.frontier]
     tables.append(_results_table(finished(rows)))
     if any(row["status"] == FAILED for row in rows):
@@ -232,6 +235,25 @@ def _worth_row(item: Worth) -> tuple[str, ...]:
         percent(item.soft_acc),
         percent(item.hard_acc),
         answer if answer != "-" else item.note,
+    )
+
+
+def _ranked(rows: Sequence[Row]) -> list[Ranking]:
+    """DD-Ranking's scores, if any method has random images to be compared with."""
+    try:
+        return [item for item in ddranking(rows) if item.ior is not None]
+    except InputError:
+        return []
+
+
+def _ranking_table(ranked: Sequence[Ranking]) -> Table:
+    return Table(
+        "DD-Ranking",
+        "IOR: improvement over random images under the same labels and recipe. ARS: augmentation-robust "
+        "score, of points with augmentation. HLR and LRS need the accuracy of the full dataset: "
+        "raydc ddranking DIR --full-acc FRACTION.",
+        ("method", "test accuracy", "IOR", "ARS"),
+        tuple((r.label, percent(r.test_acc), percent(r.ior), percent(r.ars)) for r in ranked),
     )
 
 

@@ -227,7 +227,13 @@ def check_given(teacher: TeacherSpec, dataset: Dataset, epochs: Iterable[int] = 
                 f"teacher.weights is {tag!r}, which timm/{name} does not have; there are "
                 f"{one_of(tags) or 'none'}"
             )
-        _check_classes(tag, timm.models.get_pretrained_cfg(f"{name}.{tag}").num_classes, dataset)
+        config = timm.models.get_pretrained_cfg(f"{name}.{tag}")
+        if config.fixed_input_size and config.input_size[-1] != dataset.resolution:
+            raise InputError(
+                f"teacher.weights is {tag!r}, whose network takes images of {config.input_size[-1]} pixels a "
+                f"side, but the data have {dataset.resolution}; set dataset.resolution or choose another"
+            )
+        _check_classes(tag, config.num_classes, dataset)
     else:
         raise InputError(f"teacher.weights goes with timm/NAME and torchvision/NAME, not with {teacher.arch}")
 

@@ -91,6 +91,16 @@ def test_published_weights_that_are_not() -> None:
     assert "'nobody', which timm/resnet18 does not have" in refused("run", "bad.yaml")
 
 
+def test_published_weights_of_another_input_size() -> None:
+    Path("bad.yaml").write_text(
+        "name: bad\ndataset: {name: digits, resolution: 32}\n"
+        "teacher: {arch: timm/vit_tiny_patch16_224, weights: augreg_in21k_ft_in1k}\n"
+        "base: {images.ipc: 1, labels.kind: soft, student.arch: convnet-d2-w8}\n"
+    )
+    said = "whose network takes images of 224 pixels a side, but the data have 32"
+    assert said in refused("run", "bad.yaml")
+
+
 def test_a_smoke_block_that_cannot_be() -> None:
     Path("tiny.yaml").write_text(STUDY + "smoke: {base.train.stepz: 1}\n")
     assert "base.train.stepz is not a key of train" in refused("run", "tiny.yaml")

@@ -144,6 +144,28 @@ def test_sizes_are_as_the_design_counts_them() -> None:
     assert codecs.record_bytes("fp16", 1000) == 2000
 
 
+@pytest.mark.parametrize(
+    ("kind", "keys", "record"),
+    [
+        ("hard", {}, 2),
+        ("smooth", {"smoothing": 0.1}, 2),
+        ("stored", {}, 2 * 300),
+        ("soft", {"temperature": 1.0}, 2 * 300),
+        ("soft", {"temperature": 1.0, "codec": "fp32"}, 4 * 300),
+        ("soft", {"temperature": 1.0, "codec": "q8"}, 300 + 4),
+        ("soft", {"temperature": 1.0, "codec": "q4"}, 150 + 4),
+        ("soft", {"temperature": 1.0, "top_k": 10}, 4 * 10),
+        ("soft", {"temperature": 1.0, "store_top_k": 10}, 4 * 10),
+        ("soft", {"temperature": 1.0, "codec": "q8", "store_top_k": 10}, 3 * 10 + 4),
+        ("soft", {"temperature": 1.0, "top_k": 290}, 2 * 300),
+    ],
+)
+def test_a_label_of_300_classes_takes_its_record(kind: str, keys: dict[str, Any], record: int) -> None:
+    said = logits(classes=300)
+    inputs = LabelInputs(torch.arange(6), 300, said, brought=torch.softmax(said[0], 1))
+    assert catalog.LABELS[kind].load()(inputs, **keys).labels_bytes == 6 * record
+
+
 def test_fp16_loses_little() -> None:
     full = soft(given(), temperature=1.0, codec="fp32").source.targets.probabilities
     half = soft(given(), temperature=1.0, codec="fp16").source.targets.probabilities

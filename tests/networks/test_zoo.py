@@ -40,12 +40,38 @@ def test_weights_are_a_function_of_role_and_replicate() -> None:
 
 
 @pytest.mark.parametrize(
+    "arch",
+    [
+        "resnet18-small",
+        "torchvision/resnet50",
+        "torchvision/resnet101",
+        "torchvision/swin_t",
+        "timm/mobilenetv2_100",
+        "timm/efficientnet_b0",
+        "timm/swin_tiny_patch4_window7_224",
+        "timm/vit_tiny_patch16_224",
+    ],
+)
+@pytest.mark.parametrize("resolution", [32, 64])
+def test_the_papers_architectures_take_small_images(arch: str, resolution: int) -> None:
+    check(arch, 3, 10, resolution)
+
+
+def test_a_network_of_a_fixed_size_is_built_for_the_images() -> None:
+    network = build("timm/vit_tiny_patch16_224", 3, 5, 32)
+    assert network.pos_embed.shape[1] == 1 + 2 * 2
+    assert network(torch.randn(2, 3, 32, 32)).shape == (2, 5)
+    assert build("timm/vit_tiny_patch16_224", 3, 5, 224).pos_embed.shape[1] == 1 + 14 * 14
+
+
+@pytest.mark.parametrize(
     ("arch", "said"),
     [
         ("timm/resnt18", "did you mean resnet18?"),
         ("torchvision/resnet19", "there is no network torchvision/resnet19"),
         ("torchvision/vit_b_16", "set dataset.resolution or choose another"),
-        ("timm/vit_tiny_patch16_224", "set dataset.resolution or choose another"),
+        ("torchvision/alexnet", "cannot take 3 x 32 x 32 images"),
+        ("timm/inception_v4", "set dataset.resolution or choose another"),
     ],
 )
 def test_networks_that_cannot_be_are_refused(arch: str, said: str) -> None:

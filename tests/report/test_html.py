@@ -70,6 +70,15 @@ def test_what_results_say_is_escaped(tmp_path: Path) -> None:
     assert "&lt;script&gt;boom" in text
 
 
+def test_methods_with_random_counterparts_are_ranked(tmp_path: Path) -> None:
+    method = [{**row, "images.method": "el2n", "test_acc": row["test_acc"] + 0.1} for row in some_rows()]
+    text = write_report([*some_rows(), *method], tmp_path / "report.html", None).read_text()
+    assert "<h3>DD-Ranking</h3>" in text
+    assert "10.0 % [10.0, 10.0]" in text
+    alone = write_report(method, tmp_path / "alone.html", None).read_text()
+    assert "DD-Ranking" not in alone
+
+
 def test_one_replicate_is_said_to_have_no_intervals(tmp_path: Path) -> None:
     one = [row for row in some_rows() if row["seed"] == 0]
     text = write_report(one, tmp_path / "report.html", None).read_text()

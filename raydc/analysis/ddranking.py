@@ -1,0 +1,253 @@
+"""DD-Ranking: what a method's images are worth once its labels and its augmentations are set aside.
+
+Hard label recovery    HLR = Acc(full, hard) - Acc(method, hard)
+improvement over random  IOR = Acc(method, any) - Acc(random, any)
+label-robust score      LRS = S(w IOR - (1 - w) HLR)
+augmentation-robust score  ARS = S(g IOR with augmentation + (1 - g) IOR without)
+with S(a) = (e^a - e^-1) / (e - e^-1), which maps [-1, 1] to [0, 1] (NUS-HPC-AI-Lab/DD-Ranking, whose
+code puts percent into S; accuracies here are fractions, as in its formulas).
+
+A score needs counterparts: rows that differ in nothing but the images, the labels or the augmentation.
+Where there are none, a note says so; nothing is taken in their place.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from raydc.analysis.contrast import Term, by_seed, combined
+from raydc.analysis.curves import Mean, finished, group, label_of, varying_keys
+from raydc.errors import InputError, one_of
+from raydc.result import Row, columns, is_spec_column
+
+RANDOM = "random"
+WEIGHT = 0.5
+"""w and g as published."""
+NAMED = ("images.method", "images.ipc", "labels.kind")
+"""Keys that name a point even where they do not vary."""
+UNEQUAL_LOSS = ("train.loss",)
+"""Falls away for hard labels, which are always met by cross-entropy."""
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The scores of one point of a study whose images are not random; all are fractions."""
+
+    key: dict[str, Any]
+    """The keys that tell it from the others."""
+    test_acc: Mean
+    hlr: Mean | None
+    """Accuracy that the method's images lose against the full dataset, both with hard labels."""
+    ior: Mean | None
+    """Accuracy that they gain over random images under the same labels and recipe."""
+    lrs: Mean | None
+    """Label-robust score, in [0, 1]."""
+    ars: Mean | None
+    """Augmentation-robust score, in [0, 1]; of points with augmentation."""
+    notes: tuple[str, ...]
+    """Why a score is missing, and what was chosen where there was a choice."""
+
+    @property
+    def label(self) -> str:
+        return label_of(self.key)
+
+
+def score(advantage: float) -> float:
+    """(e^a - e^-1) / (e - e^-1) of a in [-1, 1]."""
+    return (math.exp(advantage) - math.exp(-1)) / (math.e - math.exp(-1))
+
+
+def ddranking(
+    rows: Sequence[Row],
+    full: Sequence[Row] | float | None = None,
+    weight: float = WEIGHT,
+    gamma: float = WEIGHT,
+) -> list[Ranking]:
+    """Every point whose images are not random, in the order of its keys.
+
+    `full` is the accuracy of the full dataset with hard labels: a fraction, which has no spread, or the
+    rows of a study whose images are the full dataset. Replicates with equal seeds are paired. Raises
+    `InputError` if no method was evaluated, or if `full`, `weight` or `gamma` cannot be.
+    """
+    for name, value in (("weight", weight), ("gamma", gamma)):
+        if not 0 <= value <= 1:
+            raise InputError(f"{name} is {value:g}, but must be from 0 to 1")
+    rows = finished(rows)
+    methods = [row for row in rows if row.get("images.method") not in (None, RANDOM)]
+    if not methods:
+        raise InputError(
+            "ddranking scores methods against random images, but the results have no method other than random"
+        )
+    table = _Table(rows, _full(full), weight, gamma)
+    keys = list(dict.fromkeys([*NAMED, *varying_keys(methods)]))
+    return [
+        table.ranking(dict(zip(keys, values, strict=True)), members)
+        for values, members in group(methods, keys).items()
+    ]
+
+
+def _full(full: Sequence[Row] | float | None) -> list[Row] | float | None:
+    """The rows of the full dataset with hard labels, or its accuracy."""
+    if full is None:
+        return None
+    if isinstance(full, int | float):
+        if not 0 <= full <= 1:
+            hint = f"; {full:g} % is {full / 100:g}" if 1 < full <= 100 else ""
+            raise InputError(
+                f"the accuracy of the full dataset is {full:g}, but must be a fraction from 0 to 1{hint}"
+            )
+        return float(full)
+    hard = [row for row in finished(full) if row.get("labels.kind") == "hard"]
+    if not hard:
+        raise InputError("the results of the full dataset have no finished row with hard labels")
+    sizes = sorted({row.get("images.ipc") for row in hard}, key=str)
+    if len(sizes) > 1:
+        raise InputError(
+            f"the results of the full dataset have sets of {one_of(sizes).replace(' or ', ' and ')} images a "
+            "class, but all must be the full dataset; give a study of one images.ipc"
+        )
+    return hard
+
+
+class _Table:
+    """Looks up the counterparts of rows."""
+
+    def __init__(
+        self, rows: Sequence[Row], full: list[Row] | float | None, weight: float, gamma: float
+    ) -> None:
+        self.rows = rows
+        self.full = full
+        self.weight = weight
+        self.gamma = gamma
+        known = rows if full is None or isinstance(full, float) else [*rows, *full]
+        self.names = [name for name in columns(known) if is_spec_column(name)]
+        self.random = [row for row in rows if row.get("images.method") == RANDOM]
+        # What random images have no value of, such as a scorer, cannot be asked of them.
+        self.shared = [
+            name
+            for name in self.names
+            if name != "images.method"
+            and not (name.startswith(("images.", "scorer.")) and _absent(name, self.random))
+        ]
+
+    def ranking(self, key: dict[str, Any], members: list[Row]) -> Ranking:
+        """The scores of one point."""
+        notes: list[str] = []
+        own = by_seed(members)
+        gain = self._gain(members[0], own, notes)
+        loss, constant = self._loss(members[0], members, notes)
+        lrs = None
+        if gain and loss:
+            weighted = [*_scaled(gain, self.weight), *_scaled(loss, self.weight - 1)]
+            lrs = _mapped(combined(weighted, (self.weight - 1) * constant))
+        return Ranking(
+            key=key,
+            test_acc=combined([Term(1, own)]),
+            hlr=combined(loss, constant) if loss else None,
+            ior=combined(gain) if gain else None,
+            lrs=lrs,
+            ars=self._ars(members[0], gain, notes),
+            notes=tuple(dict.fromkeys(notes)),
+        )
+
+    def _gain(self, row: Row, own: dict[int, float], notes: list[str]) -> list[Term]:
+        """Improvement over random; empty, with a note, if it is not known."""
+        random = _equal(row, self.random, self.shared)
+        if not random:
+            notes.append(f"no random images with all else equal{self._nearest(row)}")
+            return []
+        return [Term(1, own), Term(-1, by_seed(random))]
+
+    def _nearest(self, row: Row) -> str:
+        """Which keys differ at the random images that agree most."""
+        differing = ([n for n in self.shared if r.get(n) != row.get(n)] for r in self.random)
+        nearest = min(differing, key=len, default=[])
+        return f" (the nearest differ in {one_of(nearest).replace(' or ', ' and ')})" if nearest else ""
+
+    def _loss(self, row: Row, members: list[Row], notes: list[str]) -> tuple[list[Term], float]:
+        """(terms, constant) of the hard label recovery; no terms, with a note, if it is not known."""
+        if self.full is None:
+            notes.append("HLR and LRS need the accuracy of the full dataset")
+            return [], 0.0
+        hard = members
+        if row.get("labels.kind") != "hard":
+            same = [n for n in self.names if n.startswith(("dataset.", "images.", "scorer.", "student."))]
+            candidates = (r for r in self.rows if r.get("labels.kind") == "hard")
+            hard = self._of_one_recipe(row, _equal(row, candidates, same), "the method's hard labels", notes)
+        if not hard:
+            return [], 0.0
+        images = Term(-1, by_seed(hard))
+        if isinstance(self.full, float):
+            return [images], self.full
+        same = [n for n in self.names if n.startswith(("dataset.", "student."))]
+        whole = self._of_one_recipe(row, _equal(row, self.full, same), "the full dataset", notes)
+        return ([Term(1, by_seed(whole)), images], 0.0) if whole else ([], 0.0)
+
+    def _of_one_recipe(self, row: Row, candidates: list[Row], what: str, notes: list[str]) -> list[Row]:
+        """The rows that were trained as `row` was, else those of the recipe with the best validation."""
+        if not candidates:
+            notes.append(f"no results of {what} for these data, images and student")
+            return []
+        names = [n for n in self.names if n.startswith("train.") and n not in UNEQUAL_LOSS]
+        if equal := _equal(row, candidates, names):
+            return equal
+        recipes = list(group(candidates, names).values())
+        if len(recipes) == 1:
+            notes.append(f"{what}: under another recipe")
+            return recipes[0]
+        if any(r.get("val_acc") is None for r in candidates):
+            notes.append(f"{what}: {len(recipes)} recipes, and no val_acc to choose by")
+            return []
+        notes.append(f"{what}: the best of {len(recipes)} recipes by val_acc")
+        return max(recipes, key=lambda members: float(np.mean([r["val_acc"] for r in members])))
+
+    def _ars(self, row: Row, gain: list[Term], notes: list[str]) -> Mean | None:
+        """The augmentation-robust score of a point with augmentation."""
+        alike = [r for r in self.rows if r.get("images.method") == row.get("images.method")]
+        if _plain(row):
+            if all(map(_plain, alike)):
+                notes.append("ARS needs the same images with augmentation")
+            return None
+        bare = [r for r in alike if _plain(r)]
+        names = [
+            name
+            for name in self.names
+            if name != "train.augment" and not (name.startswith("train.") and _absent(name, bare))
+        ]
+        twins = _equal(row, bare, names)
+        if not twins:
+            notes.append("ARS needs the same images with train.augment none")
+            return None
+        bare_gain = self._gain(twins[0], by_seed(twins), notes)
+        if not gain or not bare_gain:
+            return None
+        return _mapped(combined([*_scaled(gain, self.gamma), *_scaled(bare_gain, 1 - self.gamma)]))
+
+
+def _absent(name: str, rows: Iterable[Row]) -> bool:
+    return all(row.get(name) is None for row in rows)
+
+
+def _plain(row: Row) -> bool:
+    """Whether its student saw the images as they are."""
+    return row.get("train.augment") in (None, "none")
+
+
+def _equal(row: Row, candidates: Iterable[Row], names: Sequence[str]) -> list[Row]:
+    """The candidates that agree with `row` in `names`."""
+    return [c for c in candidates if all(c.get(name) == row.get(name) for name in names)]
+
+
+def _scaled(terms: Iterable[Term], factor: float) -> list[Term]:
+    return [Term(factor * term.factor, term.values) for term in terms]
+
+
+def _mapped(mean: Mean, by: Callable[[float], float] = score) -> Mean:
+    """A mean through a rising function: its interval goes along."""
+    low, high = (None if end is None else by(end) for end in (mean.low, mean.high))
+    return Mean(by(mean.value), low, high, mean.count)
