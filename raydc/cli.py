@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from raydc import __version__, plugins
-from raydc.commands import analysing, asking, running
+from raydc.commands import analysing, asking, comparing, running
 from raydc.commands.terminal import reported, say
 
 app = typer.Typer(
@@ -49,6 +49,7 @@ for _command in (
     analysing.fit,
     analysing.frontier,
     analysing.worth,
+    comparing.compare,
     analysing.plot,
     analysing.report,
     running.reproduce,

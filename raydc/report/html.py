@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,16 +13,20 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from raydc import __version__
+from raydc.analysis.compare import compare
 from raydc.analysis.curves import Mean, finished, group, label_of, mean_of, varying_keys
 from raydc.analysis.frontier import frontier
 from raydc.analysis.laws import FORMULAS, Interval
+from raydc.analysis.sides import levels
 from raydc.analysis.worth import Worth, worth
 from raydc.analysis.worth import describe as describe_worth
 from raydc.errors import InputError
 from raydc.report import drawing
+from raydc.report.comparison import comparison_tables
 from raydc.report.figures import Figures, Scatter, all_figures
 from raydc.report.label_figures import label_figures
 from raydc.report.sheets import sheets
+from raydc.report.tables import Table
 from raydc.result import FAILED, Row
 from raydc.store import Store, write_atomically
 
@@ -39,14 +43,8 @@ class Drawn:
     svg: Markup
 
 
-@dataclass(frozen=True)
-class Table:
-    """A table on the page; numbers are written already."""
-
-    title: str
-    note: str
-    head: tuple[str, ...]
-    body: tuple[tuple[str, ...], ...]
+MOST_LEVELS = 24
+"""Levels of a key that the report compares; more are left to `raydc compare`."""
 
 
 def percent(mean: Mean | None) -> str:
@@ -179,6 +177,7 @@ def _tables(rows: Sequence[Row], figures: Figures, answers: Sequence[Worth]) -> 
     if answers:
         tables.append(_worth_table(answers))
     tables += [_frontier_table(scatter) for scatter in figures.frontier]
+    tables += _comparisons(rows)
     tables.append(_results_table(finished(rows)))
     if any(row["status"] == FAILED for row in rows):
         tables.append(_failures_table(rows))
@@ -233,6 +232,22 @@ def _worth_row(item: Worth) -> tuple[str, ...]:
         percent(item.hard_acc),
         answer if answer != "-" else item.note,
     )
+
+
+def _comparisons(rows: Sequence[Row]) -> list[Table]:
+    """Methods and kinds of labels against the plain ones, where a study varies them."""
+    tables: list[Table] = []
+    for key in ("images.method", "labels.kind"):
+        try:
+            found = compare(levels(rows, [key]), by=[key])
+        except InputError:
+            continue  # it has one value, or nothing else is equal
+        shown = replace(found, versus=found.versus[:MOST_LEVELS])
+        overall, *winners = comparison_tables(shown)[:-1]
+        more = len(found.versus) - len(shown.versus)
+        rest = f" {more} more levels are in `raydc compare`." if more else ""
+        tables += [replace(overall, title=f"Comparison of {key}", note=overall.note + rest), *winners]
+    return tables
 
 
 def _frontier_table(scatter: Scatter) -> Table:
