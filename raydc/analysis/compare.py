@@ -162,8 +162,10 @@ def _nothing_matched(baseline: Side, others: Sequence[Side], found: Comparison) 
     )
 
 
-def _spec_names(rows: Iterable[Row]) -> list[str]:
-    return [name for name in columns(rows) if is_spec_column(name)]
+def _spec_names(rows: Sequence[Row]) -> list[str]:
+    """Spec columns of which a row has a value."""
+    given = {key for row in rows for key, value in row.items() if value is not None}
+    return [name for name in columns(rows) if is_spec_column(name) and name in given]
 
 
 def _values(rows: Sequence[Row], name: str) -> set[Any]:

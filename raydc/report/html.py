@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -65,8 +66,13 @@ def interval(value: Interval, digits: int = 3) -> str:
     return text
 
 
-def write_report(rows: Sequence[Row], path: Path, store: Store | None, command: str = "") -> Path:
-    """Write the report of `rows` to `path`; `InputError` if nothing is finished."""
+def write_report(
+    rows: Sequence[Row], path: Path, store: Store | None, command: str = "", pictures: Path | None = None
+) -> Path:
+    """Write the report of `rows` to `path`, and its figures into the folder `pictures` if one is given.
+
+    Raises `InputError` if nothing is finished.
+    """
     done = finished(rows)
     if not done:
         raise InputError("there is no finished evaluation to report; run the study first")
@@ -99,7 +105,23 @@ def write_report(rows: Sequence[Row], path: Path, store: Store | None, command: 
         command=command,
     )
     write_atomically(path, page.encode())
+    if pictures is not None:
+        _save(figures, pictures)
     return path
+
+
+def _save(figures: Figures, folder: Path) -> None:
+    """Every figure as a PNG file, named as the Python API names it."""
+    folder.mkdir(exist_ok=True)
+    figures = replace(figures, heat=figures.heat[:MOST_HEAT_MAPS])
+    for name, figure in drawing.drawn(figures).items():
+        drawing.save(figure, folder / f"{_file_name(name)}.png")
+    for sheet in figures.sheets:
+        write_atomically(folder / f"{_file_name(f'images {sheet.title}')}.png", sheet.png)
+
+
+def _file_name(title: str) -> str:
+    return "-".join(re.findall(r"[A-Za-z0-9.]+", title))
 
 
 def figures_of(rows: Sequence[Row], store: Store | None) -> Figures:
@@ -135,7 +157,7 @@ def summary_sentences(rows: Sequence[Row], answers: Sequence[Worth]) -> list[str
     keys = varying_keys(done)
     best_values, best = max(
         group(done, keys).items(),
-        key=lambda item: sum(_quality(r) for r in item[1]) / len(item[1]),
+        key=lambda item: _mean_quality(item[1]),
     )
     chosen = dict(zip(keys, best_values, strict=True))
     accuracy = mean_of([r["test_acc"] for r in best])
@@ -151,6 +173,11 @@ def summary_sentences(rows: Sequence[Row], answers: Sequence[Worth]) -> list[str
         )
         sentences.append(f"What labels are worth: {describe_worth(told)}.")
     return sentences
+
+
+def _mean_quality(rows: Sequence[Row]) -> float:
+    """By which configurations are chosen."""
+    return sum(_quality(row) for row in rows) / len(rows)
 
 
 def _quality(row: Row) -> float:
@@ -178,7 +205,7 @@ def _tables(rows: Sequence[Row], figures: Figures, answers: Sequence[Worth]) -> 
         tables.append(_worth_table(answers))
     tables += [_frontier_table(scatter) for scatter in figures.frontier]
     tables += _comparisons(rows)
-    tables.append(_results_table(finished(rows)))
+    tables.append(results_table(finished(rows)))
     if any(row["status"] == FAILED for row in rows):
         tables.append(_failures_table(rows))
     return tables
@@ -262,9 +289,12 @@ def _frontier_table(scatter: Scatter) -> Table:
     )
 
 
-def _results_table(rows: Sequence[Row]) -> Table:
+def results_table(rows: Sequence[Row], *, best_first: bool = False) -> Table:
+    """A row a configuration, in the order of its keys or with the most accurate first."""
     keys = varying_keys(rows)
     groups = group(rows, keys)
+    if best_first:
+        groups = dict(sorted(groups.items(), key=lambda item: -_mean_quality(item[1])))
     body = []
     for values, members in list(groups.items())[:MOST_TABLE_ROWS]:
         teacher = members[0].get("teacher_test_acc")
