@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,11 @@ def check_files(evaluations: Sequence[Evaluation], dataset: Dataset) -> None:
 
 def get_ready(study: Study, store: Store, download: bool = False) -> Ready:
     """Open the data, check the study against them, and plan; `InputError` if it is not possible."""
+    if study.system_metrics and find_spec("psutil") is None:
+        raise InputError(
+            f"{study.source}: tracking.system_metrics needs psutil, which is not installed; "
+            "pip install 'raydc[server]'"
+        )
     try:
         dataset = open_dataset(study.dataset, store, download=download)
     except InputError as error:

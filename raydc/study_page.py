@@ -110,4 +110,5 @@ def _curve(job: TrajectoryJob, meta: Any) -> TeacherCurve:
     if meta["test_acc"] is not None:
         points.append((int(meta["epoch"]), "test_acc", float(meta["test_acc"])))
     keys = {**teacher_columns("teacher", job.teacher), "teacher.index": job.index}
-    return TeacherCurve(job.id, f"teacher {job.teacher.name} {job.index}", keys, tuple(points))
+    words = dict.fromkeys(("teacher", job.teacher.name, job.teacher.arch, f"network {job.index}"))
+    return TeacherCurve(job.id, " ".join(words), keys, tuple(points))
