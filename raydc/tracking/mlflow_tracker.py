@@ -27,7 +27,7 @@ from raydc import __version__
 from raydc.errors import InputError, TrackingError
 from raydc.result import FINISHED, MEASURES, RECORD, Row
 from raydc.tracking.mlflow_ids import note_run
-from raydc.tracking.names import params, run_name, text, value_of
+from raydc.tracking.names import params, run_name, table_view, text, value_of
 from raydc.tracking.reach import probe
 from raydc.tracking.tracker import TeacherCurve, UsedDataset
 
@@ -75,6 +75,8 @@ TEXT_TAGS = ("raydc_version", "device", "engine", "dataset_id", "set_id", "label
 """Columns that child runs hold as tags of text, whatever the text looks like."""
 
 
+VIEW = "raydc"
+"""Name of the table that every study offers on MLflow's runs page."""
 NEEDED = ("seed", "images.ipc")
 """Parameters that make a run of others an evaluation."""
 
@@ -114,6 +116,7 @@ class MlflowTracker:
         try:
             self.client = _client(self.uri)
             self.experiment_id = self._experiment()
+            self._share_view()
             self.parent_id = self._parent()
             self._known = self._children()
             self._done = {name: run.info.status for name, run in self._known.items()}
@@ -138,6 +141,18 @@ class MlflowTracker:
             location = (self.folder.absolute() / "mlartifacts").as_uri()
         tags = {"raydc.study": self.study, "mlflow.experimentKind": "custom_model_development"}
         return str(self.client.create_experiment(self.study, location, tags=tags))
+
+    def _share_view(self) -> None:
+        """Offer the runs page with the study's own columns, under a link in the experiment's note."""
+        page = (
+            f"#/experiments/{self.experiment_id}/runs?viewStateShareKey={VIEW}&workflowType=machine_learning"
+        )
+        tags = {
+            f"mlflow.sharedViewState.{VIEW}": json.dumps(table_view(self.varying)),
+            "mlflow.note.content": f"The evaluations of {self.study}: [the best first]({page})",
+        }
+        for key, value in tags.items():
+            self.client.set_experiment_tag(self.experiment_id, key, value)
 
     def _parent(self) -> str:
         found = self.client.search_runs([self.experiment_id], "tags.`raydc.role` = 'study'", max_results=1)

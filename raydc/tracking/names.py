@@ -44,6 +44,30 @@ def params(row: Row) -> dict[str, str]:
     return {"seed": str(row["seed"]), **spec}
 
 
+def table_view(varying: Sequence[str]) -> dict[str, Any]:
+    """The state of MLflow's runs page that shows a study's evaluations, the best first.
+
+    Its keys are those of MLflow's `ExperimentPageUIState` and `ExperimentPageSearchFacetsState`.
+    """
+    shown = [f"params.`{key}`" for key in dict.fromkeys((*_FIRST, *varying, "seed"))]
+    return {
+        "searchFilter": "tags.`raydc.evaluation_id` != ''",
+        "orderByKey": "metrics.`val_acc`",
+        "orderByAsc": False,
+        "startTime": "ALL",
+        "lifecycleFilter": "Active",
+        "datasetsFilter": [],
+        "modelVersionFilter": "All Runs",
+        "selectedColumns": ["metrics.`test_acc`", "metrics.`val_acc`", *shown],
+        "runsExpanded": {},
+        "runsPinned": [],
+        "runsHidden": [],
+        "groupBy": None,
+        "groupsExpanded": {},
+        "hideEmptyCharts": True,
+    }
+
+
 def text(value: Any) -> str:
     """A value as a parameter says it; `value_of` reads it back."""
     return value if isinstance(value, str) else json.dumps(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -168,6 +169,16 @@ def test_runs_are_named_by_what_varies() -> None:
     assert run_name(given) == "random ipc 10 soft seed 1"
     varying = ("images.ipc", "labels.teacher_epoch", "labels.temperature", "train.steps")
     assert run_name(given, varying) == "random ipc 10 soft epoch 30 T4 steps 50 seed 1"
+
+
+def test_the_runs_page_has_the_keys_that_vary_as_columns(tmp_path: Path) -> None:
+    one = MlflowTracker(default_uri(tmp_path), "s", tmp_path, varying=["train.steps"])
+    one.start()
+    one.close("FINISHED", 60)
+    tags = one.client.get_experiment(one.experiment_id).tags
+    view = json.loads(tags["mlflow.sharedViewState.raydc"])
+    assert {"metrics.`test_acc`", "params.`train.steps`", "params.`seed`"} <= set(view["selectedColumns"])
+    assert f"#/experiments/{one.experiment_id}/runs?viewStateShareKey=raydc" in tags["mlflow.note.content"]
 
 
 def test_parameters_that_python_wrote_are_read() -> None:
