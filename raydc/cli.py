@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from raydc import __version__, plugins
-from raydc.commands import analysing, asking, benchmarking, running
+from raydc.commands import analysing, asking, benchmarking, comparing, running
 from raydc.commands.terminal import reported, say
 
 app = typer.Typer(
@@ -51,6 +51,7 @@ for _command in (
     analysing.worth,
     benchmarking.ddranking,
     benchmarking.entropy,
+    comparing.compare,
     analysing.plot,
     analysing.report,
     running.reproduce,

@@ -6,6 +6,7 @@ DIR/tracked.jsonl    which MLflow run records which evaluation
 DIR/mlflow.db        MLflow's records, where the study has no tracking server
 DIR/results.parquet  the results table
 DIR/report.html      the report
+DIR/figures          its figures, as pictures
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from raydc.tracking.ledger import read_rows
 from raydc.tracking.mlflow_ids import run_ids
 
 STUDY, RESULTS, REPORT, LOCK = "study.yaml", "results.parquet", "report.html", ".lock"
+FIGURES = "figures"
 
 
 def default_store(out: Path) -> str:

@@ -12,16 +12,18 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from raydc import folder
+from raydc.analysis.curves import varying_keys
 from raydc.data.dataset import DECODED, Dataset, open_dataset
 from raydc.data.imported import digest_of
 from raydc.errors import InputError, TrackingError
 from raydc.networks import zoo
 from raydc.orchestration.progress import Progress
-from raydc.result import FAILED, FINISHED, Row, reused
+from raydc.result import FAILED, FINISHED, Row, reused, spec_columns
 from raydc.spec import catalog
 from raydc.spec.evaluation import Evaluation, TeacherSpec, canonical_json
 from raydc.spec.facts import bind
@@ -29,6 +31,7 @@ from raydc.spec.plan import Plan, make_plan
 from raydc.spec.point import point_grammar
 from raydc.spec.study import Study
 from raydc.store import Store, open_store, write_atomically
+from raydc.study_page import publish_origin, publish_results
 from raydc.teachers.checkpoint import check_given, file_digest
 from raydc.tracking.ledger import Ledger, read_rows
 from raydc.tracking.tracker import NoTracker, Tracker
@@ -142,6 +145,11 @@ def check_files(evaluations: Sequence[Evaluation], dataset: Dataset) -> None:
 
 def get_ready(study: Study, store: Store, download: bool = False) -> Ready:
     """Open the data, check the study against them, and plan; `InputError` if it is not possible."""
+    if study.system_metrics and find_spec("psutil") is None:
+        raise InputError(
+            f"{study.source}: tracking.system_metrics needs psutil, which is not installed; "
+            "pip install 'raydc[server]'"
+        )
     try:
         dataset = open_dataset(study.dataset, store, download=download)
     except InputError as error:
@@ -241,7 +249,7 @@ def run(
     with folder.locked(out), ThreadPoolExecutor(max_workers=1) as pool:
         ready = get_ready(study, store, download)
         resuming = bool(read_rows(out))
-        record = Record(study.tracking_uri, study.name, out, resuming=resuming, pool=pool)
+        record = Record(ready, out, resuming=resuming, pool=pool)
         with Ledger(out) as ledger:
             write_atomically(out / folder.STUDY, study.to_yaml().encode())
             summary = _run(ready, ledger, record, out, address, reuse, progress, finish)
@@ -256,13 +264,11 @@ class Record:
     `raydc sync` mends the record.
     """
 
-    def __init__(
-        self, uri: str | None, study: str, out: Path, *, resuming: bool, pool: ThreadPoolExecutor
-    ) -> None:
+    def __init__(self, ready: Ready, out: Path, *, resuming: bool, pool: ThreadPoolExecutor) -> None:
         self._resuming = resuming
         self._tracker: Tracker | None = None
-        self._starting = pool.submit(_start_tracker, uri, study, out)
-        if uri is not None:
+        self._starting = pool.submit(_start_tracker, ready, out)
+        if ready.study.tracking_uri is not None:
             self.tracker()  # The study's own database is always there; another is waited for.
 
     def tracker(self) -> Tracker:
@@ -282,10 +288,14 @@ class Record:
         return _Unreachable()
 
 
-def _start_tracker(uri: str | None, study: str, out: Path) -> Tracker:
+def _start_tracker(ready: Ready, out: Path) -> Tracker:
     from raydc.tracking.mlflow_tracker import MlflowTracker, default_uri
 
-    tracker = MlflowTracker(uri or default_uri(out), study, out)
+    study = ready.study
+    varying = varying_keys([spec_columns(planned.evaluation) for planned in ready.plan.evaluations])
+    tracker = MlflowTracker(
+        study.tracking_uri or default_uri(out), study.name, out, varying, study.system_metrics
+    )
     tracker.start()
     return tracker
 
@@ -340,7 +350,7 @@ def _run(
     recorder.share()
     # The tracker passes over what it has, so this repairs what a kill left open.
     record.tracker().record([ledger.rows[name] for name in earlier])
-    _conclude(ledger, record.tracker(), plan, out, summary, finish)
+    _conclude(ready, ledger, record.tracker(), out, summary, finish)
     return summary
 
 
@@ -393,15 +403,15 @@ def _interrupt(number: int, frame: Any) -> None:
 
 
 def _conclude(
+    ready: Ready,
     ledger: Ledger,
     tracker: Tracker,
-    plan: Plan,
     out: Path,
     summary: Summary,
     finish: Callable[[Path], Any] | None,
 ) -> None:
     """Count, write the table, draw the report, close the record."""
-    status = {p.id: ledger.rows.get(p.id, {}).get("status") for p in plan.evaluations}
+    status = {p.id: ledger.rows.get(p.id, {}).get("status") for p in ready.plan.evaluations}
     summary.finished = sum(1 for s in status.values() if s == FINISHED)
     summary.failed = sum(1 for s in status.values() if s == FAILED)
     if not summary.interrupted:
@@ -411,15 +421,10 @@ def _conclude(
     folder.write_results(out, folder.with_run_ids(out, ledger.rows))
     if finish is not None and summary.finished and not summary.interrupted:
         finish(out)
-    tracker.describe(
-        {
-            "evaluations": summary.evaluations,
-            "finished": summary.finished,
-            "failed": summary.failed,
-        },
-        {"raydc.parallel_efficiency": f"{summary.efficiency:.3f}" if summary.efficiency else ""},
-    )
-    tracker.attach([out / folder.STUDY, out / folder.RESULTS, out / folder.REPORT])
+    if summary.efficiency:
+        tracker.describe({"parallel_efficiency": summary.efficiency}, {})
+    publish_origin(tracker, ready.dataset, ready.plan, ready.store)
+    publish_results(tracker, list(ledger.rows.values()), out)
     over = "KILLED" if summary.interrupted else "FAILED" if summary.failed else "FINISHED"
     summary.behind = tracker.close(over, TRACKER_PATIENCE_SECONDS)
     folder.write_results(out, folder.with_run_ids(out, ledger.rows))

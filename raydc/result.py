@@ -111,11 +111,11 @@ def spec_columns(evaluation: Evaluation) -> Row:
     spec |= {key: flat_value(value) for key, value in evaluation.point.items()}
     for role, teacher in (("teacher", evaluation.teacher), ("scorer", evaluation.scorer)):
         if teacher is not None:
-            spec |= _teacher_columns(role, teacher)
+            spec |= teacher_columns(role, teacher)
     return spec
 
 
-def _teacher_columns(role: str, teacher: TeacherSpec) -> Row:
+def teacher_columns(role: str, teacher: TeacherSpec) -> Row:
     described: Row = {f"{role}.arch": teacher.arch, f"{role}.count": teacher.count}
     described |= {
         f"{role}.{key.removeprefix('train.')}": flat_value(value) for key, value in teacher.train.items()

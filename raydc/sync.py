@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from raydc import folder
+from raydc.analysis.curves import varying_keys
 from raydc.errors import InputError
 from raydc.result import FAILED, FINISHED, Row
 from raydc.spec.study import load_study
+from raydc.study_page import publish_results
 from raydc.tracking.ledger import Ledger
 
 PATIENCE_SECONDS = 24 * 3600.0
@@ -40,10 +42,14 @@ def sync(out: Path, tracking_uri: str | None, imported: Path | None) -> Synced:
             known = ledger.finished()
             taken = [r for r in read_results(imported, study.name) if r["evaluation_id"] not in known]
             ledger.append(taken)
-        tracker = MlflowTracker(tracking_uri or study.tracking_uri or default_uri(out), study.name, out)
+        uri = tracking_uri or study.tracking_uri or default_uri(out)
+        rows = list(ledger.rows.values())
+        tracker = MlflowTracker(uri, study.name, out, varying_keys(rows))
         tracker.start()
-        tracker.record(ledger.rows.values())
-        failed = any(row["status"] == FAILED for row in ledger.rows.values())
+        tracker.record(rows)
+        folder.write_results(out, folder.with_run_ids(out, ledger.rows))
+        publish_results(tracker, rows, out)
+        failed = any(row["status"] == FAILED for row in rows)
         behind = tracker.close("FAILED" if failed else "FINISHED", PATIENCE_SECONDS)
         folder.write_results(out, folder.read_folder(out))
         return Synced(len(ledger.rows), len(taken), behind)

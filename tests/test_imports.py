@@ -56,6 +56,7 @@ RANKS = {
     "reproduce": (7, {"numpy"}),
     "reference": (7, set()),
     "sync": (7, set()),
+    "study_page": (7, set()),
     "study": (7, {"pandas", "matplotlib", "rich"}),
     "__init__": (-1, set()),
     "__main__": (7, set()),

@@ -54,15 +54,12 @@ class Curve:
     @property
     def degrees(self) -> int:
         """Degrees of freedom of the pooled variance."""
-        return int((self.counts - 1).sum())
+        return degrees_of(self.replicates)
 
     @property
     def pooled_deviation(self) -> float | None:
         """Standard deviation between replicates, pooled over the points; None without replicates."""
-        if self.degrees == 0:
-            return None
-        squares = sum(((r - r.mean()) ** 2).sum() for r in self.replicates)
-        return float(np.sqrt(squares / self.degrees))
+        return pooled_deviation(self.replicates)
 
     def means_with_intervals(self) -> list[Mean]:
         """Mean of each point; intervals from the pooled deviation."""
@@ -83,6 +80,20 @@ class Curve:
                 )
             )
         return out
+
+
+def degrees_of(replicates: Sequence[NDArray[np.float64]]) -> int:
+    """Degrees of freedom of the variance that is pooled over groups of replicates."""
+    return sum(len(values) - 1 for values in replicates)
+
+
+def pooled_deviation(replicates: Sequence[NDArray[np.float64]]) -> float | None:
+    """Standard deviation inside groups of replicates, pooled over the groups; None without replicates."""
+    degrees = degrees_of(replicates)
+    if degrees == 0:
+        return None
+    squares = sum(((values - values.mean()) ** 2).sum() for values in replicates)
+    return float(np.sqrt(squares / degrees))
 
 
 def label_of(key: Mapping[str, Any]) -> str:
@@ -152,17 +163,25 @@ def varying_keys(rows: Sequence[Row], exclude: Iterable[str] = ()) -> list[str]:
     is known) is left out.
     """
     left_out = {*exclude, "seed"}
-    names = [name for name in columns(rows) if is_spec_column(name)]
+    return telling_apart(rows, [n for n in columns(rows) if is_spec_column(n) and n not in left_out])
+
+
+def telling_apart(rows: Sequence[Row], names: Iterable[str], given: Sequence[str] = ()) -> list[str]:
+    """The fewest of `names` that tell all points apart that the columns `given` leave together."""
     chosen: list[str] = []
-    groups = 1
+    groups = len({_values(row, given) for row in rows})
     for name in names:
-        if name in left_out or len({_hashable(row.get(name)) for row in rows}) < 2:
+        if len({_hashable(row.get(name)) for row in rows}) < 2:
             continue
-        parts = {tuple(_hashable(row.get(n)) for n in (*chosen, name)) for row in rows}
+        parts = {_values(row, (*given, *chosen, name)) for row in rows}
         if len(parts) > groups:
             chosen.append(name)
             groups = len(parts)
     return chosen
+
+
+def _values(row: Row, names: Iterable[str]) -> tuple[Any, ...]:
+    return tuple(_hashable(row.get(name)) for name in names)
 
 
 def _hashable(value: Any) -> Any:
@@ -173,7 +192,7 @@ def group(rows: Sequence[Row], keys: Sequence[str]) -> dict[tuple[Any, ...], lis
     """Rows by their values of `keys`, in rising order: the order in which rows were made shows nowhere."""
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
-        groups.setdefault(tuple(_hashable(row.get(key)) for key in keys), []).append(row)
+        groups.setdefault(_values(row, keys), []).append(row)
     return dict(sorted(groups.items(), key=lambda item: [_rank(value) for value in item[0]]))
 
 

@@ -263,7 +263,8 @@ def write(where: str, tracking_uri: str | None, store: str | None) -> Path:
     directory = Path(where)
     uri = store or folder.store_of(directory)
     command = f"raydc run {directory / folder.STUDY} --out {directory}"
-    return write_report(rows, directory / folder.REPORT, open_store(uri), command)
+    pictures = directory / folder.FIGURES
+    return write_report(rows, directory / folder.REPORT, open_store(uri), command, pictures)
 
 
 def report(where: Where, tracking_uri: TrackingUri = None, store: StoreUri = None) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,17 +14,21 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from raydc import __version__
+from raydc.analysis.compare import compare
 from raydc.analysis.curves import Mean, finished, group, label_of, mean_of, varying_keys
 from raydc.analysis.ddranking import Ranking, ddranking
 from raydc.analysis.frontier import frontier
 from raydc.analysis.laws import FORMULAS, Interval
+from raydc.analysis.sides import levels
 from raydc.analysis.worth import Worth, worth
 from raydc.analysis.worth import describe as describe_worth
 from raydc.errors import InputError
 from raydc.report import drawing
+from raydc.report.comparison import comparison_tables
 from raydc.report.figures import Figures, Scatter, all_figures
 from raydc.report.label_figures import label_figures
 from raydc.report.sheets import sheets
+from raydc.report.tables import Table
 from raydc.result import FAILED, Row
 from raydc.store import Store, write_atomically
 
@@ -40,14 +45,8 @@ class Drawn:
     svg: Markup
 
 
-@dataclass(frozen=True)
-class Table:
-    """A table on the page; numbers are written already."""
-
-    title: str
-    note: str
-    head: tuple[str, ...]
-    body: tuple[tuple[str, ...], ...]
+MOST_LEVELS = 24
+"""Levels of a key that the report compares; more are left to `raydc compare`."""
 
 
 def percent(mean: Mean | None) -> str:
@@ -68,8 +67,13 @@ def interval(value: Interval | Mean, digits: int = 3) -> str:
     return text
 
 
-def write_report(rows: Sequence[Row], path: Path, store: Store | None, command: str = "") -> Path:
-    """Write the report of `rows` to `path`; `InputError` if nothing is finished."""
+def write_report(
+    rows: Sequence[Row], path: Path, store: Store | None, command: str = "", pictures: Path | None = None
+) -> Path:
+    """Write the report of `rows` to `path`, and its figures into the folder `pictures` if one is given.
+
+    Raises `InputError` if nothing is finished.
+    """
     done = finished(rows)
     if not done:
         raise InputError("there is no finished evaluation to report; run the study first")
@@ -102,7 +106,23 @@ def write_report(rows: Sequence[Row], path: Path, store: Store | None, command: 
         command=command,
     )
     write_atomically(path, page.encode())
+    if pictures is not None:
+        _save(figures, pictures)
     return path
+
+
+def _save(figures: Figures, folder: Path) -> None:
+    """Every figure as a PNG file, named as the Python API names it."""
+    folder.mkdir(exist_ok=True)
+    figures = replace(figures, heat=figures.heat[:MOST_HEAT_MAPS])
+    for name, figure in drawing.drawn(figures).items():
+        drawing.save(figure, folder / f"{_file_name(name)}.png")
+    for sheet in figures.sheets:
+        write_atomically(folder / f"{_file_name(f'images {sheet.title}')}.png", sheet.png)
+
+
+def _file_name(title: str) -> str:
+    return "-".join(re.findall(r"[A-Za-z0-9.]+", title))
 
 
 def figures_of(rows: Sequence[Row], store: Store | None) -> Figures:
@@ -138,7 +158,7 @@ def summary_sentences(rows: Sequence[Row], answers: Sequence[Worth]) -> list[str
     keys = varying_keys(done)
     best_values, best = max(
         group(done, keys).items(),
-        key=lambda item: sum(_quality(r) for r in item[1]) / len(item[1]),
+        key=lambda item: _mean_quality(item[1]),
     )
     chosen = dict(zip(keys, best_values, strict=True))
     accuracy = mean_of([r["test_acc"] for r in best])
@@ -154,6 +174,11 @@ def summary_sentences(rows: Sequence[Row], answers: Sequence[Worth]) -> list[str
         )
         sentences.append(f"What labels are worth: {describe_worth(told)}.")
     return sentences
+
+
+def _mean_quality(rows: Sequence[Row]) -> float:
+    """By which configurations are chosen."""
+    return sum(_quality(row) for row in rows) / len(rows)
 
 
 def _quality(row: Row) -> float:
@@ -182,7 +207,8 @@ def _tables(rows: Sequence[Row], figures: Figures, answers: Sequence[Worth]) -> 
     if ranked := _ranked(rows):
         tables.append(_ranking_table(ranked))
     tables += [_frontier_table(scatter) for scatter in figures.frontier]
-    tables.append(_results_table(finished(rows)))
+    tables += _comparisons(rows)
+    tables.append(results_table(finished(rows)))
     if any(row["status"] == FAILED for row in rows):
         tables.append(_failures_table(rows))
     return tables
@@ -257,6 +283,22 @@ def _ranking_table(ranked: Sequence[Ranking]) -> Table:
     )
 
 
+def _comparisons(rows: Sequence[Row]) -> list[Table]:
+    """Methods and kinds of labels against the plain ones, where a study varies them."""
+    tables: list[Table] = []
+    for key in ("images.method", "labels.kind"):
+        try:
+            found = compare(levels(rows, [key]), by=[key])
+        except InputError:
+            continue  # it has one value, or nothing else is equal
+        shown = replace(found, versus=found.versus[:MOST_LEVELS])
+        overall, *winners = comparison_tables(shown)[:-1]
+        more = len(found.versus) - len(shown.versus)
+        rest = f" {more} more levels are in `raydc compare`." if more else ""
+        tables += [replace(overall, title=f"Comparison of {key}", note=overall.note + rest), *winners]
+    return tables
+
+
 def _frontier_table(scatter: Scatter) -> Table:
     best = [point for point in scatter.points if point.on_frontier]
     return Table(
@@ -269,9 +311,12 @@ def _frontier_table(scatter: Scatter) -> Table:
     )
 
 
-def _results_table(rows: Sequence[Row]) -> Table:
+def results_table(rows: Sequence[Row], *, best_first: bool = False) -> Table:
+    """A row a configuration, in the order of its keys or with the most accurate first."""
     keys = varying_keys(rows)
     groups = group(rows, keys)
+    if best_first:
+        groups = dict(sorted(groups.items(), key=lambda item: -_mean_quality(item[1])))
     body = []
     for values, members in list(groups.items())[:MOST_TABLE_ROWS]:
         teacher = members[0].get("teacher_test_acc")

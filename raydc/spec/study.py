@@ -39,6 +39,7 @@ class Study:
     seeds: tuple[int, ...]
     resources: Resources
     tracking_uri: str | None
+    system_metrics: bool
     store_uri: str | None
     source: str
     """What messages call the file."""
@@ -55,7 +56,8 @@ class Study:
             if uri is not None:
                 # A folder is meant from here, wherever the file is read again.
                 plain = block == "store" and "://" not in uri
-                raw[block] = {"uri": str(Path(uri).absolute()) if plain else _without_password(uri)}
+                given = str(Path(uri).absolute()) if plain else _without_password(uri)
+                raw[block] = {**(raw.get(block) or {}), "uri": given}
         return replace(
             self,
             tracking_uri=tracking_uri or self.tracking_uri,
@@ -270,6 +272,7 @@ def _checked(raw: dict[str, Any], source: str) -> Study:
         seeds=seeds_of(file.seeds, source),
         resources=file.resources,
         tracking_uri=file.tracking.uri,
+        system_metrics=file.tracking.system_metrics,
         store_uri=file.store.uri,
         source=source,
         raw=raw,

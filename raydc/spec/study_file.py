@@ -42,6 +42,8 @@ class Tracking(_Part):
 
     uri: str | None = None
     """Tracking URI; null: SQLite in the study's folder."""
+    system_metrics: bool = False
+    """Whether the study's own run in MLflow records the driver's processor, memory, disk, network and GPU."""
 
 
 class StoreConfig(_Part):

@@ -19,15 +19,17 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from raydc import __version__
 from raydc.errors import InputError, TrackingError
-from raydc.result import FINISHED, MEASURES, RECORD, Row, is_spec_column
+from raydc.result import FINISHED, MEASURES, RECORD, Row
 from raydc.tracking.mlflow_ids import note_run
+from raydc.tracking.names import params, run_name, table_view, text, value_of
 from raydc.tracking.reach import probe
+from raydc.tracking.tracker import TeacherCurve, UsedDataset
 
 # Failing requests are tried again here, with the study's own patience.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
@@ -35,8 +37,10 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 
 import requests
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.entities import Dataset as MlflowDataset
+from mlflow.entities import DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
+from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
 logger = logging.getLogger(__name__)
 
@@ -62,20 +66,39 @@ def quiet() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
+MOST_METRICS = 1000
+"""That one request takes."""
+LONGEST_DIGEST = 36
 LONGEST_TAG = 5000
 """Characters that MLflow keeps of a tag."""
 TEXT_TAGS = ("raydc_version", "device", "engine", "dataset_id", "set_id", "labels_id", "error")
 """Columns that child runs hold as tags of text, whatever the text looks like."""
 
 
+VIEW = "raydc"
+"""Name of the table that every study offers on MLflow's runs page."""
+NEEDED = ("seed", "images.ipc")
+"""Parameters that make a run of others an evaluation."""
+
+
 class MlflowTracker:
     """Records the rows of one study; see the module's diagram."""
 
-    def __init__(self, uri: str, study: str, folder: Path) -> None:
+    def __init__(
+        self,
+        uri: str,
+        study: str,
+        folder: Path,
+        varying: Sequence[str] = (),
+        system_metrics: bool = False,
+    ) -> None:
+        """`varying`: the keys that runs are named by; `system_metrics`: sampled from here to `close`."""
         quiet()
         self.uri = uri
         self.study = study
         self.folder = folder
+        self.varying = varying
+        self._monitor: Any = SystemMetricsMonitor if system_metrics else None
         self.experiment_id = ""
         self.parent_id = ""
         self._known: dict[str, Run] = {}
@@ -93,9 +116,13 @@ class MlflowTracker:
         try:
             self.client = _client(self.uri)
             self.experiment_id = self._experiment()
+            self._share_view()
             self.parent_id = self._parent()
             self._known = self._children()
             self._done = {name: run.info.status for name, run in self._known.items()}
+            if self._monitor is not None:
+                self._monitor = self._monitor(self.parent_id, resume_logging=True, tracking_uri=self.uri)
+                self._monitor.start()
         except (MlflowException, requests.RequestException, OSError) as error:
             raise TrackingError(_reason(self.uri, error)) from None
         self._thread.start()
@@ -112,7 +139,20 @@ class MlflowTracker:
         location = None
         if self.uri.startswith("sqlite:"):
             location = (self.folder.absolute() / "mlartifacts").as_uri()
-        return str(self.client.create_experiment(self.study, location, tags={"raydc.study": self.study}))
+        tags = {"raydc.study": self.study, "mlflow.experimentKind": "custom_model_development"}
+        return str(self.client.create_experiment(self.study, location, tags=tags))
+
+    def _share_view(self) -> None:
+        """Offer the runs page with the study's own columns, under a link in the experiment's note."""
+        page = (
+            f"#/experiments/{self.experiment_id}/runs?viewStateShareKey={VIEW}&workflowType=machine_learning"
+        )
+        tags = {
+            f"mlflow.sharedViewState.{VIEW}": json.dumps(table_view(self.varying)),
+            "mlflow.note.content": f"The evaluations of {self.study}: [the best first]({page})",
+        }
+        for key, value in tags.items():
+            self.client.set_experiment_tag(self.experiment_id, key, value)
 
     def _parent(self) -> str:
         found = self.client.search_runs([self.experiment_id], "tags.`raydc.role` = 'study'", max_results=1)
@@ -132,14 +172,15 @@ class MlflowTracker:
         return str(run.info.run_id)
 
     def _children(self) -> dict[str, Run]:
-        """Child runs by evaluation id."""
-        return {
-            run.data.tags["raydc.evaluation_id"]: run
-            for run in _search(
-                self.client, self.experiment_id, f"tags.`mlflow.parentRunId` = '{self.parent_id}'"
-            )
-            if "raydc.evaluation_id" in run.data.tags
-        }
+        """Child runs by what they record: an evaluation or a trajectory."""
+        query = f"tags.`mlflow.parentRunId` = '{self.parent_id}'"
+        found = {}
+        for run in _search(self.client, self.experiment_id, query):
+            tags = run.data.tags
+            name = tags.get("raydc.evaluation_id") or tags.get("raydc.trajectory_id")
+            if name is not None:
+                found[name] = run
+        return found
 
     # --- writing ------------------------------------------------------------------------------
 
@@ -196,7 +237,7 @@ class MlflowTracker:
             run = self.client.create_run(
                 self.experiment_id,
                 start_time=int(row["started_at"] * 1000),
-                run_name=_run_name(row),
+                run_name=run_name(row, self.varying),
                 tags=self._tags(row),
             )
             self._known[name] = run
@@ -204,7 +245,7 @@ class MlflowTracker:
         self.client.log_batch(
             run.info.run_id,
             metrics=_metrics(row),
-            params=[p for p in _params(row) if p.key not in present],
+            params=[Param(k, v) for k, v in params(row).items() if k not in present],
             tags=tags,
         )
         ended = int(row["finished_at"] * 1000)
@@ -241,8 +282,50 @@ class MlflowTracker:
 
     def attach(self, files: Iterable[Path]) -> None:
         for file in files:
-            if file.exists():
-                self._try(lambda path=str(file): self.client.log_artifact(self.parent_id, path))
+            if file.is_dir():
+                self._try(lambda p=file: self.client.log_artifacts(self.parent_id, str(p), p.name))
+            elif file.exists():
+                self._try(lambda p=file: self.client.log_artifact(self.parent_id, str(p)))
+
+    def attach_text(self, text: str, name: str) -> None:
+        self._try(lambda: self.client.log_text(self.parent_id, text, name))
+
+    def used(self, data: UsedDataset) -> None:
+        described = MlflowDataset(
+            data.name,
+            data.digest[:LONGEST_DIGEST],
+            "local",
+            json.dumps({"uri": data.source}),
+            profile=json.dumps(data.profile),
+        )
+        inputs = [DatasetInput(described, [InputTag("mlflow.data.context", "training")])]
+        self._try(lambda: self.client.log_inputs(self.parent_id, inputs))
+
+    def teachers(self, curves: Iterable[TeacherCurve]) -> None:
+        for curve in curves:
+            if self._done.get(curve.id) != "FINISHED":
+                self._try(lambda c=curve: self._write_teacher(c))
+
+    def _write_teacher(self, curve: TeacherCurve) -> None:
+        """A run a trajectory, with its measures by epoch; written anew if a kill left it open."""
+        run = self._known.get(curve.id) or self.client.create_run(
+            self.experiment_id,
+            run_name=curve.name,
+            tags={
+                "mlflow.parentRunId": self.parent_id,
+                "raydc.role": "teacher",
+                "raydc.trajectory_id": curve.id,
+                "raydc.study": self.study,
+            },
+        )
+        now = int(time.time() * 1000)
+        metrics = [Metric(key, value, now, epoch) for epoch, key, value in curve.points]
+        params = [Param(key, text(value)) for key, value in curve.keys.items()]
+        for first in range(0, len(metrics), MOST_METRICS):
+            self.client.log_batch(run.info.run_id, metrics[first : first + MOST_METRICS])
+        self.client.log_batch(run.info.run_id, params=params)
+        self.client.set_terminated(run.info.run_id)
+        self._done[curve.id] = "FINISHED"
 
     def _try(self, action: Any) -> None:
         """Do something to the parent run; a server that is away only costs a warning."""
@@ -253,6 +336,8 @@ class MlflowTracker:
 
     def close(self, status: str, patience_seconds: float) -> int:
         self._closing.set()
+        if self._monitor is not None:
+            self._try(self._monitor.finish)
         self._queue.put(None)
         self._thread.join(patience_seconds)
         with self._lock:
@@ -282,19 +367,6 @@ def _reason(uri: str, error: Exception) -> str:
     return f"MLflow at {uri} does not answer ({text[:200]})"
 
 
-def _run_name(row: Row) -> str:
-    """What tells this evaluation from its neighbours at a glance."""
-    parts = [
-        f"{row.get('images.method')} ipc{row.get('images.ipc')}",
-        str(row.get("labels.kind")),
-    ]
-    if row.get("labels.teacher_epoch") is not None:
-        parts.append(f"e{row['labels.teacher_epoch']}")
-    if row.get("labels.temperature") is not None:
-        parts.append(f"T{row['labels.temperature']:g}")
-    return " ".join([*parts, f"s{row['seed']}"])
-
-
 def _metrics(row: Row) -> list[Metric]:
     when = int(row["finished_at"] * 1000)
     return [
@@ -302,23 +374,6 @@ def _metrics(row: Row) -> list[Metric]:
         for key in (*MEASURES, "attempts")
         if isinstance(row.get(key), int | float)
     ]
-
-
-def _params(row: Row) -> list[Param]:
-    spec = {key: value for key, value in row.items() if is_spec_column(key) and value is not None}
-    return [Param("seed", str(row["seed"])), *(Param(key, _text(v)) for key, v in spec.items())]
-
-
-def _text(value: Any) -> str:
-    """A value as MLflow shows it; `_value` reads it back."""
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
 
 
 def _search(client: MlflowClient, experiment: str, query: str) -> Iterator[Run]:
@@ -342,22 +397,31 @@ def read_experiment(name: str, uri: str) -> list[Row]:
         experiment = client.get_experiment_by_name(name)
         if experiment is None:
             raise InputError(f"there is no MLflow experiment {name!r} at {uri}")
-        runs = list(_search(client, experiment.experiment_id, "tags.`raydc.evaluation_id` != ''"))
+        runs = list(_search(client, experiment.experiment_id, ""))
     except (MlflowException, requests.RequestException, OSError) as error:
         raise TrackingError(_reason(uri, error)) from None
-    return [_row(run) for run in runs if run.info.status in _OVER]
+    return [_row(run, name) for run in runs if run.info.status in _OVER and _is_evaluation(run)]
 
 
-def _row(run: Run) -> Row:
+def _is_evaluation(run: Run) -> bool:
+    """Whether a run is one of raydc's evaluations, or one that others logged under its keys."""
+    named = "raydc.evaluation_id" in run.data.tags
+    return named or ("raydc.role" not in run.data.tags and all(key in run.data.params for key in NEEDED))
+
+
+def _row(run: Run, experiment: str) -> Row:
     tags, metrics = run.data.tags, run.data.metrics
-    row: Row = {"evaluation_id": tags["raydc.evaluation_id"], "study": tags.get("raydc.study")}
-    row |= {key: _value(text) for key, text in run.data.params.items()}
+    row: Row = {
+        "evaluation_id": tags.get("raydc.evaluation_id", run.info.run_id),
+        "study": tags.get("raydc.study", experiment),
+    }
+    row |= {key: value_of(text) for key, text in run.data.params.items()}
     row["status"] = "finished" if run.info.status == "FINISHED" else "failed"
     row |= {key: metrics.get(key) for key in MEASURES if key not in ("device", "engine", "test_acc_by_class")}
-    row["test_acc_by_class"] = _value(tags.get("raydc.test_acc_by_class", "null"))
+    row["test_acc_by_class"] = value_of(tags.get("raydc.test_acc_by_class", "null"))
     for key in (*RECORD, "device", "engine"):
         if (tag := tags.get(f"raydc.{key}")) is not None:
-            row[key] = tag if key in TEXT_TAGS else _value(tag)
+            row[key] = tag if key in TEXT_TAGS else value_of(tag)
     row["mlflow_run_id"] = run.info.run_id
     row["started_at"] = run.info.start_time / 1000
     row["finished_at"] = run.info.end_time / 1000 if run.info.end_time else None

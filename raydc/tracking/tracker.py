@@ -3,10 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from raydc.result import Row
+
+
+@dataclass(frozen=True)
+class UsedDataset:
+    """The data of a study, as a record names them."""
+
+    name: str
+    digest: str
+    """Fingerprint of the contents."""
+    source: str
+    """Where they come from."""
+    profile: Mapping[str, int]
+    """Numbers of images and classes."""
+
+
+@dataclass(frozen=True)
+class TeacherCurve:
+    """How a network of a teacher learned."""
+
+    id: str
+    """Of its trajectory."""
+    name: str
+    keys: Mapping[str, Any]
+    """The teacher's keys by dotted name."""
+    points: tuple[tuple[int, str, float], ...]
+    """(epoch, measure, value)."""
 
 
 class Tracker(Protocol):
@@ -21,8 +48,17 @@ class Tracker(Protocol):
     def describe(self, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
         """Add facts about the study as a whole."""
 
+    def used(self, data: UsedDataset) -> None:
+        """Name the data of the study."""
+
+    def teachers(self, curves: Iterable[TeacherCurve]) -> None:
+        """Record how the teachers learned; those that are recorded already stay as they are."""
+
     def attach(self, files: Iterable[Path]) -> None:
-        """Attach files to the study."""
+        """Attach files and folders to the study; what is not there is passed over."""
+
+    def attach_text(self, text: str, name: str) -> None:
+        """Attach a file made of `text` to the study."""
 
     def close(self, status: str, patience_seconds: float) -> int:
         """Finish writing, for at most `patience_seconds`; returns how many rows are missing."""
@@ -40,7 +76,16 @@ class NoTracker:
     def describe(self, metrics: Mapping[str, Any], tags: Mapping[str, str]) -> None:
         return
 
+    def used(self, data: UsedDataset) -> None:
+        return
+
+    def teachers(self, curves: Iterable[TeacherCurve]) -> None:
+        return
+
     def attach(self, files: Iterable[Path]) -> None:
+        return
+
+    def attach_text(self, text: str, name: str) -> None:
         return
 
     def close(self, status: str, patience_seconds: float) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -18,7 +19,9 @@ from mlflow import MlflowClient
 from raydc.errors import InputError, TrackingError
 from raydc.tracking.mlflow_ids import run_ids
 from raydc.tracking.mlflow_tracker import MlflowTracker, default_uri, read_experiment
+from raydc.tracking.names import run_name, text, value_of
 from raydc.tracking.reach import probe
+from raydc.tracking.tracker import TeacherCurve, UsedDataset
 
 pytestmark = pytest.mark.mlflow
 
@@ -120,6 +123,68 @@ def test_a_failed_evaluation_that_succeeds_later_keeps_one_run(
     (found,) = children(default_uri(tmp_path))
     assert found.info.status == "FINISHED"
     assert "raydc.error" not in found.data.tags
+
+
+def test_the_study_has_its_data_its_teachers_and_its_files(
+    tracker: Callable[[], MlflowTracker], tmp_path: Path
+) -> None:
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures" / "a.png").write_bytes(b"picture")
+    curve = TeacherCurve("t1", "teacher", {"teacher.arch": "x"}, ((1, "val_acc", 0.5), (2, "val_acc", 0.75)))
+    for _ in range(2):
+        one = tracker()
+        one.used(UsedDataset("digits", "0123", "digits", {"train": 10}))
+        one.teachers([curve])
+        one.attach([tmp_path / "figures", tmp_path / "absent.txt"])
+        one.attach_text("x==1", "environment.txt")
+        one.describe({"finished": 2}, {"mlflow.note.content": "read me"})
+        assert one.close("FINISHED", 60) == 0
+    client, parent = one.client, one.client.get_run(one.parent_id)
+    assert [d.dataset.name for d in parent.inputs.dataset_inputs] == ["digits"]
+    assert parent.data.tags["mlflow.note.content"] == "read me"
+    assert [f.path for f in client.list_artifacts(one.parent_id)] == ["environment.txt", "figures"]
+    assert [f.path for f in client.list_artifacts(one.parent_id, "figures")] == ["figures/a.png"]
+    (teacher,) = client.search_runs([one.experiment_id], "tags.`raydc.role` = 'teacher'")
+    assert teacher.data.params == {"teacher.arch": "x"}
+    history = client.get_metric_history(teacher.info.run_id, "val_acc")
+    assert [(m.step, m.value) for m in history] == [(1, 0.5), (2, 0.75)]
+    assert read_experiment("s", default_uri(tmp_path)) == []
+
+
+def test_system_metrics_are_sampled_on_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.2")
+    one = MlflowTracker(default_uri(tmp_path), "s", tmp_path, system_metrics=True)
+    one.start()
+    for _ in range(100):
+        if "system/cpu_utilization_percentage" in one.client.get_run(one.parent_id).data.metrics:
+            break
+        time.sleep(0.2)
+    else:
+        raise AssertionError("nothing was sampled")
+    assert one.close("FINISHED", 60) == 0
+
+
+def test_runs_are_named_by_what_varies() -> None:
+    given = row("a", **{"labels.teacher_epoch": 30, "train.steps": 50})
+    assert run_name(given) == "random ipc 10 soft seed 1"
+    varying = ("images.ipc", "labels.teacher_epoch", "labels.temperature", "train.steps")
+    assert run_name(given, varying) == "random ipc 10 soft epoch 30 T4 steps 50 seed 1"
+
+
+def test_the_runs_page_has_the_keys_that_vary_as_columns(tmp_path: Path) -> None:
+    one = MlflowTracker(default_uri(tmp_path), "s", tmp_path, varying=["train.steps"])
+    one.start()
+    one.close("FINISHED", 60)
+    tags = one.client.get_experiment(one.experiment_id).tags
+    view = json.loads(tags["mlflow.sharedViewState.raydc"])
+    assert {"metrics.`test_acc`", "params.`train.steps`", "params.`seed`"} <= set(view["selectedColumns"])
+    assert f"#/experiments/{one.experiment_id}/runs?viewStateShareKey=raydc" in tags["mlflow.note.content"]
+
+
+def test_parameters_that_python_wrote_are_read() -> None:
+    given = (True, None, 4, 0.5, [1, 2], "none", "el2n")
+    assert [value_of(str(value)) for value in given] == list(given)
+    assert [value_of(text(value)) for value in given] == list(given)
 
 
 def test_what_is_not_there_is_said(tmp_path: Path) -> None:

@@ -1,0 +1,60 @@
+"""The sides of a comparison: studies as wholes, or the values of a key in one table of results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from raydc.analysis.curves import check_column, group, label_of
+from raydc.errors import InputError, did_you_mean, one_of
+from raydc.result import Row, is_spec_column
+
+PLAIN = {"images.method": "random", "labels.kind": "hard", "train.augment": "none"}
+"""What others are measured against, unless a baseline is named."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """What is compared: a study, or the rows of one value of a key."""
+
+    name: str
+    rows: Sequence[Row]
+
+
+def studies(given: Sequence[tuple[str, Sequence[Row]]]) -> list[Side]:
+    """A side a study, the first of which is the baseline; named by their studies if these differ."""
+    names = [", ".join(sorted({str(row["study"]) for row in rows})) for _, rows in given]
+    if len(set(names)) < len(names) or not all(names):
+        names = [where for where, _ in given]
+    return [Side(name, rows) for name, (_, rows) in zip(names, given, strict=True)]
+
+
+def levels(rows: Sequence[Row], by: Sequence[str], baseline: str | None = None) -> list[Side]:
+    """A side a value of the keys `by`, the baseline first; rows without any of the keys are left out.
+
+    `baseline` is a value or a label, by default the plain one (random, hard, none), else the first.
+    Raises `InputError` for a key without values, for one value only, and for an unknown baseline.
+    """
+    for key in by:
+        check_column(rows, key)
+        if not is_spec_column(key):
+            raise InputError(f"--by is {key!r}, but must be a key of the study file, such as images.method")
+    groups = group([row for row in rows if any(row.get(key) is not None for key in by)], by)
+    keys = [dict(zip(by, values, strict=True)) for values in groups]
+    sides = [Side(label_of(key), members) for key, members in zip(keys, groups.values(), strict=True)]
+    if len(sides) < 2:
+        raise InputError(f"--by is {', '.join(by)}, which has the value {sides[0].name} only; choose another")
+    first = _baseline(sides, keys, baseline)
+    return [sides[first], *sides[:first], *sides[first + 1 :]]
+
+
+def _baseline(sides: Sequence[Side], keys: Sequence[Mapping[str, Any]], wanted: str | None) -> int:
+    if wanted is None:
+        plain = (all(v == PLAIN.get(k) for k, v in key.items()) for key in keys)
+        return next((number for number, found in enumerate(plain) if found), 0)
+    for number, (side, key) in enumerate(zip(sides, keys, strict=True)):
+        if wanted in (side.name, ", ".join(str(value) for value in key.values())):
+            return number
+    names = [side.name for side in sides]
+    raise InputError(f"--baseline is {wanted!r}, but must be {one_of(names)}{did_you_mean(wanted, names)}")

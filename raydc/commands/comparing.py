@@ -1,0 +1,97 @@
+"""raydc compare: two studies, or the values of a key, paired and corrected."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from raydc.commands.terminal import AsJson, Only, TrackingUri, emit, reported, say, show_table
+from raydc.errors import InputError
+
+MOST_SHOWN = 40
+"""Configurations that the terminal shows; files hold all of them."""
+
+
+def compare(
+    where: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="A B...", help="Studies' folders or mlflow:EXPERIMENT; the first is the baseline."
+        ),
+    ],
+    by: Annotated[
+        list[str] | None,
+        typer.Option(help="Compare the values of this key, in one study or over all that are given."),
+    ] = None,
+    baseline: Annotated[
+        str | None, typer.Option(help="The value of --by to compare with (default: random, hard, none).")
+    ] = None,
+    metric: Annotated[str, typer.Option(help="The measure that is compared.")] = "test_acc",
+    only: Only = None,
+    csv_file: Annotated[Path | None, typer.Option("--csv", help="Write every difference here.")] = None,
+    markdown_file: Annotated[Path | None, typer.Option("--markdown", help="Write the tables here.")] = None,
+    latex_file: Annotated[
+        Path | None, typer.Option("--latex", help="Write the tables here, for the package booktabs.")
+    ] = None,
+    tracking_uri: TrackingUri = None,
+    as_json: AsJson = False,
+) -> None:
+    """Two studies, or the values of a key: paired differences with 95 % intervals, corrected."""
+    with reported():
+        from raydc.analysis import compare as comparing
+        from raydc.analysis.sides import levels, studies
+        from raydc.report.comparison import comparison_tables, header
+        from raydc.report.tables import latex, markdown
+        from raydc.rows import load_rows
+        from raydc.rows import only as keep
+
+        loaded = [(name, keep(load_rows(name, tracking_uri), only or [])) for name in where]
+        if by:
+            sides = levels([row for _, rows in loaded for row in rows], by, baseline)
+        elif len(loaded) < 2:
+            raise InputError(f"{where[0]} is one study; give another one, or a key to compare with --by")
+        elif baseline is not None:
+            raise InputError(
+                f"--baseline is {baseline!r}, but names a value of --by; put the baseline study first"
+            )
+        else:
+            sides = studies(loaded)
+        found = comparing.compare(sides, metric, by)
+        rows = comparing.as_rows(found)
+        tables = comparison_tables(found)
+        if csv_file is not None:
+            _write("--csv", csv_file, _csv(rows))
+        if markdown_file is not None:
+            _write("--markdown", markdown_file, markdown(tables))
+        if latex_file is not None:
+            _write("--latex", latex_file, latex(tables))
+
+        def show() -> None:
+            for sentence in header(found):
+                say(sentence)
+            for table in tables:
+                body = [dict(zip(table.head, cells, strict=True)) for cells in table.body]
+                show_table(table.title, body[:MOST_SHOWN], table.head)
+                if len(body) > MOST_SHOWN:
+                    say(f"{len(body) - MOST_SHOWN} more are written by --csv, --markdown and --latex")
+
+        emit(rows, as_json, show)
+
+
+def _csv(rows: list[dict[str, object]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _write(option: str, path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{option} is {str(path)!r}, which cannot be written: {error.strerror}") from None

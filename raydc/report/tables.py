@@ -1,0 +1,70 @@
+"""Tables of text, and how Markdown and LaTeX write them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "[": "{[}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table on the page; numbers are written already."""
+
+    title: str
+    note: str
+    head: tuple[str, ...]
+    body: tuple[tuple[str, ...], ...]
+
+
+def markdown(tables: Sequence[Table]) -> str:
+    """The tables as GitHub's Markdown."""
+    return "\n".join(_markdown(table) for table in tables)
+
+
+def _markdown(table: Table) -> str:
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
+
+    rows = [line(table.head), line(["---"] * len(table.head)), *map(line, table.body)]
+    return "\n".join([f"## {table.title}", "", table.note, "", *rows, ""])
+
+
+def latex(tables: Sequence[Table]) -> str:
+    """The tables for LaTeX with the package booktabs; everything that LaTeX would read is escaped."""
+    return "\n".join(_latex(table) for table in tables)
+
+
+def _latex(table: Table) -> str:
+    def line(cells: Sequence[str]) -> str:
+        return " & ".join(map(escape, cells)) + r" \\"
+
+    return "\n".join(
+        [
+            r"\begin{table}",
+            rf"\caption{{{escape(table.title)}. {escape(table.note)}}}",
+            rf"\begin{{tabular}}{{{'l' * len(table.head)}}}",
+            r"\toprule",
+            line(table.head),
+            r"\midrule",
+            *map(line, table.body),
+            r"\bottomrule",
+            r"\end{tabular}",
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+def escape(text: str) -> str:
+    """Text as LaTeX prints it."""
+    return "".join(_LATEX.get(sign, sign) for sign in text)
