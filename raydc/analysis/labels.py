@@ -77,6 +77,16 @@ def similarity(probabilities: Array, classes: NDArray[np.int64]) -> Array:
     return np.stack(rows)
 
 
+def among_others(table: Array) -> Array:
+    """A table of `similarity` [C, C] given that the class is not the image's own: the diagonal is NaN and the
+    rest of each row sums to one. A late teacher leaves the others next to nothing; this says how it is shared.
+    """
+    others = np.array(table, np.float64)
+    np.fill_diagonal(others, np.nan)
+    mass = np.nansum(others, axis=1, keepdims=True)
+    return np.divide(others, mass, out=np.full_like(others, np.nan), where=mass > 0)
+
+
 def divergence(one: Array, other: Array) -> float:
     """Mean Jensen-Shannon divergence of the rows of two label matrices [N, C], in nats, from 0 to log 2.
 

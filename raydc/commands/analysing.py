@@ -96,7 +96,7 @@ def fit(
         from raydc.analysis.curves import curves
         from raydc.analysis.laws import FORMS, FORMULAS, Law, as_row
         from raydc.analysis.laws import fit as fit_law
-        from raydc.report.html import interval
+        from raydc.report.tables import interval
 
         if form not in ("auto", *FORMS):
             raise InputError(f"--form is {form!r}, but must be {one_of(('auto', *FORMS))}")
@@ -170,7 +170,7 @@ def frontier(
     """The Pareto frontier of accuracy over stored bytes."""
     with reported():
         from raydc.analysis.frontier import frontier as analyse
-        from raydc.report.html import percent
+        from raydc.report.tables import percent
 
         points = analyse(_rows(where, tracking_uri, only))
         if not points:
@@ -212,7 +212,7 @@ def worth(where: Where, only: Only = None, tracking_uri: TrackingUri = None, as_
     with reported():
         from raydc.analysis.curves import label_of
         from raydc.analysis.worth import worth as analyse
-        from raydc.report.html import percent
+        from raydc.report.tables import percent
 
         answers = analyse(_rows(where, tracking_uri, only))
         rows = [
