@@ -49,7 +49,7 @@ NAMES = ("a", "b", "c", "d", "e", "f")
 TERMS = {"additive": "bda", "product": "fa", "interaction": "bdfa", "logarithmic": "bdfa"}
 """Coefficients of each form; the constant comes last, which makes its bound cheap."""
 EXPONENTS = np.geomspace(0.03, 4.0, 15)
-"""Values of c and of e that are searched; Gauss-Newton steps lead from the best pair to the least squares."""
+"""Values of c and of e that are searched; Gauss-Newton steps lead from the best pair to least squares."""
 SIGNED_EXPONENTS = np.linspace(-1.0, 3.0, 17)
 """Values of e of a product."""
 LARGEST_STEP = 0.35

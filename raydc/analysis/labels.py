@@ -78,8 +78,8 @@ def similarity(probabilities: Array, classes: NDArray[np.int64]) -> Array:
 
 
 def among_others(table: Array) -> Array:
-    """A table of `similarity` [C, C] given that the class is not the image's own: the diagonal is NaN and the
-    rest of each row sums to one. A late teacher leaves the others next to nothing; this says how it is shared.
+    """A table of `similarity` [C, C] without the image's own class: the diagonal is NaN, and the rest of a row
+    sums to one. A late teacher leaves the others next to nothing; this says how they share it.
     """
     others = np.array(table, np.float64)
     np.fill_diagonal(others, np.nan)

@@ -8,15 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from raydc.analysis.curves import Curve, curves, finished, group, label_of, varying_keys
+from raydc.analysis.curves import LABEL_BLOCKS, Curve, curves, finished, group, label_of, varying_keys
 from raydc.analysis.frontier import StoredPoint, frontier
 from raydc.analysis.joint_laws import JointLaw, NoJointLaw
 from raydc.analysis.laws import Law, NoLaw, fit
 from raydc.analysis.worth import choose_labels
 from raydc.errors import InputError
 from raydc.result import Row
-
-LABEL_BLOCKS = ("labels.", "teacher.")
 
 
 @dataclass(frozen=True)

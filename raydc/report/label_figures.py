@@ -132,9 +132,9 @@ def _similar(teacher: str, said: Said) -> Heat:
     return Heat(
         title=f"{teacher}, epoch {said.epoch}",
         caption=(
-            f"How {teacher} shares among the other classes (columns) what it does not give to the own class of "
-            "an image (rows): mean probabilities in percent, scaled to sum to 100 in each row, after the epoch "
-            "whose labels teach best."
+            f"How {teacher} shares among the other classes (columns) what it does not give to the own class "
+            "of an image (rows): mean probabilities in percent, scaled to sum to 100 in each row, after the "
+            "epoch whose labels teach best."
         ),
         x_label="class in the label",
         y_label="class of the image",
@@ -159,8 +159,8 @@ def divergence_figure(name: str, by_epoch: Mapping[int, Sequence[float]]) -> Lin
     return Lines(
         title=f"Learned labels against {name}",
         caption=(
-            f"Jensen-Shannon divergence of learned labels from what {name} says of the same images after each "
-            "epoch, mean over images; bars are 95 % Student-t intervals over compressed sets."
+            f"Jensen-Shannon divergence of learned labels from what {name} says of the same images after "
+            "each epoch, mean over images; bars are 95 % Student-t intervals over compressed sets."
         ),
         x_label="teacher epoch",
         y_label="Jensen-Shannon divergence, nats",

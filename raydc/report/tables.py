@@ -113,9 +113,9 @@ def _joint_tables(figures: Figures) -> list[Table]:
     found = [
         Table(
             "Joint laws",
-            "Accuracy over n images a class and k kept label entries; the form with the smallest AICc. The last "
-            "column is what the law, fitted without the largest n, gets wrong there: the mean and the root mean "
-            "square over k.",
+            "Accuracy over n images a class and k kept label entries; the form with the smallest AICc. The "
+            "last column is what the law, fitted without the largest n, gets wrong there: the mean and the "
+            "root mean square over k.",
             ("points", "law", *NAMES, "rmse", "largest n"),
             tuple(_joint_row(law) for law in laws),
         )
@@ -125,8 +125,8 @@ def _joint_tables(figures: Figures) -> list[Table]:
         found.append(
             Table(
                 "What twice the label entries are worth",
-                "Images a class with k entries that do as well as n with 2 k, read off the joint law inside its "
-                "data.",
+                "Images a class with k entries that do as well as n with 2 k, read off the joint law inside "
+                "its data.",
                 ("points", "n", "entries", "gain, points", "images"),
                 tuple(
                     (name, f"{item.n:g}", f"{item.k:g} to {2 * item.k:g}", points(item.gain), item.text())

@@ -1,4 +1,4 @@
-"""Figures of what images and knowledge are traded for: the joint law, and the envelope over teacher epochs."""
+"""Figures of images against knowledge: the joint law, and the envelope over teacher epochs."""
 
 from __future__ import annotations
 
@@ -39,8 +39,9 @@ def _joint_figure(found: JointLaw | NoJointLaw) -> JointFigure:
     return JointFigure(
         title=name,
         caption=(
-            f"Test accuracy over n images a class with the k largest entries of a label kept{where}; bars and "
-            f"bands are 95 % intervals from the spread of replicates, pooled over all points. {said}."
+            f"Test accuracy over n images a class with the k largest entries of a label kept{where}; bars "
+            "and bands are 95 % intervals from the spread of replicates, pooled over all points. "
+            f"{said}."
         ),
         x_label="images per class",
         y_label="test accuracy",
