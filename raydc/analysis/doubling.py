@@ -123,6 +123,11 @@ def _interval(value: float, draws: Array) -> Interval:
     return Interval(value, float(min(low, value)), float(max(high, value)))
 
 
+def describe(item: Doubling) -> str:
+    """One sentence part, such as `5 images a class with 2 kept entries do as well as 5.7 with 1`."""
+    return f"{item.n:g} images a class with {2 * item.k:g} kept entries do as well as {item.text()} with {item.k:g}"
+
+
 def typical(found: Sequence[Doubling]) -> Doubling | None:
     """The answer that a summary tells: that of the smallest k, nearest the geometric middle of n."""
     inside = [item for item in found if item.ratio is not None]

@@ -307,7 +307,7 @@ def _shortages(surface: Surface, forms: Sequence[str]) -> Iterator[str]:
     for name, values in (("n", surface.x), ("k", surface.z)):
         different = len(np.unique(values))
         if different < LEAST_VALUES:
-            yield f"{different} value{'s' * (different > 1)} of {name}, but at least {LEAST_VALUES} are needed"
+            yield f"{different} value(s) of {name}, but a joint law needs {LEAST_VALUES}"
         if (values <= 0).any():
             yield f"{name} has values at or below 0, where a joint law is not defined"
     if not forms:

@@ -78,8 +78,9 @@ def similarity(probabilities: Array, classes: NDArray[np.int64]) -> Array:
 
 
 def among_others(table: Array) -> Array:
-    """A table of `similarity` [C, C] without the image's own class: the diagonal is NaN, and the rest of a row
-    sums to one. A late teacher leaves the others next to nothing; this says how they share it.
+    """A table of `similarity` [C, C] without the own class: NaN on the diagonal, the rest of rows sums to 1.
+
+    A late teacher leaves the other classes next to nothing; this says how they share it.
     """
     others = np.array(table, np.float64)
     np.fill_diagonal(others, np.nan)

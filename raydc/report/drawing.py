@@ -33,6 +33,8 @@ STYLE: Any = {
     "svg.hashsalt": "raydc",
     "figure.dpi": 100,
 }
+APART = 1.025
+"""Bars of different kept information at one number of images are drawn this far from each other."""
 WIDTH, HEIGHT = 7.2, 4.2
 MOST_TICKS = 12
 
@@ -137,7 +139,14 @@ def _mark(axes: Axes, marked: Marked) -> None:
     axes.plot(marked.x, marked.y, "o", color=MARKED, fillstyle="none", markersize=11, label=marked.label)
     for x, y, note in zip(marked.x, marked.y, marked.notes, strict=True):
         axes.annotate(
-            note, (x, y), (0, 10), textcoords="offset points", ha="center", fontsize=8, color=MARKED
+            note,
+            (x, y),
+            (0, 10),
+            textcoords="offset points",
+            ha="center",
+            fontsize=8,
+            color=MARKED,
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.5},
         )
     axes.margins(y=0.12)
 
@@ -164,7 +173,7 @@ def joint(data: JointFigure) -> Figure:
         highs = [means[i].high for i in members]
         errors = None if None in highs else np.array(highs, float) - y
         axes.errorbar(
-            x,
+            x * APART ** (number - (len(amounts) - 1) / 2),
             y,
             yerr=errors,
             fmt=MARKERS[number % len(MARKERS)],

@@ -14,6 +14,9 @@ from markupsafe import Markup
 
 from raydc import __version__
 from raydc.analysis.curves import finished, group, label_of, mean_of, varying_keys
+from raydc.analysis.doubling import describe as describe_doubling
+from raydc.analysis.doubling import doublings, typical
+from raydc.analysis.joint_laws import JointLaw
 from raydc.analysis.worth import Worth, worth
 from raydc.analysis.worth import describe as describe_worth
 from raydc.errors import InputError
@@ -57,7 +60,7 @@ def write_report(rows: Sequence[Row], path: Path, store: Store | None, command: 
         title=", ".join(names),
         version=__version__,
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        summary=summary_sentences(rows, answers),
+        summary=summary_sentences(rows, answers, figures),
         figures=_drawn(figures),
         heat_more=max(0, len(figures.heat) - MOST_HEAT_MAPS),
         sheets=[
@@ -93,7 +96,7 @@ def _worth(rows: Sequence[Row]) -> list[Worth]:
         return []
 
 
-def summary_sentences(rows: Sequence[Row], answers: Sequence[Worth]) -> list[str]:
+def summary_sentences(rows: Sequence[Row], answers: Sequence[Worth], figures: Figures) -> list[str]:
     """What the numbers say, in sentences made from them."""
     done = finished(rows)
     failed = sum(1 for row in rows if row["status"] == FAILED)
@@ -124,6 +127,10 @@ def summary_sentences(rows: Sequence[Row], answers: Sequence[Worth]) -> list[str
             key=lambda w: (w.group.get("images.method") == "random", w.hard_ipc is not None, w.ipc),
         )
         sentences.append(f"What labels are worth: {describe_worth(told)}.")
+    for law in (figure.found for figure in figures.joint):
+        if isinstance(law, JointLaw) and (item := typical(doublings(law))) is not None:
+            name = "" if law.surface.label == "all" else f" ({law.surface.label})"
+            sentences.append(f"What knowledge is worth{name}: {describe_doubling(item)}.")
     return sentences
 
 
