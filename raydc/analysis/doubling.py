@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raydc.analysis.curves import CONFIDENCE
-from raydc.analysis.joint_laws import JointLaw, NoJointLaw, falling, predict
+from raydc.analysis.joint_laws import JointLaw, NoJointLaw
+from raydc.analysis.joint_search import falling, predict
 from raydc.analysis.laws import Interval, interval_of
 
 Array = NDArray[np.float64]
@@ -124,8 +125,9 @@ def _interval(value: float, draws: Array) -> Interval:
 
 
 def describe(item: Doubling) -> str:
-    """One sentence part, such as `5 images a class with 2 kept entries do as well as 5.7 with 1`."""
-    return f"{item.n:g} images a class with {2 * item.k:g} kept entries do as well as {item.text()} with {item.k:g}"
+    """Part of a sentence, such as `5 images a class with 2 kept entries do as well as 5.7 with 1`."""
+    now, twice = f"{item.k:g}", f"{2 * item.k:g}"
+    return f"{item.n:g} images a class with {twice} kept entries do as well as {item.text()} with {now}"
 
 
 def typical(found: Sequence[Doubling]) -> Doubling | None:

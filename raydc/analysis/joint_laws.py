@@ -7,10 +7,8 @@
 | interaction | a - b n^-c - d k^-e - f n^-c k^-e         | holds both; f < 0: k matters more with more n    |
 | logarithmic | a + b log n + d log k - f log n log k     | no limit                                         |
 
-Given (c, e) every form is linear in the rest, so the fit is a search over (c, e) alone: a grid, and a few
-Gauss-Newton steps from its best pair. Intervals come from a parametric bootstrap: the variance of
-replicates is pooled over all points, normal deviations are scaled to Student t, and each draw is fitted
-again in the same way.
+Intervals come from a parametric bootstrap: the variance of replicates is pooled over all points, normal
+deviations are scaled to Student t, and each draw is fitted again in the same way.
 """
 
 from __future__ import annotations
@@ -24,6 +22,17 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from raydc.analysis.curves import CONFIDENCE
+from raydc.analysis.joint_search import (
+    EXPONENTS,
+    FORMS,
+    LIMIT_WITH_K,
+    NAMES,
+    TERMS,
+    basis,
+    best_laws,
+    parameters_of,
+    predict,
+)
 from raydc.analysis.laws import (
     DRAWS,
     LARGEST_REST,
@@ -38,23 +47,12 @@ from raydc.analysis.surfaces import Surface
 
 Array = NDArray[np.float64]
 
-FORMS = ("additive", "product", "interaction", "logarithmic")
 FORMULAS = {
     "additive": "a - b {x}^-c - d {z}^-e",
     "product": "a - f {x}^-c {z}^-e",
     "interaction": "a - b {x}^-c - d {z}^-e - f {x}^-c {z}^-e",
     "logarithmic": "a + b log {x} + d log {z} - f log {x} log {z}",
 }
-NAMES = ("a", "b", "c", "d", "e", "f")
-TERMS = {"additive": "bda", "product": "fa", "interaction": "bdfa", "logarithmic": "bdfa"}
-"""Coefficients of each form; the constant comes last, which makes its bound cheap."""
-EXPONENTS = np.geomspace(0.03, 4.0, 15)
-"""Values of c and of e that are searched; Gauss-Newton steps lead from the best pair to least squares."""
-SIGNED_EXPONENTS = np.linspace(-1.0, 3.0, 17)
-"""Values of e of a product."""
-LARGEST_STEP = 0.35
-"""In log c and log e: a step of the grid."""
-STEPS = 5
 LEAST_VALUES = 3
 """Different values of n and of k that an exponent needs."""
 
@@ -111,128 +109,6 @@ class NoJointLaw:
     """The best law all the same, where only its limit is unknown: good inside the data, no further."""
 
 
-def parameters_of(form: str) -> str:
-    """Names of the parameters of a form."""
-    return TERMS[form] + ("" if form == "logarithmic" else "ce")
-
-
-def falling(form: str, x: Array, exponent: Array) -> Array:
-    """What a form makes of n (or k): n^-c, or -log n; `exponent` is broadcast against x."""
-    return np.asarray(-np.log(x) + 0 * exponent if form == "logarithmic" else x**-exponent)
-
-
-def predict(form: str, values: Array, x: Array, z: Array) -> Array:
-    """acc [D, K] of laws `values` [D, 6] at pairs x [K], z [K]."""
-    a, b, c, d, e, f = values.T[:, :, None]
-    u, v = falling(form, x, c), falling(form, z, e)
-    return np.asarray(a - b * u - d * v - f * u * v)
-
-
-def _parts(form: str, surface: Surface, c: Array, e: Array) -> tuple[Array, Array]:
-    """What the points make of n and of k, each [G, J], for exponents [G].
-
-    Labels end at the largest k, so the part of k is counted from there: the constant beside it is the
-    limit of many images with such labels, an accuracy of at most 1.
-    """
-    u, v = falling(form, surface.x, c[:, None]), falling(form, surface.z, e[:, None])
-    return u, v - _end(form, surface, e)[:, None]
-
-
-def _end(form: str, surface: Surface, e: Array) -> Array:
-    """The part of k [G] at the largest k; 0 for forms whose limit does not depend on it."""
-    bounded = form in ("additive", "interaction")
-    return falling(form, surface.z.max(), e) if bounded else np.zeros_like(e)
-
-
-def _basis(form: str, surface: Surface, c: Array, e: Array) -> Array:
-    """[G, J, P], what each coefficient of the form is multiplied by, weighted by replicates."""
-    u, v = _parts(form, surface, c, e)
-    terms = {"b": -u, "d": -v, "f": -u * v, "a": np.ones_like(u)}
-    return np.stack([terms[name] for name in TERMS[form]], axis=2) * np.sqrt(surface.counts)[:, None]
-
-
-class _Search:
-    """Least squares of a form with a <= 1 where a is a limit, at every pair of exponents of the grid."""
-
-    def __init__(self, form: str, surface: Surface) -> None:
-        self._root = np.sqrt(surface.counts)
-        self._pairs = np.stack(np.meshgrid(EXPONENTS, _of_k(form)), axis=2).reshape(-1, 2)
-        q, r = np.linalg.qr(_basis(form, surface, *self._pairs.T))
-        self._q = np.moveaxis(q, 0, 1).reshape(len(surface.x), -1)  # [J, G P]
-        self._scale = r[:, -1, -1]
-
-    def best(self, ys: Array) -> Array:
-        """The pairs (c, e) [D, 2] of the grid with the smallest sums of squares of surfaces ys [D, J]."""
-        onto = ((ys * self._root) @ self._q).reshape(len(ys), len(self._pairs), -1)
-        # The last coordinate is that of the constant alone: what a = 1 costs more than its best value.
-        excess = np.maximum(onto[:, :, -1] / self._scale - 1, 0) * self._scale
-        return np.asarray(self._pairs[((onto**2).sum(2) - excess**2).argmax(1)])
-
-
-def _of_k(form: str) -> Array:
-    """Values of e that are searched: in a product k may also bring nothing, or harm."""
-    return SIGNED_EXPONENTS if form == "product" else EXPONENTS
-
-
-def _best_laws(form: str, surface: Surface, ys: Array) -> tuple[Array, Array]:
-    """The best laws [D, 6] of surfaces ys [D, J], and their weighted sums of squares [D]."""
-    if form == "logarithmic":
-        exponents = np.ones((len(ys), 2))
-        found, rest, _ = _laws_at(form, surface, ys, exponents)
-        return found, (rest**2).sum(1)
-    exponents = _Search(form, surface).best(ys)
-    found, best = np.empty((len(ys), len(NAMES))), np.full(len(ys), np.inf)
-    for _ in range(STEPS):
-        laws, rest, q = _laws_at(form, surface, ys, exponents)
-        squares = (rest**2).sum(1)
-        better = squares < best
-        found[better], best[better] = laws[better], squares[better]
-        exponents = _step(form, surface, laws, rest, q)
-    return found, best
-
-
-def _laws_at(form: str, surface: Surface, ys: Array, exponents: Array) -> tuple[Array, Array, Array]:
-    """The best laws [D, 6] of surfaces ys [D, J] with given exponents [D, 2], what they leave [D, J],
-    and the directions [D, J, P] in which a law could still move."""
-    root = np.sqrt(surface.counts)
-    q, r = np.linalg.qr(_basis(form, surface, *exponents.T))
-    onto = np.einsum("djp,dj->dp", q, ys * root)
-    if form != "logarithmic":
-        capped = onto[:, -1] / r[:, -1, -1] > 1
-        onto[capped, -1] = r[capped, -1, -1]
-    rest = ys * root - np.einsum("djp,dp->dj", q, onto)
-    if form != "logarithmic":
-        q[capped, :, -1] = 0
-    solved = np.linalg.solve(r, onto[:, :, None])[:, :, 0]
-    part = {name: solved[:, place] for place, name in enumerate(TERMS[form])}
-    nothing, end = np.zeros(len(ys)), _end(form, surface, exponents[:, 1])
-    d, f = part.get("d", nothing), part.get("f", nothing)
-    a, b = part["a"] + d * end, part.get("b", nothing) - f * end
-    return np.stack([a, b, exponents[:, 0], d, exponents[:, 1], f], axis=1), rest, q
-
-
-def _step(form: str, surface: Surface, laws: Array, rest: Array, q: Array) -> Array:
-    """Better exponents [D, 2]: Gauss and Newton's step along what the coefficients cannot follow
-    (variable projection, Golub and Pereyra 1973, in Kaufman's form)."""
-    _, b, c, d, e, f = laws.T[:, :, None]
-    x, z = surface.x, surface.z
-    u, v, end = falling(form, x, c), falling(form, z, e), _end(form, surface, e)
-    # Slopes of acc along log c and log e; along e itself where e may be 0.
-    signed = form == "product"
-    of_c = (b + f * v) * c * np.log(x) * u
-    of_e = (d + f * u) * (np.log(z) * v - np.log(z.max()) * end) * (1.0 if signed else e)
-    slopes = np.stack([of_c, of_e], axis=2) * np.sqrt(surface.counts)[:, None]
-    slopes -= q @ (np.swapaxes(q, 1, 2) @ slopes)
-    normal = np.swapaxes(slopes, 1, 2) @ slopes
-    # A law on which an exponent has no influence stays where it is.
-    normal += (1e-9 * np.trace(normal, axis1=1, axis2=2) + 1e-30)[:, None, None] * np.eye(2)
-    step = np.linalg.solve(normal, np.einsum("djp,dj->dp", slopes, rest)[:, :, None])[:, :, 0]
-    step = np.clip(step, -LARGEST_STEP, LARGEST_STEP)
-    new_c, grid = c[:, 0] * np.exp(step[:, 0]), _of_k(form)
-    new_e = e[:, 0] + step[:, 1] if signed else e[:, 0] * np.exp(step[:, 1])
-    return np.stack([np.clip(new_c, EXPONENTS[0], EXPONENTS[-1]), np.clip(new_e, grid[0], grid[-1])], axis=1)
-
-
 def fit_joint(surface: Surface, form: str = "auto", seed: int = 0) -> JointLaw | NoJointLaw:
     """The joint law of a surface, or the reason why its data do not support one.
 
@@ -257,12 +133,12 @@ def _determined(form: str, surface: Surface) -> bool:
     if any(len(np.unique(values)) < LEAST_VALUES for values in (surface.x, surface.z)):
         return False
     half = np.full(1, 0.5)
-    return int(np.linalg.matrix_rank(_basis(form, surface, half, half)[0])) == terms
+    return int(np.linalg.matrix_rank(basis(form, surface, half, half)[0])) == terms
 
 
 def _fitted(form: str, surface: Surface) -> JointLaw:
     """The least squares of one form, without draws and prediction."""
-    values = _best_laws(form, surface, surface.means[None])[0]
+    values = best_laws(form, surface, surface.means[None])
     expected = predict(form, values, surface.x, surface.z)[0]
     distances = surface.means - expected
     count = len(parameters_of(form))
@@ -288,7 +164,7 @@ def _drawn(law: JointLaw, seed: int) -> Array:
         return law.draws
     spread = np.random.Generator(np.random.Philox(seed)).standard_normal((DRAWS, len(surface.x)))
     spread *= deviation * t_over_normal(surface.degrees) / np.sqrt(surface.counts)
-    return _best_laws(law.form, surface, law.predict(surface.x, surface.z) + spread)[0]
+    return best_laws(law.form, surface, law.predict(surface.x, surface.z) + spread)
 
 
 def _holdout(law: JointLaw) -> Array | None:
@@ -298,7 +174,7 @@ def _holdout(law: JointLaw) -> Array | None:
     rest = surface.part(~last)
     if not _determined(law.form, rest):
         return None
-    values = _best_laws(law.form, rest, rest.means[None])[0]
+    values = best_laws(law.form, rest, rest.means[None])
     return np.asarray(predict(law.form, values, surface.x[last], surface.z[last])[0] - surface.means[last])
 
 
@@ -316,10 +192,8 @@ def _shortages(surface: Surface, forms: Sequence[str]) -> Iterator[str]:
 
 def _faults(law: JointLaw) -> Iterator[tuple[str, bool]]:
     """What a fitted law shows that its data cannot support, and whether it serves inside them."""
-    surface, limit_of = (
-        law.surface,
-        {"n": law.form != "logarithmic", "k": law.form in ("additive", "interaction")},
-    )
+    surface = law.surface
+    limit_of = {"n": law.form != "logarithmic", "k": law.form in LIMIT_WITH_K}
     for name, values, others, place in (("n", surface.x, surface.z, 2), ("k", surface.z, surface.x, 4)):
         rise, hidden = _rise(surface, values, others)
         if hidden:

@@ -102,9 +102,9 @@ def fit(
 ) -> None:
     """Scaling laws, such as y = a - b x^-c, with 95 % intervals."""
     with reported():
-        from raydc.analysis import joint_laws, laws
+        from raydc.analysis import joint_search, laws
 
-        forms = ("auto", *(laws.FORMS if z is None else joint_laws.FORMS))
+        forms = ("auto", *(laws.FORMS if z is None else joint_search.FORMS))
         form = form or ("power" if z is None else "auto")
         if form not in forms:
             raise InputError(

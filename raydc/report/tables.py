@@ -11,7 +11,8 @@ from raydc.analysis.curves import Mean, finished, group, label_of, mean_of, vary
 from raydc.analysis.doubling import doublings
 from raydc.analysis.frontier import frontier, image_frontier
 from raydc.analysis.joint_laws import FORMULAS as FORMULAS_OF_BOTH
-from raydc.analysis.joint_laws import NAMES, JointLaw, NoJointLaw
+from raydc.analysis.joint_laws import JointLaw, NoJointLaw
+from raydc.analysis.joint_search import NAMES
 from raydc.analysis.laws import FORMULAS, Interval
 from raydc.analysis.worth import Worth
 from raydc.report.figures import Figures, Scatter

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from raydc.analysis.doubling import doublings, typical
-from raydc.analysis.joint_laws import NAMES, JointLaw, NoJointLaw, as_row, fit_joint, parameters_of, predict
+from raydc.analysis.joint_laws import JointLaw, NoJointLaw, as_row, fit_joint
+from raydc.analysis.joint_search import NAMES, parameters_of, predict
 from raydc.analysis.surfaces import Surface, surfaces
 from raydc.errors import InputError
 from tests.analysis.test_laws import power, rows

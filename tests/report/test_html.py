@@ -82,7 +82,7 @@ def test_a_study_of_images_and_knowledge_gets_its_sections(tmp_path: Path) -> No
     assert "a - f n^-c k^-e" in text
     assert "upper envelope" in text
     assert text.count("kept entries 10") == 2
-    assert re.search(r"5 images a class with 2 kept entries do as well as [\d.]+ \[[\d.]+, ", text)
+    assert re.search(r"10 images a class with 2 kept entries do as well as [\d.]+ \[[\d.]+, ", text)
 
 
 def test_a_study_of_one_kind_of_label_has_no_such_sections(tmp_path: Path) -> None:
