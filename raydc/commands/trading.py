@@ -20,7 +20,7 @@ def fit_surfaces(
     from raydc.analysis.doubling import doublings
     from raydc.analysis.joint_laws import FORMULAS, NoJointLaw, as_row, fit_joint
     from raydc.analysis.surfaces import surfaces
-    from raydc.report.tables import interval, missed, points
+    from raydc.report.tables import missed, parameters, points
 
     fits = [fit_joint(surface, form) for surface in surfaces(rows, x, z, y, by)]
     check_any(fits)
@@ -35,7 +35,7 @@ def fit_surfaces(
         if isinstance(found, NoJointLaw):
             line["note"] = f"{'no fit' if law is None else 'inside the data only'}: {found.reason}"
         else:
-            line["parameters"] = ", ".join(f"{n} {interval(v)}" for n, v in found.parameters().items())
+            line["parameters"] = parameters(found)
             line["note"] = spread(int(found.surface.counts.min()))
         shown.append(line)
     worths = [

@@ -12,7 +12,6 @@ from raydc.analysis.doubling import doublings
 from raydc.analysis.frontier import frontier, image_frontier
 from raydc.analysis.joint_laws import FORMULAS as FORMULAS_OF_BOTH
 from raydc.analysis.joint_laws import JointLaw, NoJointLaw
-from raydc.analysis.joint_search import NAMES
 from raydc.analysis.laws import FORMULAS, Interval
 from raydc.analysis.worth import Worth
 from raydc.report.figures import Figures, Scatter
@@ -55,6 +54,11 @@ def points(value: Interval) -> str:
     if value.low is not None and value.high is not None:
         text += f" [{100 * value.low:.1f}, {100 * value.high:.1f}]"
     return text
+
+
+def parameters(law: JointLaw) -> str:
+    """`a 0.809 [0.780, 0.868], c 0.958 [0.525, 1.520], ...`."""
+    return ", ".join(f"{name} {interval(value)}" for name, value in law.parameters().items())
 
 
 def missed(law: JointLaw) -> str:
@@ -117,7 +121,7 @@ def _joint_tables(figures: Figures) -> list[Table]:
             "Accuracy over n images a class and k kept label entries; the form with the smallest AICc. The "
             "last column is what the law, fitted without the largest n, gets wrong there: the mean and the "
             "root mean square over k.",
-            ("points", "law", *NAMES, "rmse", "largest n"),
+            ("points", "law", "parameters", "rmse", "largest n", "note"),
             tuple(_joint_row(law) for law in laws),
         )
     ]
@@ -140,15 +144,15 @@ def _joint_tables(figures: Figures) -> list[Table]:
 
 def _joint_row(found: JointLaw | NoJointLaw) -> tuple[str, ...]:
     """One joint law; only what is good inside the data where its limit is unknown."""
-    law = found.inside if isinstance(found, NoJointLaw) else found
-    if law is None:
-        return (found.surface.label, found.reason, *[""] * (len(NAMES) + 2))  # type: ignore[union-attr]
+    name = found.surface.label
+    if isinstance(found, JointLaw):
+        law, known, note = found, parameters(found), ""
+    elif found.inside is None:
+        return (name, "-", "-", "-", "-", found.reason)
+    else:
+        law, known, note = found.inside, "-", f"inside the data only: {found.reason}"
     formula = FORMULAS_OF_BOTH[law.form].format(x="n", z="k")
-    known = law.parameters() if found is law else {}
-    if isinstance(found, NoJointLaw):
-        formula += f"; inside the data only: {found.reason}"
-    cells = (interval(known[name]) if name in known else "-" for name in NAMES)
-    return (found.surface.label, formula, *cells, f"{law.rmse:.4f}", missed(law))
+    return (name, formula, known, f"{law.rmse:.4f}", missed(law), note)
 
 
 def _worth_table(answers: Sequence[Worth]) -> Table:
