@@ -61,6 +61,7 @@ class LiveProgress:
         self._name, self._total, self._unit = "", 0, ""
         self._began = time.monotonic()
         self._spoke = 0.0
+        self._said = ""
         self._done = self._failed = 0
         self._best: float | None = None
 
@@ -82,6 +83,7 @@ class LiveProgress:
             self._task = self._live.add_task(name, total=total, detail=unit)
         else:
             self._say(f"{name}: {total} {unit}", always=True)
+            self._said = self._count(0)  # it is said with that
 
     def _finish_stage(self) -> None:
         if self._live is not None and self._task is not None and self._name != "evaluations":
@@ -91,7 +93,10 @@ class LiveProgress:
         if self._live is not None and self._task is not None:
             self._live.update(self._task, completed=done, detail=detail or self._unit)
         else:
-            self._say(f"{self._name}: {done:g}/{self._total} {self._unit}")
+            self._say(self._count(done))
+
+    def _count(self, done: float) -> str:
+        return f"{self._name}: {done:g}/{self._total} {self._unit}"
 
     def results(self, rows: Sequence[Row], seconds_left: float | None) -> None:
         self._done += len(rows)
@@ -120,7 +125,8 @@ class LiveProgress:
         self._say(text, always=True)
 
     def _say(self, text: str, always: bool = False) -> None:
+        """A line, if it says something new and the last one is old enough; `always` is said at once."""
         now = time.monotonic()
-        if always or now - self._spoke > LINE_SECONDS:
-            self._spoke = now
+        if always or (text != self._said and now - self._spoke > LINE_SECONDS):
+            self._spoke, self._said = now, text
             self._console.print(text, highlight=False, markup=False, soft_wrap=True)

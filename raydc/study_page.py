@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from raydc import folder
 from raydc.analysis.curves import finished
-from raydc.report.html import results_table, summary_sentences
+from raydc.report.html import summary_sentences
+from raydc.report.sections import results_table
 from raydc.report.tables import markdown
 from raydc.result import FAILED, FINISHED, Row, teacher_columns
 from raydc.spec.plan import Plan, TrajectoryJob

@@ -28,14 +28,11 @@ class Mean:
     count: int
 
 
-@dataclass(frozen=True)
-class Curve:
-    """Replicates of y at several x, all else equal."""
+class Points:
+    """J points with replicates each, and what the spread of these says."""
 
     key: Mapping[str, Any]
-    """The keys that tell this curve from the others."""
-    x: NDArray[np.float64]
-    """[J], different values in rising order."""
+    """The keys that tell these points from others."""
     replicates: tuple[NDArray[np.float64], ...]
     """J arrays of y, one value a replicate."""
 
@@ -96,6 +93,16 @@ def pooled_deviation(replicates: Sequence[NDArray[np.float64]]) -> float | None:
     return float(np.sqrt(squares / degrees))
 
 
+@dataclass(frozen=True)
+class Curve(Points):
+    """Replicates of y at several x, all else equal."""
+
+    key: Mapping[str, Any]
+    x: NDArray[np.float64]
+    """[J], different values in rising order."""
+    replicates: tuple[NDArray[np.float64], ...]
+
+
 def label_of(key: Mapping[str, Any]) -> str:
     """`hard`, or `soft, teacher_epoch 30, temperature 4`: the values, with short names."""
     parts = []
@@ -122,6 +129,16 @@ def mean_of(values: Sequence[float]) -> Mean:
 def finished(rows: Iterable[Row]) -> list[Row]:
     """Rows that count: finished ones."""
     return [row for row in rows if row["status"] == FINISHED]
+
+
+LABEL_BLOCKS = ("labels.", "teacher.")
+LABEL_KEYS = ("train.loss",)
+"""Keys outside these blocks that say how soft labels are met."""
+
+
+def is_label_key(key: str) -> bool:
+    """Whether a key says how images are labelled, and so is chosen, not shared."""
+    return key.startswith(LABEL_BLOCKS) or key in LABEL_KEYS
 
 
 def check_column(rows: Sequence[Row], name: str, *, numeric: bool = False) -> None:

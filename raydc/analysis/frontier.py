@@ -1,15 +1,23 @@
-"""The Pareto frontier over stored bytes: what accuracy a byte buys, images and labels together."""
+"""Pareto frontiers: what accuracy a byte buys, images and labels together; and what an image buys.
+
+Over images the frontier is the upper envelope of arXiv 2406.10485: the best that any teacher epoch, and any
+other choice of labels, reaches with so many images.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from raydc.analysis.curves import Mean, finished, group, label_of, mean_of, varying_keys
+from raydc.analysis.curves import Mean, finished, group, is_label_key, label_of, mean_of, varying_keys
 from raydc.result import Row
+
+OVER = ("bytes", "images")
+"""What a frontier can be over."""
+EPOCH = "labels.teacher_epoch"
 
 
 @dataclass(frozen=True)
@@ -45,27 +53,101 @@ def frontier(rows: Sequence[Row], keys: Sequence[str] | None = None) -> list[Sto
     keys = list(keys) if keys is not None else varying_keys(rows)
     points = []
     for values, members in group(rows, keys).items():
-        val = [r["val_acc"] for r in members if r.get("val_acc") is not None]
         points.append(
             StoredPoint(
                 key=dict(zip(keys, values, strict=True)),
                 images_bytes=float(np.mean([r["images_bytes"] for r in members])),
                 labels_bytes=float(np.mean([r["labels_bytes"] for r in members])),
                 test_acc=mean_of([r["test_acc"] for r in members]),
-                val_acc=float(np.mean(val)) if len(val) == len(members) else None,
+                val_acc=_mean_val(members),
                 on_frontier=False,
             )
         )
-    by_val = all(point.val_acc is not None for point in points)
-
-    def quality(point: StoredPoint) -> float:
-        return float(point.val_acc if by_val and point.val_acc is not None else point.test_acc.value)
-
-    points.sort(key=lambda p: (p.total_bytes, -quality(p)))
+    quality = qualities(points)
+    order = sorted(range(len(points)), key=lambda i: (points[i].total_bytes, -quality[i]))
     best = -np.inf
     marked = []
-    for point in points:
-        better = quality(point) > best
-        best = max(best, quality(point))
-        marked.append(StoredPoint(**{**vars(point), "on_frontier": better}))
+    for i in order:
+        marked.append(replace(points[i], on_frontier=quality[i] > best))
+        best = max(best, quality[i])
     return marked
+
+
+def qualities(points: Sequence[StoredPoint] | Sequence[ImagePoint]) -> list[float]:
+    """What decides: validation accuracy, or test accuracy if any point has no other."""
+    val = [point.val_acc for point in points if point.val_acc is not None]
+    return val if len(val) == len(points) else [point.test_acc.value for point in points]
+
+
+@dataclass(frozen=True)
+class ImagePoint:
+    """One choice of labels at one number of images."""
+
+    group: dict[str, Any]
+    """The keys, such as the method, within which frontiers are told apart."""
+    ipc: float
+    labels: dict[str, Any]
+    """The label keys that vary, with the teacher's epoch first; None where one does not apply."""
+    test_acc: Mean
+    val_acc: float | None
+    """Mean over replicates; None if one has none."""
+    chosen_by: str
+    """val_acc, or test_acc where a choice at the same IPC has no validation accuracy."""
+    best: bool
+    """Whether no other labels do better with as many images."""
+    on_frontier: bool
+    """Whether it is the best, and no fewer images do as well."""
+
+
+def image_frontier(rows: Sequence[Row]) -> list[ImagePoint]:
+    """All choices of labels by group and rising IPC, with the best of each IPC and the frontier marked.
+
+    Both are decided by validation accuracy (by test accuracy only where none is recorded).
+    """
+    rows = finished(rows)
+    varied = varying_keys(rows, ["images.ipc"])
+    shared = [key for key in varied if not is_label_key(key)]
+    chosen = [key for key in varied if is_label_key(key)]
+    chosen.sort(key=lambda key: key != EPOCH)
+    found: list[ImagePoint] = []
+    for values, members in group(rows, shared).items():
+        reached = -np.inf
+        for (ipc,), at_ipc in group(members, ["images.ipc"]).items():
+            options = [
+                _image_point(
+                    dict(zip(shared, values, strict=True)),
+                    float(ipc),
+                    dict(zip(chosen, labels, strict=True)),
+                    part,
+                )
+                for labels, part in group(at_ipc, chosen).items()
+            ]
+            quality = qualities(options)
+            by = "test_acc" if any(option.val_acc is None for option in options) else "val_acc"
+            first = int(np.argmax(quality))
+            found += [
+                replace(
+                    option, chosen_by=by, best=i == first, on_frontier=i == first and quality[i] > reached
+                )
+                for i, option in enumerate(options)
+            ]
+            reached = max(reached, quality[first])
+    return found
+
+
+def _image_point(key: dict[str, Any], ipc: float, labels: dict[str, Any], rows: Sequence[Row]) -> ImagePoint:
+    return ImagePoint(
+        key,
+        ipc,
+        labels,
+        mean_of([r["test_acc"] for r in rows]),
+        _mean_val(rows),
+        "",
+        best=False,
+        on_frontier=False,
+    )
+
+
+def _mean_val(rows: Sequence[Row]) -> float | None:
+    val = [r["val_acc"] for r in rows if r.get("val_acc") is not None]
+    return float(np.mean(val)) if len(val) == len(rows) else None

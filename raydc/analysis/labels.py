@@ -77,6 +77,17 @@ def similarity(probabilities: Array, classes: NDArray[np.int64]) -> Array:
     return np.stack(rows)
 
 
+def among_others(table: Array) -> Array:
+    """A table of `similarity` [C, C] without the own class: NaN on the diagonal, the rest of rows sums to 1.
+
+    A late teacher leaves the other classes next to nothing; this says how they share it.
+    """
+    others = np.array(table, np.float64)
+    np.fill_diagonal(others, np.nan)
+    mass = np.nansum(others, axis=1, keepdims=True)
+    return np.divide(others, mass, out=np.full_like(others, np.nan), where=mass > 0)
+
+
 def divergence(one: Array, other: Array) -> float:
     """Mean Jensen-Shannon divergence of the rows of two label matrices [N, C], in nats, from 0 to log 2.
 

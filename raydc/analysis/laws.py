@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from raydc.analysis.curves import CONFIDENCE, Curve
+from raydc.analysis.curves import CONFIDENCE, Curve, Points
 
 Array = NDArray[np.float64]
 
@@ -175,24 +175,18 @@ def fit(curve: Curve, form: str = "power", seed: int = 0) -> Law | NoLaw:
     a, b, c = (float(value) for value in estimates[0])
     if b <= 0:
         return NoLaw(curve, "accuracy does not rise with x")
-    deviation, degrees = curve.pooled_deviation, curve.degrees
-    if deviation and degrees:
-        flat = float((weights * (means - np.average(means, weights=weights)) ** 2).sum())
-        f = flat / (len(x) - 1) / deviation**2
-        if stats.f.sf(f, len(x) - 1, degrees) > SIGNIFICANCE:
-            return NoLaw(curve, "the spread of the replicates hides any rise")
+    if hides_rise(curve):
+        return NoLaw(curve, "the spread of the replicates hides any rise")
     if parameters == 3 and c >= rates(form, x)[-1] * 0.999:
         return NoLaw(curve, "the curve is flat after its first point; add smaller x")
     draws = np.empty((0, 3))
-    misfit = None
     expected = a - b * falling(form, x, np.asarray(c))
-    if deviation and degrees:
+    deviation, degrees = curve.pooled_deviation, curve.degrees
+    if deviation:
         spread = np.random.Generator(np.random.Philox(seed)).standard_normal((DRAWS, len(x)))
         drawn, _ = search(expected + spread * deviation / np.sqrt(counts))
         draws = _to_t(drawn, np.array([a, b, c]), degrees, form, x)
-        f = float(squares[0]) / (len(x) - parameters) / deviation**2
-        misfit = float(stats.f.sf(f, len(x) - parameters, degrees))
-    intervals = [_interval(value, draws[:, i]) for i, value in enumerate((a, b, c))]
+    intervals = [interval_of(value, draws[:, i]) for i, value in enumerate((a, b, c))]
     law = Law(
         curve=curve,
         form=form,
@@ -201,8 +195,8 @@ def fit(curve: Curve, form: str = "power", seed: int = 0) -> Law | NoLaw:
         c=intervals[2] if parameters == 3 else None,
         rmse=float(np.sqrt(np.mean((means - expected) ** 2))),
         draws=draws,
-        lack_of_fit=misfit,
-        aicc=_aicc(curve, expected, parameters),
+        lack_of_fit=lack_of_fit(curve, float(squares[0]), len(x) - parameters),
+        aicc=aicc(curve, expected, parameters),
         holdout=_holdout(curve, form),
     )
     rest = falling(form, x[[0, -1]], np.asarray(c))
@@ -238,14 +232,32 @@ def as_row(found: Law | NoLaw) -> dict[str, Any]:
     }
 
 
-def _aicc(curve: Curve, expected: Array, parameters: int) -> float | None:
+def hides_rise(points: Points) -> bool:
+    """Whether points without any difference would spread as these do (F test); False without replicates."""
+    deviation, free = points.pooled_deviation, len(points.counts) - 1
+    if not deviation:
+        return False
+    weights = points.counts.astype(np.float64)
+    squares = float((weights * (points.means - np.average(points.means, weights=weights)) ** 2).sum())
+    return bool(stats.f.sf(squares / free / deviation**2, free, points.degrees) > SIGNIFICANCE)
+
+
+def lack_of_fit(points: Points, squares: float, free: int) -> float | None:
+    """p value that means lie on a law: `squares` of their distances, weighted, with `free` degrees left."""
+    deviation = points.pooled_deviation
+    if not deviation:
+        return None
+    return float(stats.f.sf(squares / free / deviation**2, free, points.degrees))
+
+
+def aicc(points: Points, expected: Array, parameters: int) -> float | None:
     """AICc of a law with normal deviations of one unknown size, over all replicates."""
-    count, k = int(curve.counts.sum()), parameters + 1
+    count, k = int(points.counts.sum()), parameters + 1
     if count <= k + 1:
         return None
     squares = sum(
         float(((np.asarray(values) - y) ** 2).sum())
-        for values, y in zip(curve.replicates, expected, strict=True)
+        for values, y in zip(points.replicates, expected, strict=True)
     )
     # A perfect fit has no spread to speak of; machine precision stands for it.
     squares = max(squares, count * np.finfo(float).eps ** 2)
@@ -263,17 +275,23 @@ def _holdout(curve: Curve, form: str) -> float | None:
     return float(a - b * falling(form, last, np.asarray(c))[0] - curve.means[-1])
 
 
+def t_over_normal(degrees: int) -> float:
+    """How much wider the 95 % interval of Student t is than that of a normal."""
+    level = 0.5 + CONFIDENCE / 2
+    return float(stats.t.ppf(level, degrees) / stats.norm.ppf(level))
+
+
 def _to_t(draws: Array, centre: Array, degrees: int, form: str, x: Array) -> Array:
     """Deviations of normal draws scaled so that their 95 % interval is that of Student t."""
-    level = 0.5 + CONFIDENCE / 2
-    scaled = centre + (draws - centre) * (stats.t.ppf(level, degrees) / stats.norm.ppf(level))
+    scaled = centre + (draws - centre) * t_over_normal(degrees)
     if form != "logarithmic":
         scaled[:, 0] = np.minimum(scaled[:, 0], 1.0)
     scaled[:, 2] = np.maximum(scaled[:, 2], rates(form, x)[0])
     return np.asarray(scaled)
 
 
-def _interval(value: float, draws: Array) -> Interval:
+def interval_of(value: float, draws: Array) -> Interval:
+    """The 95 % interval of draws [D], around an estimate; no ends without draws."""
     if not len(draws):
         return Interval(value, None, None)
     low, high = np.quantile(draws, [0.5 - CONFIDENCE / 2, 0.5 + CONFIDENCE / 2])

@@ -22,6 +22,7 @@ from raydc.analysis.curves import (
     curves,
     finished,
     group,
+    is_label_key,
     label_of,
     mean_of,
     varying_keys,
@@ -29,9 +30,6 @@ from raydc.analysis.curves import (
 from raydc.analysis.laws import DRAWS, Law, NoLaw, fit
 from raydc.errors import InputError, one_of
 from raydc.result import Row
-
-LABEL_KEYS = ("train.loss",)
-"""Keys outside the block `labels` that say how soft labels are met."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +82,7 @@ def worth(rows: Sequence[Row], seed: int = 0) -> list[Worth]:
     if not hard or not soft:
         missing = "hard-labelled" if not hard else "soft-labelled"
         raise InputError(f"worth compares hard and soft labels, but there are no {missing} results")
-    shared = [key for key in varying_keys(rows, ["images.ipc"]) if not _is_label_key(key, hard)]
+    shared = [key for key in varying_keys(rows, ["images.ipc"]) if not _belongs_to_labels(key, hard)]
     hard_groups = group(hard, shared)
     soft_groups = group(soft, shared)
     if not hard_groups.keys() & soft_groups.keys():
@@ -106,16 +104,14 @@ def worth(rows: Sequence[Row], seed: int = 0) -> list[Worth]:
     return found
 
 
-def _is_label_key(key: str, hard: Sequence[Row]) -> bool:
-    """Whether a key belongs to the labels: by its block, or because hard labels never have it."""
-    if key.startswith(("labels.", "teacher.")) or key in LABEL_KEYS:
-        return True
-    return bool(hard) and all(row.get(key) is None for row in hard)
+def _belongs_to_labels(key: str, hard: Sequence[Row]) -> bool:
+    """Whether a key belongs to the labels: by its name, or because hard labels never have it."""
+    return is_label_key(key) or all(row.get(key) is None for row in hard)
 
 
 def choose_labels(rows: Sequence[Row]) -> tuple[dict[str, Any], list[Row], str]:
     """(label keys, rows, what chose) of the labels with the best mean validation accuracy."""
-    keys = [key for key in varying_keys(rows) if _is_label_key(key, ())]
+    keys = [key for key in varying_keys(rows) if is_label_key(key)]
     options = group(rows, keys)
     if len(options) == 1:
         values, members = next(iter(options.items()))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from raydc.commands import trading
 from raydc.commands.terminal import (
     AsJson,
     Only,
@@ -81,61 +82,77 @@ def fit(
     where: Where,
     x: Annotated[str, typer.Option(help="Column on the x axis.")] = "images.ipc",
     y: Annotated[str, typer.Option(help="Column on the y axis.")] = "test_acc",
+    z: Annotated[
+        str | None,
+        typer.Option(help="A second column, such as labels.top_k: fit the joint law over both."),
+    ] = None,
     by: Annotated[
         list[str] | None, typer.Option(help="Keys that separate curves (default: all that vary).")
     ] = None,
     form: Annotated[
-        str, typer.Option(help="power, exponential, logarithmic, or auto: the smallest AICc of each curve.")
-    ] = "power",
+        str | None,
+        typer.Option(
+            help="power (default), exponential or logarithmic; with --z additive, product, interaction or "
+            "logarithmic; auto (default with --z) takes the smallest AICc of each curve."
+        ),
+    ] = None,
     only: Only = None,
     tracking_uri: TrackingUri = None,
     as_json: AsJson = False,
 ) -> None:
     """Scaling laws, such as y = a - b x^-c, with 95 % intervals."""
     with reported():
-        from raydc.analysis.curves import curves
-        from raydc.analysis.laws import FORMS, FORMULAS, Law, as_row
-        from raydc.analysis.laws import fit as fit_law
-        from raydc.report.html import interval
+        from raydc.analysis import joint_search, laws
 
-        if form not in ("auto", *FORMS):
-            raise InputError(f"--form is {form!r}, but must be {one_of(('auto', *FORMS))}")
-        fits = [fit_law(curve, form) for curve in curves(rows_of(where, tracking_uri, only), x, y, by)]
-        if not fits:
-            raise InputError(f"{where} has no finished evaluation yet; run the study first")
-        shown: list[dict[str, Any]] = []
-        for found in fits:
-            if isinstance(found, Law):
-                ends = {
-                    "a": interval(found.a),
-                    "b": interval(found.b),
-                    "c": "-" if found.c is None else interval(found.c),
+        forms = ("auto", *(laws.FORMS if z is None else joint_search.FORMS))
+        form = form or ("power" if z is None else "auto")
+        if form not in forms:
+            raise InputError(
+                f"--form is {form!r}, but must be {one_of(forms)}{'' if z is None else ' with --z'}"
+            )
+        if z is None:
+            _fit_curves(rows_of(where, tracking_uri, only), x, y, by, form, as_json)
+        else:
+            trading.fit_surfaces(rows_of(where, tracking_uri, only), x, z, y, by, form, as_json)
+
+
+def _fit_curves(rows: list[Row], x: str, y: str, by: list[str] | None, form: str, as_json: bool) -> None:
+    from raydc.analysis.curves import curves
+    from raydc.analysis.laws import FORMULAS, Law, as_row
+    from raydc.analysis.laws import fit as fit_law
+    from raydc.report.tables import interval
+
+    fits = [fit_law(curve, form) for curve in curves(rows, x, y, by)]
+    trading.check_any(fits)
+    shown: list[dict[str, Any]] = []
+    for found in fits:
+        if isinstance(found, Law):
+            ends = {
+                "a": interval(found.a),
+                "b": interval(found.b),
+                "c": "-" if found.c is None else interval(found.c),
+            }
+            shown.append(
+                {
+                    "curve": found.curve.label,
+                    "form": found.form,
+                    **ends,
+                    "rmse": found.rmse,
+                    "AICc": found.aicc,
+                    "largest x": signed(found.holdout),
+                    "note": trading.spread(int(found.curve.counts.min())),
                 }
-                shown.append(
-                    {
-                        "curve": found.curve.label,
-                        "form": found.form,
-                        **ends,
-                        "rmse": found.rmse,
-                        "AICc": found.aicc,
-                        "largest x": signed(found.holdout),
-                        "note": _spread(int(found.curve.counts.min())),
-                    }
-                )
-            else:
-                shown.append({"curve": found.curve.label, "note": f"no fit: {found.reason}"})
-        title = f"{y} = {'law of ' + x if form == 'auto' else FORMULAS[form].format(x=x)}"
-        names = ["curve", "form", "a", "b", "c", "rmse", "AICc", "largest x", "note"]
-        emit([as_row(found) for found in fits], as_json, lambda: show_table(title, shown, names))
+            )
+        else:
+            shown.append({"curve": found.curve.label, "note": f"no fit: {found.reason}"})
+    title = f"{y} = {'law of ' + x if form == 'auto' else FORMULAS[form].format(x=x)}"
+    names = ["curve", "form", "a", "b", "c", "rmse", "AICc", "largest x", "note"]
+    emit([as_row(found) for found in fits], as_json, lambda: show_table(title, shown, names))
 
 
 def signed(error: float | None) -> str:
     """A prediction error in points."""
     return "-" if error is None else f"{100 * error:+.1f} points"
-
-
-def _spread(replicates: int) -> str:
-    return "one replicate: no intervals" if replicates == 1 else f"{replicates} replicates"
 
 
 def plot(
@@ -165,46 +182,57 @@ def plot(
 
 
 def frontier(
-    where: Where, only: Only = None, tracking_uri: TrackingUri = None, as_json: AsJson = False
+    where: Where,
+    over: Annotated[
+        str, typer.Option(help="bytes: images and labels as stored; images: the best labels of each IPC.")
+    ] = "bytes",
+    only: Only = None,
+    tracking_uri: TrackingUri = None,
+    as_json: AsJson = False,
 ) -> None:
-    """The Pareto frontier of accuracy over stored bytes."""
+    """The Pareto frontier of accuracy over stored bytes, or over images."""
     with reported():
-        from raydc.analysis.frontier import frontier as analyse
-        from raydc.report.html import percent
+        from raydc.analysis.curves import finished
+        from raydc.analysis.frontier import OVER
 
-        points = analyse(rows_of(where, tracking_uri, only))
-        if not points:
+        if over not in OVER:
+            raise InputError(f"--over is {over!r}, but must be {one_of(OVER)}")
+        rows = rows_of(where, tracking_uri, only)
+        if not finished(rows):
             raise InputError(f"{where} has no finished evaluation yet; run the study first")
-        rows = [
-            {
-                **point.key,
-                "images_bytes": point.images_bytes,
-                "labels_bytes": point.labels_bytes,
-                "total_bytes": point.total_bytes,
-                "test_acc": point.test_acc.value,
-                "test_acc_low": point.test_acc.low,
-                "test_acc_high": point.test_acc.high,
-                "val_acc": point.val_acc,
-                "replicates": point.test_acc.count,
-                "on_frontier": point.on_frontier,
-            }
-            for point in points
-        ]
-        shown = [
-            {
-                "configuration": point.label,
-                "images": size(point.images_bytes),
-                "labels": size(point.labels_bytes),
-                "test accuracy": percent(point.test_acc),
-            }
-            for point in points
-            if point.on_frontier
-        ]
-        emit(
-            rows,
-            as_json,
-            lambda: show_table(f"{len(shown)} of {len(points)} configurations", shown),
-        )
+        if over == "bytes":
+            _frontier_over_bytes(rows, as_json)
+        else:
+            trading.frontier_over_images(rows, as_json)
+
+
+def _frontier_over_bytes(rows: list[Row], as_json: bool) -> None:
+    from raydc.analysis.frontier import frontier as analyse
+    from raydc.report.tables import percent
+
+    points = analyse(rows)
+    full = [
+        {
+            **point.key,
+            "images_bytes": point.images_bytes,
+            "labels_bytes": point.labels_bytes,
+            "total_bytes": point.total_bytes,
+            **trading.accuracies(point),
+            "on_frontier": point.on_frontier,
+        }
+        for point in points
+    ]
+    shown = [
+        {
+            "configuration": point.label,
+            "images": size(point.images_bytes),
+            "labels": size(point.labels_bytes),
+            "test accuracy": percent(point.test_acc),
+        }
+        for point in points
+        if point.on_frontier
+    ]
+    emit(full, as_json, lambda: show_table(f"{len(shown)} of {len(points)} configurations", shown))
 
 
 def worth(where: Where, only: Only = None, tracking_uri: TrackingUri = None, as_json: AsJson = False) -> None:
@@ -212,7 +240,7 @@ def worth(where: Where, only: Only = None, tracking_uri: TrackingUri = None, as_
     with reported():
         from raydc.analysis.curves import label_of
         from raydc.analysis.worth import worth as analyse
-        from raydc.report.html import percent
+        from raydc.report.tables import percent
 
         answers = analyse(rows_of(where, tracking_uri, only))
         rows = [

@@ -47,7 +47,7 @@ def ddranking(
     """DD-Ranking: hard label recovery, improvement over random, LRS and ARS of every method."""
     with reported():
         from raydc.analysis.ddranking import ddranking as analyse
-        from raydc.report.html import percent
+        from raydc.report.tables import percent
 
         if full_acc is not None and full is not None:
             raise InputError("--full-acc and --full exclude each other; keep one")
@@ -191,7 +191,7 @@ def _show_entropy(
     plot: Path | None,
 ) -> None:
     from raydc.analysis.curves import label_of
-    from raydc.report.html import interval
+    from raydc.report.tables import interval
 
     accuracy = "" if judged.test_acc is None else f", {100 * judged.test_acc:.1f} % on test"
     show_table(

@@ -15,11 +15,22 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from raydc.analysis.curves import Mean
 from raydc.analysis.entropy import MeanPoint
-from raydc.report.figures import Figures, Heat, Intervals, LawFigure, Lines, Scatter
+from raydc.analysis.joint_laws import NoJointLaw
+from raydc.report.figures import (
+    Figures,
+    Heat,
+    Intervals,
+    JointFigure,
+    LawFigure,
+    Lines,
+    Marked,
+    Scatter,
+)
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F", "#000000")
 """Okabe and Ito's palette, readable with every kind of colour vision."""
 MARKERS = "osD^vP*X"
+MARKED = "#444444"
 STYLE: Any = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
@@ -33,6 +44,8 @@ STYLE: Any = {
     "svg.hashsalt": "raydc",
     "figure.dpi": 100,
 }
+APART = 1.025
+"""Bars of different kept information at one number of images are drawn this far from each other."""
 WIDTH, HEIGHT = 7.2, 4.2
 MOST_TICKS = 12
 
@@ -125,7 +138,65 @@ def lines(data: Lines) -> Figure:
     if data.percent:
         _percent(axes)
     axes.set(xlabel=data.x_label, ylabel=data.y_label)
-    _legend(axes, len(data.series))
+    if data.marked is not None:
+        _mark(axes, data.marked)
+    _legend(axes, len(data.series) + (data.marked is not None))
+    return figure
+
+
+def _mark(axes: Axes, marked: Marked) -> None:
+    """Rings around points, joined by a broad pale line, with their notes above."""
+    axes.plot(marked.x, marked.y, color=MARKED, linewidth=6, alpha=0.2, solid_capstyle="round")
+    axes.plot(marked.x, marked.y, "o", color=MARKED, fillstyle="none", markersize=11, label=marked.label)
+    for x, y, note in zip(marked.x, marked.y, marked.notes, strict=True):
+        axes.annotate(
+            note,
+            (x, y),
+            (0, 10),
+            textcoords="offset points",
+            ha="center",
+            fontsize=8,
+            color=MARKED,
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.5},
+        )
+    axes.margins(y=0.12)
+
+
+def joint(data: JointFigure) -> Figure:
+    """Points with error bars over images, and the joint law as a line for each kept information."""
+    figure, axes = _axes()
+    found = data.found
+    surface = found.surface
+    law = found.inside if isinstance(found, NoJointLaw) else found
+    means = surface.means_with_intervals()
+    amounts = np.unique(surface.z)
+    shades = mpl.colormaps["viridis"](np.linspace(0.0, 0.85, len(amounts)))
+    for number, (amount, colour) in enumerate(zip(amounts, shades, strict=True)):
+        members = np.flatnonzero(surface.z == amount)
+        x, y = surface.x[members], surface.means[members]
+        fine = np.geomspace(x[0], x[-1], 200)
+        if law is not None:
+            at = np.full_like(fine, amount)
+            axes.plot(fine, law.predict(fine, at), color=colour, linewidth=1.4)
+            band = law.band(fine, at)
+            if band is not None:
+                axes.fill_between(fine, *band, color=colour, alpha=0.1, linewidth=0)
+        highs = [means[i].high for i in members]
+        errors = None if None in highs else np.array(highs, float) - y
+        axes.errorbar(
+            x * APART ** (number - (len(amounts) - 1) / 2),
+            y,
+            yerr=errors,
+            fmt=MARKERS[number % len(MARKERS)],
+            color=colour,
+            markersize=5,
+            capsize=2,
+            label=f"{data.z_label} {amount:g}",
+        )
+    _log_ticks(axes, sorted({float(x) for x in surface.x}))
+    _percent(axes)
+    axes.set(xlabel=data.x_label, ylabel=data.y_label)
+    _legend(axes, len(amounts))
     return figure
 
 
@@ -214,7 +285,7 @@ def scatter(data: Scatter) -> Figure:
         [p.total_bytes for p in best],
         [p.test_acc.value for p in best],
         where="post",
-        color="#444444",
+        color=MARKED,
         linewidth=1.2,
         label="frontier",
     )
@@ -266,7 +337,9 @@ def drawn(figures: Figures) -> dict[str, Figure]:
     for name, make, items in (
         ("accuracy", lines, figures.curves),
         ("laws", laws, figures.laws),
+        ("joint law", joint, figures.joint),
         ("frontier", scatter, figures.frontier),
+        ("envelope", lines, figures.envelopes),
         ("labels", lines, figures.labels),
         ("similarity", heat, figures.similarity),
     ):

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from raydc.analysis.curves import (
+    LABEL_BLOCKS,
     Curve,
     Mean,
     curves,
@@ -19,12 +20,11 @@ from raydc.analysis.curves import (
     with_class_column,
 )
 from raydc.analysis.frontier import StoredPoint, frontier
+from raydc.analysis.joint_laws import JointLaw, NoJointLaw
 from raydc.analysis.laws import Law, NoLaw, fit
 from raydc.analysis.worth import choose_labels
 from raydc.errors import InputError
 from raydc.result import Row
-
-LABEL_BLOCKS = ("labels.", "teacher.")
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,17 @@ class Series:
 
 
 @dataclass(frozen=True)
+class Marked:
+    """Points that stand out from the lines they lie on, joined in their order."""
+
+    label: str
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    notes: tuple[str, ...]
+    """Written above each point."""
+
+
+@dataclass(frozen=True)
 class Lines:
     """Something over a key, such as accuracy over images per class."""
 
@@ -53,6 +64,19 @@ class Lines:
     """Whether x is drawn on a logarithmic axis."""
     percent: bool = True
     """Whether y is a fraction."""
+    marked: Marked | None = None
+
+
+@dataclass(frozen=True)
+class JointFigure:
+    """Points over images, a line for each amount of kept label information, and the joint law."""
+
+    title: str
+    caption: str
+    x_label: str
+    y_label: str
+    z_label: str
+    found: JointLaw | NoJointLaw
 
 
 @dataclass(frozen=True)
@@ -117,7 +141,9 @@ class Figures:
     curves: list[Lines] = field(default_factory=list)
     heat: list[Heat] = field(default_factory=list)
     laws: list[LawFigure] = field(default_factory=list)
+    joint: list[JointFigure] = field(default_factory=list)
     frontier: list[Scatter] = field(default_factory=list)
+    envelopes: list[Lines] = field(default_factory=list)
     labels: list[Lines] = field(default_factory=list)
     similarity: list[Heat] = field(default_factory=list)
     sheets: list[Sheet] = field(default_factory=list)

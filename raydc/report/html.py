@@ -14,25 +14,23 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from raydc import __version__
-from raydc.analysis.compare import compare
-from raydc.analysis.curves import Mean, finished, group, label_of, mean_of, varying_keys
-from raydc.analysis.ddranking import Ranking, ddranking
-from raydc.analysis.frontier import frontier
-from raydc.analysis.laws import FORMULAS, Interval
-from raydc.analysis.sides import levels
+from raydc.analysis.curves import finished, group, label_of, mean_of, varying_keys
+from raydc.analysis.doubling import describe as describe_doubling
+from raydc.analysis.doubling import doublings, typical
+from raydc.analysis.joint_laws import JointLaw
 from raydc.analysis.worth import Worth, worth
 from raydc.analysis.worth import describe as describe_worth
 from raydc.errors import InputError
 from raydc.report import drawing
-from raydc.report.comparison import comparison_tables
-from raydc.report.figures import Figures, Scatter, all_figures
+from raydc.report.figures import Figures, JointFigure, all_figures
 from raydc.report.label_figures import label_figures
+from raydc.report.sections import mean_quality, tables
 from raydc.report.sheets import sheets
-from raydc.report.tables import Table
+from raydc.report.tables import percent
+from raydc.report.trade_figures import envelopes, joint_figures
 from raydc.result import FAILED, Row
 from raydc.store import Store, write_atomically
 
-MOST_TABLE_ROWS = 200
 MOST_HEAT_MAPS = 12
 
 
@@ -43,28 +41,6 @@ class Drawn:
     title: str
     caption: str
     svg: Markup
-
-
-MOST_LEVELS = 24
-"""Levels of a key that the report compares; more are left to `raydc compare`."""
-
-
-def percent(mean: Mean | None) -> str:
-    """`62.9 % [61.8, 64.0]`."""
-    if mean is None:
-        return "-"
-    text = f"{100 * mean.value:.1f} %"
-    if mean.low is not None and mean.high is not None:
-        text += f" [{100 * mean.low:.1f}, {100 * mean.high:.1f}]"
-    return text
-
-
-def interval(value: Interval | Mean, digits: int = 3) -> str:
-    """`0.412 [0.380, 0.450]`."""
-    text = f"{value.value:.{digits}f}"
-    if value.low is not None and value.high is not None:
-        text += f" [{value.low:.{digits}f}, {value.high:.{digits}f}]"
-    return text
 
 
 def write_report(
@@ -91,7 +67,7 @@ def write_report(
         title=", ".join(names),
         version=__version__,
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        summary=summary_sentences(rows, answers),
+        summary=summary_sentences(rows, answers, figures.joint),
         figures=_drawn(figures),
         heat_more=max(0, len(figures.heat) - MOST_HEAT_MAPS),
         sheets=[
@@ -102,7 +78,7 @@ def write_report(
             }
             for sheet in figures.sheets
         ],
-        tables=_tables(rows, figures, answers),
+        tables=tables(rows, figures, answers),
         command=command,
     )
     write_atomically(path, page.encode())
@@ -128,6 +104,7 @@ def _file_name(title: str) -> str:
 def figures_of(rows: Sequence[Row], store: Store | None) -> Figures:
     """Every figure that the rows and, where it is at hand, the store can support."""
     figures = all_figures(rows)
+    figures.joint, figures.envelopes = joint_figures(rows), envelopes(rows)
     if store is not None:
         figures.labels, figures.similarity = label_figures(rows, store)
         figures.sheets = sheets(rows, store)
@@ -142,7 +119,9 @@ def _worth(rows: Sequence[Row]) -> list[Worth]:
         return []
 
 
-def summary_sentences(rows: Sequence[Row], answers: Sequence[Worth]) -> list[str]:
+def summary_sentences(
+    rows: Sequence[Row], answers: Sequence[Worth], joint: Sequence[JointFigure] = ()
+) -> list[str]:
     """What the numbers say, in sentences made from them."""
     done = finished(rows)
     failed = sum(1 for row in rows if row["status"] == FAILED)
@@ -158,7 +137,7 @@ def summary_sentences(rows: Sequence[Row], answers: Sequence[Worth]) -> list[str
     keys = varying_keys(done)
     best_values, best = max(
         group(done, keys).items(),
-        key=lambda item: _mean_quality(item[1]),
+        key=lambda item: mean_quality(item[1]),
     )
     chosen = dict(zip(keys, best_values, strict=True))
     accuracy = mean_of([r["test_acc"] for r in best])
@@ -173,17 +152,11 @@ def summary_sentences(rows: Sequence[Row], answers: Sequence[Worth]) -> list[str
             key=lambda w: (w.group.get("images.method") == "random", w.hard_ipc is not None, w.ipc),
         )
         sentences.append(f"What labels are worth: {describe_worth(told)}.")
+    for law in (figure.found for figure in joint):
+        if isinstance(law, JointLaw) and (item := typical(doublings(law))) is not None:
+            name = "" if law.surface.label == "all" else f" ({law.surface.label})"
+            sentences.append(f"What knowledge is worth{name}: {describe_doubling(item)}.")
     return sentences
-
-
-def _mean_quality(rows: Sequence[Row]) -> float:
-    """By which configurations are chosen."""
-    return sum(_quality(row) for row in rows) / len(rows)
-
-
-def _quality(row: Row) -> float:
-    value = row.get("val_acc")
-    return float(value if value is not None else row["test_acc"])
 
 
 def _drawn(figures: Figures) -> dict[str, list[Drawn]]:
@@ -193,158 +166,10 @@ def _drawn(figures: Figures) -> dict[str, list[Drawn]]:
     return {
         "curves": draw(drawing.lines, figures.curves),
         "laws": draw(drawing.laws, figures.laws),
+        "joint": draw(drawing.joint, figures.joint),
         "heat": draw(drawing.heat, figures.heat[:MOST_HEAT_MAPS]),
         "frontier": draw(drawing.scatter, figures.frontier),
+        "envelopes": draw(drawing.lines, figures.envelopes),
         "labels": draw(drawing.lines, figures.labels),
         "similarity": draw(drawing.heat, figures.similarity),
     }
-
-
-def _tables(rows: Sequence[Row], figures: Figures, answers: Sequence[Worth]) -> list[Table]:
-    tables = [*_law_tables(figures)]
-    if answers:
-        tables.append(_worth_table(answers))
-    if ranked := _ranked(rows):
-        tables.append(_ranking_table(ranked))
-    tables += [_frontier_table(scatter) for scatter in figures.frontier]
-    tables += _comparisons(rows)
-    tables.append(results_table(finished(rows)))
-    if any(row["status"] == FAILED for row in rows):
-        tables.append(_failures_table(rows))
-    return tables
-
-
-def _law_tables(figures: Figures) -> list[Table]:
-    return [
-        Table(
-            "Laws",
-            "Parameters with 95 % intervals; p is the probability of points this far from the law if it "
-            "holds; the last column is what the law, fitted without the largest IPC, gets wrong there.",
-            ("curve", "law", "a", "b", "c", "rmse", "p", "largest IPC"),
-            (
-                *(
-                    (
-                        law.curve.label,
-                        FORMULAS[law.form].format(x="IPC"),
-                        interval(law.a),
-                        interval(law.b),
-                        "-" if law.c is None else interval(law.c),
-                        f"{law.rmse:.4f}",
-                        "-" if law.lack_of_fit is None else f"{law.lack_of_fit:.3f}",
-                        "-" if law.holdout is None else f"{100 * law.holdout:+.1f} points",
-                    )
-                    for law in figure.laws
-                ),
-                *((fit.curve.label, fit.reason, *[""] * 6) for fit in figure.unfitted),
-            ),
-        )
-        for figure in figures.laws
-    ]
-
-
-def _worth_table(answers: Sequence[Worth]) -> Table:
-    return Table(
-        "Worth",
-        "Hard-labelled images a class that reach the accuracy of the soft labels, read off the hard "
-        "labels' law inside their data.",
-        ("group", "IPC", "labels", "soft", "hard", "hard-labelled images a class"),
-        tuple(_worth_row(item) for item in answers),
-    )
-
-
-def _worth_row(item: Worth) -> tuple[str, ...]:
-    answer = item.text()
-    return (
-        label_of(item.group),
-        f"{item.ipc:g}",
-        label_of(item.labels),
-        percent(item.soft_acc),
-        percent(item.hard_acc),
-        answer if answer != "-" else item.note,
-    )
-
-
-def _ranked(rows: Sequence[Row]) -> list[Ranking]:
-    """DD-Ranking's scores, if any method has random images to be compared with."""
-    try:
-        return [item for item in ddranking(rows) if item.ior is not None]
-    except InputError:
-        return []
-
-
-def _ranking_table(ranked: Sequence[Ranking]) -> Table:
-    return Table(
-        "DD-Ranking",
-        "IOR: improvement over random images under the same labels and recipe. ARS: augmentation-robust "
-        "score, of points with augmentation. HLR and LRS need the accuracy of the full dataset: "
-        "raydc ddranking DIR --full-acc FRACTION.",
-        ("method", "test accuracy", "IOR", "ARS"),
-        tuple((r.label, percent(r.test_acc), percent(r.ior), percent(r.ars)) for r in ranked),
-    )
-
-
-def _comparisons(rows: Sequence[Row]) -> list[Table]:
-    """Methods and kinds of labels against the plain ones, where a study varies them."""
-    tables: list[Table] = []
-    for key in ("images.method", "labels.kind"):
-        try:
-            found = compare(levels(rows, [key]), by=[key])
-        except InputError:
-            continue  # it has one value, or nothing else is equal
-        shown = replace(found, versus=found.versus[:MOST_LEVELS])
-        overall, *winners = comparison_tables(shown)[:-1]
-        more = len(found.versus) - len(shown.versus)
-        rest = f" {more} more levels are in `raydc compare`." if more else ""
-        tables += [replace(overall, title=f"Comparison of {key}", note=overall.note + rest), *winners]
-    return tables
-
-
-def _frontier_table(scatter: Scatter) -> Table:
-    best = [point for point in scatter.points if point.on_frontier]
-    return Table(
-        "Pareto frontier",
-        "Configurations that no other beats at equal or smaller size.",
-        ("configuration", "images, bytes", "labels, bytes", "test accuracy"),
-        tuple(
-            (p.label, f"{p.images_bytes:,.0f}", f"{p.labels_bytes:,.0f}", percent(p.test_acc)) for p in best
-        ),
-    )
-
-
-def results_table(rows: Sequence[Row], *, best_first: bool = False) -> Table:
-    """A row a configuration, in the order of its keys or with the most accurate first."""
-    keys = varying_keys(rows)
-    groups = group(rows, keys)
-    if best_first:
-        groups = dict(sorted(groups.items(), key=lambda item: -_mean_quality(item[1])))
-    body = []
-    for values, members in list(groups.items())[:MOST_TABLE_ROWS]:
-        teacher = members[0].get("teacher_test_acc")
-        size = frontier(members, keys)[0].total_bytes if members[0].get("images_bytes") else None
-        body.append(
-            (
-                *("-" if v is None else f"{v:g}" if isinstance(v, float) else str(v) for v in values),
-                percent(mean_of([r["test_acc"] for r in members])),
-                "-" if teacher is None else f"{100 * teacher:.1f} %",
-                "-" if size is None else f"{size:,.0f}",
-                str(len(members)),
-            )
-        )
-    more = len(groups) - len(body)
-    return Table(
-        "Results",
-        "Means over replicates with Student-t intervals."
-        + (f" {more} more rows are in results.parquet." if more > 0 else ""),
-        (*keys, "test accuracy", "teacher", "bytes", "replicates"),
-        tuple(body),
-    )
-
-
-def _failures_table(rows: Sequence[Row]) -> Table:
-    failed = [row for row in rows if row["status"] == FAILED]
-    return Table(
-        "Failures",
-        "Evaluations that did not finish; `raydc run` tries them again.",
-        ("evaluation", "error"),
-        tuple((str(r["evaluation_id"]), str(r.get("error"))) for r in failed[:MOST_TABLE_ROWS]),
-    )

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from raydc.analysis.curves import finished, group, mean_of
-from raydc.analysis.labels import LabelFacts, label_facts, similarity, softmax
+from raydc.analysis.labels import LabelFacts, among_others, label_facts, similarity, softmax
 from raydc.data.image_set import CompressedSet
 from raydc.labels.store import read_logits
-from raydc.report.figures import Heat, Lines, Series
+from raydc.report.figures import Heat, Lines, Marked, Series
 from raydc.result import Row
 from raydc.store import Store
 
@@ -127,18 +127,45 @@ def _by_rank(teacher: str, said: Sequence[Said]) -> Lines:
 
 
 def _similar(teacher: str, said: Said) -> Heat:
-    table = similarity(said.probabilities, said.classes)
-    np.fill_diagonal(table, np.nan)  # it would outshine the rest
+    table = among_others(similarity(said.probabilities, said.classes))
     classes = tuple(range(len(table)))
     return Heat(
         title=f"{teacher}, epoch {said.epoch}",
         caption=(
-            f"Mean probability, in percent, that {teacher} gives the images of a class (row) to every other "
-            "class (column), after the epoch whose labels teach best."
+            f"How {teacher} shares among the other classes (columns) what it does not give to the own class "
+            "of an image (rows): mean probabilities in percent, scaled to sum to 100 in each row, after the "
+            "epoch whose labels teach best."
         ),
         x_label="class in the label",
         y_label="class of the image",
         x=classes,
         y=classes,
         values=tuple(tuple(None if np.isnan(v) else float(v) for v in row) for row in table),
+    )
+
+
+def divergence_figure(name: str, by_epoch: Mapping[int, Sequence[float]]) -> Lines:
+    """Learned labels against those of a teacher, by the teacher's epoch, with the smallest mean marked.
+
+    by_epoch: for each epoch the Jensen-Shannon divergence (nats, from 0 to log 2) of every compressed set's
+    learned labels from what `name` says of the same images (arXiv 2406.10485).
+    """
+    epochs = sorted(by_epoch)
+    means = [mean_of(by_epoch[epoch]) for epoch in epochs]
+    least = min(range(len(epochs)), key=lambda i: means[i].value)
+    places = tuple(float(epoch) for epoch in epochs)
+    low, high = tuple(m.low for m in means), tuple(m.high for m in means)
+    value = means[least].value
+    return Lines(
+        title=f"Learned labels against {name}",
+        caption=(
+            f"Jensen-Shannon divergence of learned labels from what {name} says of the same images after "
+            "each epoch, mean over images; bars are 95 % Student-t intervals over compressed sets."
+        ),
+        x_label="teacher epoch",
+        y_label="Jensen-Shannon divergence, nats",
+        series=(Series("learned labels", places, tuple(m.value for m in means), low, high),),
+        log=epochs[0] > 0,
+        percent=False,
+        marked=Marked("least", (places[least],), (value,), (f"epoch {epochs[least]}",)),
     )

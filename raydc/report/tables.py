@@ -1,9 +1,12 @@
-"""Tables of text, and how Markdown and LaTeX write them."""
+"""Tables of text: how numbers are written in them, and how Markdown and LaTeX write the whole."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from raydc.analysis.curves import Mean
+from raydc.analysis.laws import Interval
 
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -24,6 +27,32 @@ class Table:
     note: str
     head: tuple[str, ...]
     body: tuple[tuple[str, ...], ...]
+
+
+def percent(mean: Mean | None) -> str:
+    """`62.9 % [61.8, 64.0]`."""
+    if mean is None:
+        return "-"
+    text = f"{100 * mean.value:.1f} %"
+    if mean.low is not None and mean.high is not None:
+        text += f" [{100 * mean.low:.1f}, {100 * mean.high:.1f}]"
+    return text
+
+
+def interval(value: Interval | Mean, digits: int = 3) -> str:
+    """`0.412 [0.380, 0.450]`."""
+    text = f"{value.value:.{digits}f}"
+    if value.low is not None and value.high is not None:
+        text += f" [{value.low:.{digits}f}, {value.high:.{digits}f}]"
+    return text
+
+
+def points(value: Interval) -> str:
+    """A difference of accuracies: `+1.2 [0.4, 2.0]`."""
+    text = f"{100 * value.value:+.1f}"
+    if value.low is not None and value.high is not None:
+        text += f" [{100 * value.low:.1f}, {100 * value.high:.1f}]"
+    return text
 
 
 def markdown(tables: Sequence[Table]) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from raydc.analysis.curves import Curve, curves, mean_of, varying_keys
-from raydc.analysis.frontier import frontier
+from raydc.analysis.frontier import frontier, image_frontier
 from raydc.analysis.laws import Law, NoLaw, fit
 from raydc.analysis.worth import worth
 from raydc.errors import InputError
@@ -59,19 +59,6 @@ def test_an_exact_law_is_found() -> None:
     assert law.b.value == pytest.approx(0.5, abs=0.003)
     assert law.c.value == pytest.approx(0.5, abs=0.01)
     assert law.a.low is None  # one replicate has no spread, so no interval
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seeds", [3, 5, 10])
-def test_intervals_hold_the_truth_as_often_as_they_say(seeds: int) -> None:
-    truth = (0.8, 0.5, 0.5)
-    hits = np.zeros(3)
-    for draw in range(100):
-        law = fit(curve_of(power(*truth), seeds, 0.01, draw), seed=draw)
-        assert isinstance(law, Law)
-        hits += [i.low <= t <= i.high for i, t in zip((law.a, law.b, law.c), truth, strict=True)]
-    assert (hits >= 87).all()
-    assert (hits <= 100).all()
 
 
 @pytest.mark.parametrize(
@@ -147,6 +134,32 @@ def test_the_frontier_is_what_nobody_beats() -> None:
         assert beaten != p.on_frontier
 
 
+def test_the_frontier_over_images_names_the_best_epoch() -> None:
+    early = rows("soft", power(0.7, 0.2, 0.5), labels__teacher_epoch=1)
+    late = rows("soft", power(0.9, 0.5, 0.5), labels__teacher_epoch=30)
+    cold = rows("soft", power(0.9, 0.6, 0.5), labels__teacher_epoch=30, labels__temperature=4.0)
+    for row in cold:
+        row["test_acc"] = 0.99  # what is best on test only is not chosen
+    points = image_frontier(early + late + cold)
+    assert len(points) == 3 * len(IPCS)
+    best = [p for p in points if p.best]
+    assert [p.ipc for p in best] == list(IPCS)
+    assert [p.labels["labels.teacher_epoch"] for p in best] == [1, 1, 30, 30, 30, 30]
+    assert {p.chosen_by for p in points} == {"val_acc"}
+    assert {p.labels["labels.temperature"] for p in best} == {None}
+    assert all(p.on_frontier for p in best)
+    for row in cold:
+        row["val_acc"] = None
+    assert {p.chosen_by for p in image_frontier(early + late + cold)} == {"test_acc"}
+
+
+def test_more_images_that_do_worse_are_not_on_the_frontier() -> None:
+    some = rows("soft", lambda n: 0.5 if n == 5 else 0.4 + n / 1000, labels__teacher_epoch=1)
+    some += rows("soft", lambda n: 0.1, labels__teacher_epoch=2)
+    best = {p.ipc: p.on_frontier for p in image_frontier(some) if p.best}
+    assert best == {1: True, 2: True, 5: True, 10: False, 20: False, 50: False}
+
+
 def test_worth_is_read_off_the_hard_labels_law() -> None:
     hard, soft = power(0.8, 0.5, 0.5), power(0.8, 0.35, 0.5)
     answers = worth(
@@ -217,20 +230,32 @@ def test_every_form_is_found_exactly(form: str) -> None:
     assert abs(law.holdout) < 5e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["power", *LAWS])
 @pytest.mark.parametrize("seeds", [3, 5, 10])
 def test_intervals_of_every_form_hold_the_truth(form: str, seeds: int) -> None:
     truth = {"power": power(0.8, 0.5, 0.5), **LAWS}[form]
-    limit = {"power": 0.8, "exponential": 0.7, "logarithmic": 0.2}[form]
-    held = draws = 0
+    parameters = {"power": (0.8, 0.5, 0.5), "exponential": (0.7, 0.5, 0.15), "logarithmic": (0.2, 0.08)}[form]
+    x = np.array(IPCS, float)
+    held, curve, draws = np.zeros(len(parameters)), np.zeros(len(x)), 0
     for draw in range(200):
         law = fit(curve_of(truth, seeds, 0.01, draw), form, seed=draw)
         law = law.inside if isinstance(law, NoLaw) and law.inside is not None else law
         if isinstance(law, Law):
             draws += 1
-            held += law.a.low <= limit <= law.a.high
+            held += [law_holds(law, name, t) for name, t in zip("abc", parameters, strict=False)]
+            low, high = law.band(x)
+            curve += (low <= truth(x)) & (truth(x) <= high)
     assert draws >= 190
-    assert 0.90 <= held / draws <= 0.99
+    assert (held / draws >= 0.90).all()
+    assert (held / draws <= 0.99).all()
+    assert (curve / draws >= 0.90).all()
+    assert (curve / draws <= 0.99).all()
+
+
+def law_holds(law: Law, name: str, truth: float) -> bool:
+    interval = getattr(law, name)
+    return bool(interval.low <= truth <= interval.high)
 
 
 @pytest.mark.parametrize("form", list(LAWS))

@@ -58,6 +58,39 @@ def test_the_report_has_every_part_and_loads_nothing(tmp_path: Path) -> None:
     assert re.search(r"do as well as [\d.]+ \[[\d.]+, ", text)
 
 
+def kept_rows() -> list[dict[str, object]]:
+    """Two teacher epochs; what k brings is known, and hard labels are there too."""
+    found = rows("hard", power(0.8, 0.5, 0.5), noise=0.002)
+    for epoch, limit in ((1, 0.8), (30, 0.9)):
+        for k in (1, 2, 4, 10):
+            found += rows(
+                "soft",
+                power(limit, 0.5 * k**-0.4, 0.5),
+                noise=0.002,
+                labels__top_k=k,
+                labels__teacher_epoch=epoch,
+            )
+    return found
+
+
+def test_a_study_of_images_and_knowledge_gets_its_sections(tmp_path: Path) -> None:
+    text = write_report(kept_rows(), tmp_path / "report.html", None).read_text()
+    for part in ("joint", "envelope"):
+        assert f'<section id="{part}">' in text
+    for title in ("Joint laws", "What twice the label entries are worth", "Frontier over images"):
+        assert f"<h3>{title}</h3>" in text
+    assert "a - f n^-c k^-e" in text
+    assert "upper envelope" in text
+    assert text.count("kept entries 10") == 2
+    assert re.search(r"10 images a class with 2 kept entries do as well as [\d.]+ \[[\d.]+, ", text)
+
+
+def test_a_study_of_one_kind_of_label_has_no_such_sections(tmp_path: Path) -> None:
+    text = write_report(rows("hard", power(0.8, 0.5, 0.5)), tmp_path / "report.html", None).read_text()
+    assert 'id="joint"' not in text
+    assert 'id="envelope"' not in text
+
+
 def test_what_results_say_is_escaped(tmp_path: Path) -> None:
     bad = some_rows()
     for row in bad:

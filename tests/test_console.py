@@ -1,0 +1,48 @@
+"""Progress where there is no terminal: a line when there is news, and not too often."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from raydc import console
+from raydc.console import LINE_SECONDS, LiveProgress
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    now = [1000.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    return now
+
+
+def told(clock: list[float], *steps: float) -> list[str]:
+    """The lines of a stage of four epochs that is told `steps`, slowly enough for a line each."""
+    text = io.StringIO()
+    progress = LiveProgress(Console(file=text, force_terminal=False))
+    progress.stage("teachers", 4, "epochs")
+    for done in steps:
+        clock[0] += LINE_SECONDS + 0.1
+        progress.advance(done)
+    return text.getvalue().splitlines()
+
+
+def test_a_stage_that_does_not_move_is_told_once(clock: list[float]) -> None:
+    assert told(clock, 0, 0, 0) == ["teachers: 4 epochs"]
+    lines = told(clock, 0, 1, 1, 1, 4, 4)
+    assert lines == ["teachers: 4 epochs", "teachers: 1/4 epochs", "teachers: 4/4 epochs"]
+
+
+def test_news_that_come_too_fast_are_told_later(clock: list[float]) -> None:
+    text = io.StringIO()
+    progress = LiveProgress(Console(file=text, force_terminal=False))
+    progress.stage("teachers", 4, "epochs")
+    for done in (1, 2, 3):
+        progress.advance(done)
+    clock[0] += LINE_SECONDS + 0.1
+    progress.advance(3)
+    progress.note("said at once")
+    progress.note("said at once")
+    assert text.getvalue().splitlines()[1:] == ["teachers: 3/4 epochs", "said at once", "said at once"]
