@@ -157,7 +157,7 @@ def test_mixing_mixes_images_and_targets_alike() -> None:
 
 @pytest.mark.parametrize(("side", "grid"), [(8, (2, 2)), (9, (2, 2)), (8, (3, 3)), (8, (1, 1))])
 def test_a_tile_crop_sees_one_tile_only(side: int, grid: tuple[int, int]) -> None:
-    from raydc.methods.pca import edges
+    from raydc.methods.tiles import edges
 
     # Each tile has a value of its own, so a view that looks at two tiles shows a mixture.
     image = torch.empty(1, 1, side, side)

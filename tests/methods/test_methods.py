@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from raydc.methods.ccs import budgets
-from raydc.methods.pca import edges
 from raydc.methods.pool import Made, Pool
+from raydc.methods.tiles import edges
 from raydc.spec import catalog
 from raydc.spec.catalog import Method
 
