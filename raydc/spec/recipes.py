@@ -206,7 +206,7 @@ RECIPES = (
     _recipe(
         "dd-ranking-rded",
         "arXiv 2505.13300; NUS-HPC-AI-Lab/DD-Ranking: RDED/CIFAR10/IPC10.yaml",
-        "DD-Ranking's students for RDED: AdamW 0.01, cosine that ends at half, 300 epochs, CutMix, KL at T 20",
+        "DD-Ranking's students for RDED: AdamW 0.01, cosine that ends at half, 300 epochs, CutMix, T 20",
         **_adamw(0.01, "half-cosine"),
         epochs=300,
         batch_size=100,
@@ -254,8 +254,6 @@ RECIPES = (
         batch_size=128,
         loss="soft_ce",
         augment=("crop", "flip"),
-        note=(
-            "There the cosine ends at 0.0001, the crop pads by reflection, and the code's default is batch 256."
-        ),
+        note="There the cosine ends at 0.0001, the crop pads by reflection, and the code says batch 256.",
     ),
 )
