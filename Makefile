@@ -42,6 +42,7 @@ bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.label_service --device $(DEVICE) $(if $(CIFAR10),--data $(CIFAR10))
 	$(BIN)/python -m benchmarks.orchestration
 	$(BIN)/python -m benchmarks.study
+	$(BIN)/python -m benchmarks.selection
 
 clean:
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -33,7 +33,7 @@ from raydc.methods.pool import Made, Pool
 from raydc.networks.zoo import initialised
 from raydc.seeding import seed_of
 from raydc.spec import catalog
-from raydc.spec.evaluation import Evaluation, Recipe
+from raydc.spec.evaluation import Evaluation, Recipe, TeacherSpec
 from raydc.spec.keys import Value
 from raydc.spec.plan import LabelPass, Planned, SetJob, TrajectoryJob, ViewsAsked
 from raydc.store import Artifact, Store, get
@@ -45,6 +45,7 @@ from raydc.teachers.checkpoint import (
     store_given,
 )
 from raydc.teachers.expert import OnProgress, part_inputs, train_trajectory
+from raydc.teachers.observer import Observer
 from raydc.training.engine import Chassis
 from raydc.training.inputs import Inputs, TensorInputs
 from raydc.training.packed import Member
@@ -53,6 +54,8 @@ from raydc.training.roads import fastest_road, students_that_fit
 T = TypeVar("T")
 FEATURE_BLOCK = 2048
 FLOAT16_BYTES = 2
+MOST_TILES = 4
+"""Along a side of an image, as many as `patch_shuffle` draws numbers for."""
 VIEWS_TOGETHER = 1024
 """Images of views that are rendered before they are forwarded."""
 
@@ -105,6 +108,7 @@ def pool_of(
     evaluation: Evaluation,
     scores: Mapping[str, NDArray[np.float32]] | None = None,
     features: NDArray[np.float32] | None = None,
+    observe: Observer | None = None,
 ) -> Pool:
     """What the method of `evaluation` chooses from."""
     keys = method_keys(evaluation)
@@ -122,6 +126,7 @@ def pool_of(
         space=dataset.space,
         class_names=dataset.class_names,
         features=features,
+        observe=observe,
     )
 
 
@@ -160,12 +165,12 @@ class Workbench:
 
     def teacher(self, label_pass: LabelPass) -> Loaded:
         """The network of a label pass, resident on the device."""
-        return self._checkpoint(label_pass.trajectory, label_pass.epoch, label_pass)
+        return self._checkpoint(label_pass.trajectory, label_pass.epoch, label_pass.teacher)
 
-    def _checkpoint(self, trajectory: str, epoch: int | None, owner: Any) -> Loaded:
+    def _checkpoint(self, trajectory: str, epoch: int | None, teacher: TeacherSpec) -> Loaded:
         return self._teachers.get(
             (trajectory, epoch),
-            lambda: load_checkpoint(self.dataset, owner.teacher, trajectory, epoch, self.store, self.device),
+            lambda: load_checkpoint(self.dataset, teacher, trajectory, epoch, self.store, self.device),
         )
 
     # --- compressed sets ----------------------------------------------------------------------
@@ -198,10 +203,12 @@ class Workbench:
             job.evaluation,
             scores=self._scores(job) if method.needs_at(job.evaluation.point) == "scores" else {},
             features=self._features(job) if method.needs == "features" else None,
+            observe=self._observer(job) if method.needs == "observer" else None,
         )
         made = method.load()(pool, **method_keys(job.evaluation))
         if isinstance(made, Made):
             assert len(made.labels) == pool.ipc * len(pool.classes), f"{method.name} made {len(made.labels)}"
+            assert max(made.grid) <= MOST_TILES, f"{method.name} made a grid of {made.grid}"
             return self._set_of(made, str(images["encoding"]))
         rows, train = made, self.dataset.train
         assert len(rows) == pool.ipc * len(pool.classes), f"{method.name} chose {len(rows)} images"
@@ -248,9 +255,7 @@ class Workbench:
         name = name_of(trajectory, need.epoch)
         artifact = self.store.find("features", name)
         if artifact is None:
-            loaded = load_checkpoint(
-                self.dataset, need.scorer, trajectory, need.epoch, self.store, self.device
-            )
+            loaded = self._checkpoint(trajectory, need.epoch, need.scorer)
             pixels = torch.from_numpy(self.dataset.train.images)
             blocks = [
                 loaded.teacher.features(TensorInputs(loaded.inputs(block.to(self.device))))
@@ -262,6 +267,11 @@ class Workbench:
             artifact = get(self.store, "features", name)
         features: NDArray[np.float32] = np.load(artifact.path("features.npy"), mmap_mode="r")
         return features
+
+    def _observer(self, job: SetJob) -> Observer:
+        need = job.scoring
+        assert need is not None
+        return Observer(self.dataset, self._checkpoint(job.scorers[0], need.epoch, need.scorer))
 
     def compressed_set(self, name: str) -> tuple[CompressedSet, Artifact]:
         """A compressed set from the store, with what was measured while it was made."""

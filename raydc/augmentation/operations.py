@@ -147,6 +147,34 @@ def tile_crop(
     return F.grid_sample(images, sampled, padding_mode="border", align_corners=False)
 
 
+def patch_shuffle(images: Tensor, rows: Tensor, columns: Tensor, grid: Tensor) -> Tensor:
+    """The tiles' columns, then their rows, in a random order (LINs-lab/RDED: validation/utils.py).
+
+    rows, columns: [B, 4] uniform numbers; grid: [B, 2] int64, at most 4 rows and columns of tiles.
+    """
+    height, width = images.shape[2:]
+    down = _strips(rows, grid[:, 0], height)
+    across = _strips(columns, grid[:, 1], width)
+    batch = torch.arange(len(images), device=images.device)
+    # Advanced indices first, so the gathered channels come last.
+    shuffled = images[batch[:, None, None], :, down[:, :, None], across[:, None, :]]
+    return shuffled.permute(0, 3, 1, 2)
+
+
+def _strips(u: Tensor, tiles: Tensor, side: int) -> Tensor:
+    """[B, side], where each pixel of a side comes from when its strips are put in a random order."""
+    number = torch.arange(u.shape[1], device=u.device)
+    # Strips that an image does not have stay at the end, with no pixels.
+    order = torch.where(number < tiles[:, None], u, number + 1.0).argsort(dim=1, stable=True)
+    bounds = torch.arange(u.shape[1] + 1, device=u.device) * side / tiles[:, None]
+    bounds = torch.round(bounds).long().clamp_max(side)
+    first, length = bounds[:, :-1].gather(1, order), bounds.diff(dim=1).gather(1, order)
+    ends = length.cumsum(1)
+    place = torch.arange(side, device=u.device).expand(len(u), -1).contiguous()
+    strip = torch.searchsorted(ends, place, right=True)
+    return place + (first - ends + length).gather(1, strip)
+
+
 def mixup(images: Tensor, partner: Tensor, share: Tensor) -> Tensor:
     """share * image + (1 - share) * its partner; partner: [B] positions, share: [B]."""
     share = share.view(-1, 1, 1, 1)

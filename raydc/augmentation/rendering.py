@@ -32,6 +32,8 @@ def augmented(
             dsa,
             lambda name, part, rows: operations.dsa(part, _at(draws["dsa"], rows), name, strength),
         )
+    if "patch rows" in draws:
+        images = operations.patch_shuffle(images, draws["patch rows"], draws["patch columns"], grids)
     if "crop" in draws:
         images = operations.crop(images, draws["crop"], strength)
     if "rrc" in draws:

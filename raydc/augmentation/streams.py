@@ -34,6 +34,8 @@ STREAMS = {
             "pool",
             "tile",
             "tile choice",
+            "patch rows",
+            "patch columns",
         )
     )
 }
@@ -80,6 +82,8 @@ class Streams:
         self._names: list[str] = [n for n in ("crop", "rrc", "flip", "cutout", "dsa") if n in recipe.augment]
         if "tile_crop" in recipe.augment:
             self._names += ["tile", "tile choice"]
+        if "patch_shuffle" in recipe.augment:
+            self._names += ["patch rows", "patch columns"]
         self._mixes: list[str] = [name for name in ("mixup", "cutmix") if name in recipe.augment]
 
     def draw(self, first: int, last: int) -> Drawn:

@@ -65,7 +65,7 @@ class Views:
 
     With a `pool` of P, steps from P on meet the first P views again, in a new random order each
     round (label pruning at batch granularity: arXiv 2410.15919, 2604.18135). `grid` says how the images
-    are tiled, for `tile_crop`.
+    are tiled, for `tile_crop` and `patch_shuffle`.
     """
 
     def __init__(

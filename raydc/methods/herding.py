@@ -19,7 +19,7 @@ def select(pool: Pool) -> Rows:
     def choose(rows: Rows) -> Rows:
         points = features[rows].astype(np.float64)
         mean = points.mean(0)
-        norms = (points**2).sum(1)
+        norms = np.einsum("ij,ij->i", points, points)
         chosen: list[int] = []
         total = np.zeros_like(mean)
         for count in range(1, pool.ipc + 1):

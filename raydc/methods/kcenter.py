@@ -17,13 +17,15 @@ def select(pool: Pool) -> Rows:
 
     def choose(rows: Rows) -> Rows:
         points = features[rows].astype(np.float64)
+        norms = np.einsum("ij,ij->i", points, points)
         chosen = [int(pool.generator.integers(len(rows)))]
-        nearest = ((points - points[chosen[0]]) ** 2).sum(1)
+        nearest = np.full(len(rows), np.inf)
         while len(chosen) < pool.ipc:
+            last = chosen[-1]
+            nearest = np.minimum(nearest, norms - 2 * points @ points[last] + norms[last])
             # A taken image has distance 0; equal images are told apart by -1.
             nearest[chosen] = -1
             chosen.append(int(nearest.argmax()))
-            nearest = np.minimum(nearest, ((points - points[chosen[-1]]) ** 2).sum(1))
         return rows[chosen]
 
     return pool.by_class(choose)

@@ -56,6 +56,9 @@ class Pool:
     """Names of all classes, by their number."""
     features: NDArray[np.float32] | None = None
     """[N, D], for methods that need features: the input of the scorer's last layer."""
+    observe: Callable[[NDArray[np.uint8], Rows], NDArray[np.float32]] | None = None
+    """For methods that need an observer: crops [n, C, h, w] and their classes [n] -> the scorer's
+    cross-entropy [n]."""
 
     def rows_of(self, label: int) -> Rows:
         """Rows of one class, in order."""

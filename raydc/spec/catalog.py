@@ -7,9 +7,9 @@ the contract tests find it by themselves.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from raydc.registry import Entry, Registry
+from raydc.spec import recipes
 from raydc.spec.entries import DatasetEntry, LabelKind, Method, RecipeEntry, Score
 from raydc.spec.keys import Choice, Flag, Key, OneOf, Real, Text, Where, Whole
 
@@ -101,6 +101,12 @@ BALANCE = Key(
     "class: exactly ipc images of each class; global: ipc x classes images, whatever their classes",
     "class",
     inert=True,
+)
+COMBINE = Key(
+    "images.combine",
+    Choice(("1x1", "2x2", "3x3")),
+    "grid of tiles in a stored image: whole images (pca), or crops (rded, whose factor is the side)",
+    "2x2",
 )
 
 METHODS.add(
@@ -201,15 +207,29 @@ METHODS.add(
                 "score whose easiest images are kept; none draws at random",
                 "el2n",
             ),
-            Key(
-                "images.combine",
-                Choice(("1x1", "2x2", "3x3")),
-                "grid of whole images in a stored image",
-                "2x2",
-            ),
+            COMBINE,
         ),
         seeded=True,
         needs="scores",
+    )
+)
+METHODS.add(
+    Method(
+        "rded",
+        "raydc.methods.rded:select",
+        "most realistic crops by an observer, tiled (arXiv 2312.03526); 1x1 extracts patches alone",
+        keys=(
+            COMBINE,
+            Key("images.crops", Whole(1), "random crops of each image, of which the best is kept", 5),
+            Key(
+                "images.mipc",
+                Whole(1),
+                "random images of each class that crops are cut from; a smaller class gives all it has",
+                300,
+            ),
+        ),
+        seeded=True,
+        needs="observer",
     )
 )
 METHODS.add(
@@ -391,6 +411,7 @@ LABELS.add(
 
 for _name, _summary in (
     ("dsa", "one of six operations a batch, random parameters an image (arXiv 2102.08259, mode S)"),
+    ("patch_shuffle", "the image's rows and columns of tiles in a random order (RDED, arXiv 2312.03526)"),
     ("crop", "zero-padded by an eighth and shifted back at random"),
     ("rrc", "random resized crop, area `crop_scale`, aspect 3/4 to 4/3"),
     ("tile_crop", "random resized crop inside one tile of the image (PCA, arXiv 2502.06434)"),
@@ -403,51 +424,5 @@ for _name, _summary in (
 
 # --- recipes ------------------------------------------------------------------------------------
 
-
-def _recipe(name: str, source: str, summary: str, **values: Any) -> None:
-    dotted = {("labels." if k == "temperature" else "train.") + k: v for k, v in values.items()}
-    RECIPES.add(RecipeEntry(name, source, summary, values=dotted))
-
-
-_recipe(
-    "label-worth",
-    "arXiv 2406.10485; sunnytqin/no-distillation: softlabel/nodistill.py, utils.py",
-    "students of the soft-label study: SGD 0.01, x0.3 each quarter, 3,000 epochs, DSA",
-    optimizer="sgd",
-    lr=0.01,
-    momentum=0.9,
-    weight_decay=5e-4,
-    schedule="quarters",
-    epochs=3000,
-    batch_size=256,
-    loss="soft_ce",
-    augment=("dsa",),
-)
-_recipe(
-    "label-worth-expert",
-    "arXiv 2406.10485 Table 7 (CIFAR-10); sunnytqin/no-distillation: train_expert/buffer.py",
-    "teachers of the soft-label study: plain SGD 0.0005, 400 epochs, DSA",
-    optimizer="sgd",
-    lr=5e-4,
-    momentum=0.0,
-    weight_decay=0.0,
-    schedule="constant",
-    epochs=400,
-    batch_size=256,
-    loss="ce",
-    augment=("dsa",),
-)
-_recipe(
-    "mtt-expert",
-    "arXiv 2203.11932; GeorgeCazenavette/mtt-distillation: buffer.py",
-    "teachers of trajectory matching: plain SGD 0.01, 50 epochs, DSA",
-    optimizer="sgd",
-    lr=0.01,
-    momentum=0.0,
-    weight_decay=0.0,
-    schedule="constant",
-    epochs=50,
-    batch_size=256,
-    loss="ce",
-    augment=("dsa",),
-)
+for _published in recipes.RECIPES:
+    RECIPES.add(_published)

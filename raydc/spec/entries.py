@@ -28,7 +28,8 @@ class Method(Entry):
     seeded: bool = False
     """Whether the replicate changes what is chosen."""
     needs: str = "nothing"
-    """What a scorer must provide: nothing, scores or features."""
+    """What a scorer must provide: nothing, scores, features or observer (it looks at what the method
+    makes)."""
     scores: tuple[str, ...] = ()
     """Scores that it always reads."""
     from_train: bool = True
@@ -96,6 +97,8 @@ class RecipeEntry(Entry):
     """
 
     values: Mapping[str, Value] = field(default_factory=dict)
+    note: str = ""
+    """What the values cannot say, in sentences."""
 
     def load(self) -> Mapping[str, Value]:
         return self.values

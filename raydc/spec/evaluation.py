@@ -85,6 +85,10 @@ class Recipe:
     """Images a step, at least 1; a smaller set is one batch."""
     momentum: float = 0.0
     """Momentum of SGD, in [0, 1)."""
+    nesterov: bool = False
+    """Whether SGD's momentum is Nesterov's; without momentum it changes nothing."""
+    warmup_epochs: int = 0
+    """Epochs in which the rate rises to its peak, before the schedule begins."""
     epochs: int | None = None
     """Complete passes; exactly one of `epochs` and `steps` is given."""
     steps: int | None = None

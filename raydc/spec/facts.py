@@ -74,6 +74,11 @@ def _check_ipc(ipc: int, point: Mapping[str, Value], facts: DataFacts) -> None:
                 f"there are {available:,} training images; choose at most {available // len(kept)}"
             )
         return
+    if ipc * tiles > (pool := point.get("images.mipc", ipc * tiles)):
+        raise InputError(
+            f"images.mipc is {pool}, but images.ipc is {ipc} with {tiles} crops an image (images.combine), "
+            f"each of an image of its own; raise it to at least {ipc * tiles}"
+        )
     smallest = min(kept, key=lambda c: facts.train_counts[c])
     if ipc * tiles > facts.train_counts[smallest]:
         combined = f" of {tiles} images each (images.combine)" if tiles > 1 else ""

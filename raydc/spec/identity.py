@@ -157,10 +157,10 @@ class Scoring:
 
     scorer: TeacherSpec
     what: str
-    """`scores` or `features`."""
+    """`scores`, `features` or `observer`."""
     epoch: int | None
-    """Up to which epoch scores are read, or of which epoch the features are; null for a teacher
-    that was not trained here and has one state only."""
+    """Up to which epoch scores are read, or of which epoch the features or the observer are; null for
+    a teacher that was not trained here and has one state only."""
     networks: int
     """How many of the scorer's networks take part."""
 
@@ -173,7 +173,7 @@ def scoring(evaluation: Evaluation) -> Scoring | None:
         return None
     scorer = evaluation.scorer
     assert scorer is not None, f"{evaluation.method} needs a scorer"
-    if needs == "features":
+    if needs in ("features", "observer"):
         return Scoring(scorer, needs, scorer.epochs, 1)
     assert scorer.epochs is not None, "scores are recorded while a scorer trains"
     asked = evaluation.point.get("images.score_epoch")

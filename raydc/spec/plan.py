@@ -168,7 +168,16 @@ def _asked(evaluation: Evaluation) -> ViewsAsked | None:
     recipe = evaluation.recipe
     return ViewsAsked(
         # Only what makes the views, so that passes of one id are equal.
-        replace(recipe, epochs=None, steps=None, lr=0.0, weight_decay=0.0, momentum=0.0),
+        replace(
+            recipe,
+            epochs=None,
+            steps=None,
+            lr=0.0,
+            weight_decay=0.0,
+            momentum=0.0,
+            nesterov=False,
+            warmup_epochs=0,
+        ),
         evaluation.view_seed,
         frozenset({(recipe.epochs, recipe.steps, evaluation.keep_views)}),
     )

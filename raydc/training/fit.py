@@ -20,7 +20,7 @@ from raydc.errors import EvaluationError
 from raydc.spec.evaluation import Recipe
 from raydc.training.inputs import Inputs
 from raydc.training.losses import full_precision, loss_of
-from raydc.training.optimizer import autocast, make_optimizer, schedule_factor, tensor_cores
+from raydc.training.optimizer import autocast, make_optimizer, rate_factor, tensor_cores
 from raydc.training.targets import TargetSource
 
 OnEpoch = Callable[[int, nn.Module, Optimizer], None]
@@ -64,8 +64,7 @@ def fit(
     `forward` is called instead of `network` if given (its compiled form, which shares its weights).
     Raises `EvaluationError` naming the first step whose loss is not finite.
     """
-    total = recipe.total_steps(len(inputs))
-    last = total if last_step is None else last_step
+    last = recipe.total_steps(len(inputs)) if last_step is None else last_step
     views = Views(recipe, len(inputs), key, device, pool, grid)
     optimizer = make_optimizer(recipe, network) if optimizer is None else optimizer
     clock = StepClock(device)
@@ -76,7 +75,7 @@ def fit(
         for step_number, step in enumerate(views.steps(first_step, last), first_step):
             clock.before_step()
             for group in optimizer.param_groups:
-                group["lr"] = recipe.lr * schedule_factor(recipe.schedule, step_number, total)
+                group["lr"] = recipe.lr * rate_factor(recipe, step_number, len(inputs))
             view = views.render_batch(inputs.take(step.index), step)
             optimizer.zero_grad()
             with autocast(recipe.precision, device):

@@ -12,6 +12,20 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from raydc.spec.evaluation import Recipe
 
+WARMUP_START = 0.01
+"""Part of the peak learning rate at which a warm-up begins."""
+
+
+def rate_factor(recipe: Recipe, step: int, images: int) -> float:
+    """Part of the peak learning rate in step `step` (from 0) of a training on `images` images.
+
+    Linear from a hundredth through the warm-up, then the schedule over what remains (VILA-Lab/SRe2L).
+    """
+    warmup = recipe.warmup_epochs * recipe.steps_per_epoch(images)
+    if step < warmup:
+        return WARMUP_START + (1 - WARMUP_START) * step / warmup
+    return schedule_factor(recipe.schedule, step - warmup, recipe.total_steps(images) - warmup)
+
 
 def schedule_factor(schedule: str, step: int, total: int) -> float:
     """Part of the peak learning rate in step `step` (from 0) of `total`.
@@ -42,6 +56,7 @@ def make_optimizer(recipe: Recipe, network: nn.Module) -> Optimizer:
             lr=recipe.lr,
             momentum=recipe.momentum,
             weight_decay=recipe.weight_decay,
+            nesterov=recipe.nesterov and recipe.momentum > 0,
             fused=True,
         )
     if recipe.optimizer == "adam":

@@ -32,7 +32,7 @@ from raydc.training.engine import MOST_SHAPES, compiler
 from raydc.training.fit import StepClock
 from raydc.training.inputs import Inputs
 from raydc.training.losses import full_precision
-from raydc.training.optimizer import autocast, schedule_factor, tensor_cores
+from raydc.training.optimizer import autocast, rate_factor, tensor_cores
 from raydc.training.stacked import StackedOptimizer, StackedTargets, losses_of, stack_targets
 from raydc.training.targets import StaticTargets, TargetSource, ViewTable
 
@@ -364,8 +364,7 @@ def fit_pack(
     recipe = members[0].recipe
     images = len(members[0].inputs)
     assert all(shape_of(m.recipe) == shape_of(recipe) and len(m.inputs) == images for m in members)
-    total = recipe.total_steps(images)
-    last = total if last_step is None else last_step
+    last = recipe.total_steps(images) if last_step is None else last_step
     per_epoch = recipe.steps_per_epoch(images)
     program = Program(network, members, road, device)
     owners, stream_of = streams(members)
@@ -390,8 +389,7 @@ def fit_pack(
             if not program.is_ready(batch.shape[1]):
                 with clock.pause():
                     program.capture(batch, wanted)
-            factor = schedule_factor(recipe.schedule, number, total)
-            losses[number] = program.step(batch, wanted, factor)
+            losses[number] = program.step(batch, wanted, rate_factor(recipe, number, images))
             if on_epoch is not None and (number + 1) % (per_epoch * every) == 0:
                 with clock.pause():
                     on_epoch((number + 1) // per_epoch, program.states())

@@ -98,7 +98,7 @@ def _cross_entropy(students: Tensor, probabilities: Tensor) -> Tensor:
 class StackedOptimizer:
     """SGD, Adam or AdamW on stacked parameters, each student with its own rates.
 
-    The formulas are those of torch.optim (without amsgrad, nesterov and dampening). All that changes
+    The formulas are those of torch.optim (without amsgrad and dampening). All that changes
     from step to step lies in tensors, so that a step can be captured in a CUDA graph.
     """
 
@@ -151,7 +151,11 @@ class StackedOptimizer:
         if self._moments:
             torch._foreach_mul_(self._moments[0], self._recipe.momentum)
             torch._foreach_add_(self._moments[0], updates)
-            updates = self._moments[0]
+            if self._recipe.nesterov:
+                looked = torch._foreach_add(updates, self._moments[0], alpha=self._recipe.momentum)
+                updates = list(looked)
+            else:
+                updates = self._moments[0]
         self._subtract(updates)
 
     def _adam(self, gradients: list[Tensor]) -> None:

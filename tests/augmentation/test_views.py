@@ -157,7 +157,7 @@ def test_mixing_mixes_images_and_targets_alike() -> None:
 
 @pytest.mark.parametrize(("side", "grid"), [(8, (2, 2)), (9, (2, 2)), (8, (3, 3)), (8, (1, 1))])
 def test_a_tile_crop_sees_one_tile_only(side: int, grid: tuple[int, int]) -> None:
-    from raydc.methods.pca import edges
+    from raydc.methods.tiles import edges
 
     # Each tile has a value of its own, so a view that looks at two tiles shows a mixture.
     image = torch.empty(1, 1, side, side)
@@ -181,6 +181,34 @@ def test_a_tile_crop_of_one_tile_moves_over_the_whole_image() -> None:
     seen = torch.cat([views.render(values, s).images.flatten() for s in views.steps(0, 40)])
     assert seen.min() < 0.5
     assert seen.max() > 34.5
+
+
+def test_shuffled_patches_by_hand() -> None:
+    image = torch.arange(25.0).view(1, 1, 5, 5)  # edges at 0, 2, 3 and 5
+    rows, columns = torch.tensor([[0.5, 0.1, 0.9, 0.0]]), torch.tensor([[0.3, 0.2, 0.1, 0.0]])
+    out = operations.patch_shuffle(image, rows, columns, torch.tensor([[3, 3]]))
+    assert torch.equal(out[0, 0], image[0, 0][[2, 0, 1, 3, 4]][:, [3, 4, 2, 0, 1]])
+    whole = operations.patch_shuffle(image, rows, columns, torch.tensor([[1, 1]]))
+    assert torch.equal(whole, image)
+
+
+@pytest.mark.parametrize(("side", "grid"), [(8, (2, 2)), (9, (3, 3)), (8, (1, 2)), (8, (4, 4))])
+def test_shuffled_patches_are_the_same_tiles_elsewhere(side: int, grid: tuple[int, int]) -> None:
+    values = torch.arange(float(side * side)).view(1, 1, side, side)
+    tiles = {
+        tile.flatten()[0].item()
+        for strip in values[0, 0].split(side // grid[0])
+        for tile in strip.split(side // grid[1], dim=1)
+    }
+    views = Views(recipe("patch_shuffle", batch_size=4), 4, 5, CPU, grid=grid)
+    corners = set()
+    for step in views.steps(0, 60):
+        for view in views.render(values.expand(4, 1, side, side), step).images:
+            assert sorted(view.flatten().tolist()) == values.flatten().tolist()
+            corners.add(view[0, 0, 0].item())
+            # Pixels of a tile stay beside each other.
+            assert view[0, 0, 1] - view[0, 0, 0] == 1
+    assert corners == tiles
 
 
 @pytest.mark.parametrize("alpha", [0.2, 0.8, 1.0, 4.0])

@@ -1,18 +1,16 @@
-"""Methods: the contract that every registered one keeps, and each one's own formula."""
+"""Methods: each one's own formula, against slow references and by hand."""
 
 from __future__ import annotations
 
-import inspect
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
-from raydc.methods.ccs import budgets
-from raydc.methods.pca import edges
-from raydc.methods.pool import Made, Pool
+from raydc.methods.ccs import STRATA, budgets
+from raydc.methods.pool import Pool
+from raydc.methods.rded import random_windows
+from raydc.methods.tiles import edges
 from raydc.spec import catalog
 from raydc.spec.catalog import Method
 
@@ -32,19 +30,6 @@ def pool(seed: int = 0, ipc: int = 3, classes: tuple[int, ...] = (0, 1, 2, 3), *
     return Pool(**{**values, **changes})
 
 
-@pytest.fixture(autouse=True)
-def _imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A set to import, four images of each of four classes."""
-    monkeypatch.chdir(tmp_path)
-    images = torch.randn(16, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    torch.save({"images": images, "labels": torch.arange(16) % 4}, "set.pt")
-
-
-def defaults(method: Method) -> dict[str, Any]:
-    """Values of all keys of a method; a key that names a file gets one."""
-    return {key.name.removeprefix("images."): "set.pt" if key.file else key.default for key in method.keys}
-
-
 def pool_for(method: Method, seed: int = 0, **changes: Any) -> Pool:
     """A pool with the scores that the method reads."""
     data = np.random.default_rng(7)
@@ -53,57 +38,10 @@ def pool_for(method: Method, seed: int = 0, **changes: Any) -> Pool:
     return pool(seed, **{"scores": scores, **changes})
 
 
-SELECTING = [m for m in catalog.METHODS if m.name not in ("pca", "noise", "imported")]
-"""Methods that return rows; the others make images."""
-MAKING = [m for m in catalog.METHODS if m not in SELECTING]
-
-
-@pytest.mark.parametrize("method", SELECTING, ids=lambda m: m.name)
-def test_exactly_ipc_unique_images_of_each_class(method: Method) -> None:
-    given = pool_for(method)
-    rows = method.load()(given, **defaults(method))
-    assert len(set(rows.tolist())) == len(rows) == 12
-    assert np.bincount(given.labels[rows]).tolist() == [3, 3, 3, 3]
-
-
-@pytest.mark.parametrize("method", SELECTING, ids=lambda m: m.name)
-def test_deterministic_by_seed(method: Method) -> None:
-    def rows(seed: int) -> list[int]:
-        return method.load()(pool_for(method, seed), **defaults(method)).tolist()
-
-    assert rows(0) == rows(0)
-    assert (rows(0) != rows(1)) == method.seeded
-
-
-@pytest.mark.parametrize("method", SELECTING, ids=lambda m: m.name)
-def test_a_class_may_be_left_out(method: Method) -> None:
-    given = pool_for(method, classes=(0, 2, 3))
-    rows = method.load()(given, **defaults(method))
-    assert np.bincount(given.labels[rows], minlength=4).tolist() == [3, 0, 3, 3]
-
-
-@pytest.mark.parametrize("method", MAKING, ids=lambda m: m.name)
-def test_made_images_are_ipc_a_class_and_deterministic_by_seed(method: Method) -> None:
-    pixels = np.random.default_rng(1).integers(0, 256, (46, 3, 8, 8), dtype=np.uint8)
-
-    def made(seed: int) -> Made:
-        given = pool_for(method, seed, take=lambda rows: pixels[rows], shape=(3, 8, 8), ipc=2)
-        return method.load()(given, **defaults(method))
-
-    one = made(0)
-    assert one.images.shape == (8, 3, 8, 8)
-    assert np.bincount(one.labels).tolist() == [2, 2, 2, 2]
-    np.testing.assert_array_equal(one.images, made(0).images)
-    if one.sources is not None:
-        labels = pool().labels
-        assert (labels[one.sources] == one.labels[:, None]).all()
-        assert len(set(one.sources.ravel().tolist())) == one.sources.size
-
-
 def test_pca_prunes_and_combines_whole_images() -> None:
     pixels = np.random.default_rng(1).integers(0, 256, (46, 3, 8, 8), dtype=np.uint8)
     method = catalog.METHODS["pca"]
-    given = pool_for(method, take=lambda rows: pixels[rows], ipc=2)
+    given = pool_for(method, take=lambda rows: pixels[rows], ipc=2, shape=(3, 8, 8))
     hardness = given.scores["el2n"]
     one = method.load()(given, prune="el2n", combine="2x2")
     assert one.grid == (2, 2)
@@ -122,6 +60,47 @@ def test_pca_prunes_and_combines_whole_images() -> None:
     assert drawn.sources.tolist() != plain.sources.tolist()
 
 
+@pytest.mark.parametrize("combine", ["1x1", "2x2"])
+def test_rded_keeps_the_most_realistic_crop_of_the_most_realistic_images(combine: str) -> None:
+    side = int(combine[0])
+    pixels = np.random.default_rng(1).integers(0, 256, (46, 3, 8, 8), dtype=np.uint8)
+    seen: list[np.ndarray] = []
+
+    def darkness(crops: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        assert crops.shape == (len(labels), 3, 8 // side, 8 // side)
+        assert set(labels) == {len(seen)}
+        seen.append(crops)
+        return crops.mean((1, 2, 3))
+
+    given = pool(ipc=2, take=lambda rows: pixels[rows], shape=(3, 8, 8), observe=darkness)
+    one = catalog.METHODS["rded"].load()(given, combine=combine, crops=4, mipc=9)
+    assert one.grid == (side, side)
+    for label in range(4):
+        # Nine images with four crops each: the darkest crop of each, the darkest images first.
+        crops = seen[label].reshape(9, 4, 3, 8 // side, 8 // side)
+        darkest = [min(own, key=np.mean) for own in crops]
+        ranked = sorted(darkest, key=np.mean)[: 2 * side * side]
+        for image, stored in enumerate(one.images[one.labels == label]):
+            tiles = [tile for strip in np.split(stored, side, 1) for tile in np.split(strip, side, 2)]
+            for place, tile in enumerate(tiles):
+                np.testing.assert_array_equal(tile, ranked[2 * place + image])
+
+
+def test_crops_are_those_of_a_random_resized_crop() -> None:
+    windows = random_windows(np.random.default_rng(0), (20000,), (40, 32))
+    left, top, right, bottom = windows.T
+    assert (left.min(), top.min(), right.max(), bottom.max()) == (0, 0, 32, 40)
+    assert ((right - left) == (bottom - top)).all()
+    # The area is uniform in [0.08, 1] of the image, as far as a square of it fits.
+    area = (right - left) ** 2 / (40 * 32)
+    assert area.min() == pytest.approx(0.08, abs=0.01)
+    assert (area < 0.54).mean() == pytest.approx(0.5, abs=0.02)
+    # The place is uniform over where it fits.
+    narrow = right - left == 16
+    assert np.bincount(left[narrow], minlength=17).min() > 0
+    assert left[narrow].max() == 16
+
+
 @pytest.mark.parametrize(("length", "parts"), [(32, 2), (32, 3), (8, 3), (9, 2)])
 def test_tiles_cover_an_image(length: int, parts: int) -> None:
     bounds = edges(length, parts)
@@ -129,12 +108,6 @@ def test_tiles_cover_an_image(length: int, parts: int) -> None:
     assert bounds[-1] == length
     sizes = np.diff(bounds)
     assert sizes.max() - sizes.min() <= 1
-
-
-@pytest.mark.parametrize("method", list(catalog.METHODS), ids=lambda m: m.name)
-def test_declared_keys_are_the_functions_arguments(method: Method) -> None:
-    names = [n for n in inspect.signature(method.load()).parameters if n != "pool"]
-    assert sorted(names) == sorted(defaults(method))
 
 
 def test_el2n_keeps_the_chosen_end() -> None:
@@ -190,6 +163,33 @@ def test_ccs_budgets_by_hand() -> None:
     assert budgets(np.array([1, 2, 9, 0]), 10).tolist() == [1, 2, 7, 0]
     assert budgets(np.array([5, 5, 5]), 9).tolist() == [3, 3, 3]
     assert budgets(np.array([5, 5, 5]), 10).sum() == 10
+
+
+def ccs_case(balance: str, ipc: int, seed: int) -> list[int]:
+    """Rows 0-5 are class 0, rows 6-11 class 1; a quarter of all 12 is cut: the rows 9, 10 and 11."""
+    hardness = np.array([0, 1, 2, 3, 8, 9, 0, 1, 2, 10, 11, 12], np.float32)
+    given = pool(seed, ipc, (0, 1), labels=np.repeat([0, 1], 6), scores={"aum": hardness})
+    return sorted(catalog.METHODS["ccs"].load()(given, score="aum", beta=0.25, balance=balance).tolist())
+
+
+def test_ccs_filled_class_by_class_by_hand() -> None:
+    assert STRATA == 50
+    found = {tuple(ccs_case("class", 2, seed)) for seed in range(200)}
+    # Two strata a class: {0, 1, 2, 3} and {4, 5} of class 0, {6, 7} and {8} of class 1; one image of each.
+    assert found == {(a, b, c, 8) for a in (0, 1, 2, 3) for b in (4, 5) for c in (6, 7)}
+    # Three strata: {0, 1, 2, 3}, none and {4, 5}, so 2 and 1 images; class 1 has just three images left.
+    more = [ccs_case("class", 3, seed) for seed in range(40)]
+    assert {tuple(row < 4 for row in rows[:3]) for rows in more} == {(True, True, False)}
+    assert {tuple(rows[3:]) for rows in more} == {(6, 7, 8)}
+    # What the cut took comes back, easiest first, where a class has too few without it.
+    assert ccs_case("class", 4, 0)[4:] == [6, 7, 8, 9]
+
+
+def test_ccs_over_the_whole_set_by_hand() -> None:
+    # 50 strata over 0 to 9: {0, 6}, {1, 7}, {2, 8}, {3}, {4} and {5}, the others empty. Four images over
+    # strata sorted by size: 4 // 50 to 4 // 5 give none to the empty ones, {3} and {4}; then one to each.
+    found = {tuple(ccs_case("global", 2, seed)) for seed in range(200)}
+    assert found == {tuple(sorted((a, b, c, 5))) for a in (0, 6) for b in (1, 7) for c in (2, 8)}
 
 
 def test_ccs_cuts_the_hardest_and_covers_the_rest() -> None:

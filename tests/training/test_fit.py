@@ -18,7 +18,7 @@ from raydc.training.fit import fit
 from raydc.training.inputs import TensorInputs
 from raydc.training.losses import Targets, loss_of
 from raydc.training.metrics import measure
-from raydc.training.optimizer import make_optimizer, schedule_factor, tensor_cores
+from raydc.training.optimizer import make_optimizer, rate_factor, schedule_factor, tensor_cores
 from raydc.training.targets import StaticTargets
 
 CPU = torch.device("cpu")
@@ -132,6 +132,18 @@ def test_epochs_are_called_and_pauses_are_not_timed() -> None:
 def test_schedules(schedule: str, expected: list[float]) -> None:
     places = [0, 3, 6, 9] if schedule != "halfway" else [0, 3, 6, 7]
     assert [schedule_factor(schedule, step, 12) for step in places] == pytest.approx(expected)
+
+
+def test_a_warm_up_is_that_of_torch() -> None:
+    recipe = replace(RECIPE, steps=None, epochs=6, warmup_epochs=2, schedule="cosine")
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
+    rises = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=0.01, total_iters=6)
+    falls = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=12)
+    both = torch.optim.lr_scheduler.SequentialLR(optimizer, [rises, falls], milestones=[6])
+    for step in range(18):  # 20 images in batches of 8 are 3 steps an epoch
+        assert rate_factor(recipe, step, 20) == pytest.approx(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        both.step()
 
 
 def test_adamw_decays_matrices_only() -> None:

@@ -47,7 +47,15 @@ def members(
 def alone(member: Member, arch: str = ARCH) -> tuple[Tensor, dict[str, Tensor]]:
     network = build(arch, *SHAPE).to(next(iter(member.state.values())).dtype)
     network.load_state_dict(member.state)
-    done = fit(network, member.inputs, member.targets, member.recipe, key=member.key, device=CPU)
+    done = fit(
+        network,
+        member.inputs,
+        member.targets,
+        member.recipe,
+        key=member.key,
+        device=CPU,
+        grid=member.grid,
+    )
     return done.losses, network.state_dict()
 
 
@@ -90,6 +98,23 @@ def test_every_optimizer_and_loss(optimizer: str, loss: str) -> None:
 )
 def test_every_view(augment: tuple[str, ...]) -> None:
     assert differences(members(replace(RECIPE, augment=augment)), "grouped") < 1e-8
+
+
+def test_nesterov_and_warm_up() -> None:
+    recipe = replace(RECIPE, nesterov=True, warmup_epochs=3, schedule="cosine")
+    assert differences(members(recipe), "grouped") < 1e-8
+    assert shape_of(recipe) != shape_of(RECIPE)
+
+
+def test_sets_with_different_grids_shuffle_their_own_tiles() -> None:
+    pack = members(replace(RECIPE, augment=("patch_shuffle", "tile_crop")))
+    grids = [(1, 1), (2, 2), (3, 2)]
+    assert (
+        differences(
+            [replace(m, grid=g, key=n) for n, (m, g) in enumerate(zip(pack, grids, strict=True))], "grouped"
+        )
+        < 1e-8
+    )
 
 
 def test_a_small_set_is_one_batch() -> None:
