@@ -91,7 +91,13 @@ def among_others(table: Array) -> Array:
 def divergence(one: Array, other: Array) -> float:
     """Mean Jensen-Shannon divergence of the rows of two label matrices [N, C], in nats, from 0 to log 2.
 
-    Rows are scaled to sum to one first; learned labels need not.
+    Rows are scaled to sum to one first, which learned labels need not; a row without mass is uniform.
     """
-    p, q = (np.asarray(a, np.float64) / np.sum(a, axis=1, keepdims=True) for a in (one, other))
+    p, q = _scaled(one), _scaled(other)
     return float((entropy((p + q) / 2) - (entropy(p) + entropy(q)) / 2).mean())
+
+
+def _scaled(labels: Array) -> Array:
+    mass = np.sum(labels, axis=1, keepdims=True, dtype=np.float64)
+    uniform = np.full(labels.shape, 1 / labels.shape[1])
+    return np.divide(labels, mass, out=uniform, where=mass > 0)

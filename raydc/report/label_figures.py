@@ -9,13 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raydc.analysis.curves import finished, group, mean_of
-from raydc.analysis.labels import LabelFacts, among_others, label_facts, similarity, softmax
+from raydc.analysis.labels import LabelFacts, among_others, divergence, label_facts, similarity, softmax
 from raydc.data.image_set import CompressedSet
 from raydc.labels.store import read_logits
 from raydc.report.figures import Heat, Lines, Marked, Series
 from raydc.result import Row
 from raydc.store import Store
 
+LEARNED = "learned"
+"""The label kind whose labels are no teacher's."""
 MOST_SETS = 12
 """Sets of one teacher and epoch that are read."""
 MOST_EPOCHS = 8
@@ -42,12 +44,16 @@ class Said:
 def label_figures(rows: Sequence[Row], store: Store) -> tuple[list[Lines], list[Heat]]:
     """Entropy and calibration by epoch, probability by rank, and similar classes, for each teacher."""
     soft = [r for r in finished(rows) if r.get("labels_id") and r.get("labels.teacher_epoch") is not None]
+    soft = [r for r in soft if r["labels.kind"] != LEARNED]
+    learned = learned_labels(rows, store)
     lines: list[Lines] = []
     heats: list[Heat] = []
     for (teacher, ensemble), members in group(soft, ["labels.teacher", "labels.ensemble"]).items():
         name = "the teacher" if teacher == "teacher" else f"the teacher {teacher}"
         if ensemble not in (None, 1):
             name += f" ({ensemble} networks)"
+        if by_epoch := divergences(members, learned, store):
+            lines.append(divergence_figure(name, by_epoch))
         epochs = group(members, ["labels.teacher_epoch"])
         said = [s for (epoch,), part in epochs.items() if (s := _said(int(epoch), part, store)) is not None]
         if len(said) > 1:
@@ -64,13 +70,11 @@ def _said(epoch: int, rows: Sequence[Row], store: Store) -> Said | None:
     """What is in the store of one epoch; None if nothing is."""
     facts, probabilities, classes = [], [], []
     for (ids, set_id), _ in list(group(rows, ["labels_id", "set_id"]).items())[:MOST_SETS]:
-        artifacts = [store.find("logits", name) for name in ids.split("+")]
+        one = _spoken(ids, store)
         made = store.find("set", set_id)
-        if made is None or any(artifact is None for artifact in artifacts):
+        if made is None or one is None:
             continue
-        logits = np.mean([read_logits(a.folder) for a in artifacts if a is not None], axis=0)
         labels = CompressedSet.labels_of(made.folder)
-        one = softmax(logits)
         facts.append(label_facts(one, labels))
         probabilities.append(one)
         classes.append(labels)
@@ -79,6 +83,35 @@ def _said(epoch: int, rows: Sequence[Row], store: Store) -> Said | None:
     accuracy = [r["val_acc"] if r.get("val_acc") is not None else r["test_acc"] for r in rows]
     together = np.concatenate(probabilities), np.concatenate(classes)
     return Said(epoch, tuple(facts), *together, val_acc=float(np.mean(accuracy)))
+
+
+def _spoken(ids: str, store: Store) -> NDArray[np.float64] | None:
+    """What networks together say of a set [N, C], at temperature 1; None if it is not in the store."""
+    artifacts = [store.find("logits", name) for name in ids.split("+")]
+    if any(artifact is None for artifact in artifacts):
+        return None
+    return softmax(np.mean([read_logits(a.folder) for a in artifacts if a is not None], axis=0))
+
+
+def learned_labels(rows: Sequence[Row], store: Store) -> dict[str, list[NDArray[np.float32]]]:
+    """Labels [N, C] that were learnt for compressed sets, by the set's id, as far as they are in the store."""
+    learned = [r for r in finished(rows) if r.get("labels.kind") == LEARNED]
+    found: dict[str, list[NDArray[np.float32]]] = {}
+    for set_id, labels_id in {(r["set_id"], r["labels_id"]): None for r in learned}:
+        if (artifact := store.find("learned", labels_id)) is not None:
+            found.setdefault(set_id, []).append(read_logits(artifact.folder))
+    return found
+
+
+def divergences(
+    rows: Sequence[Row], learned: Mapping[str, Sequence[NDArray[np.float32]]], store: Store
+) -> dict[int, list[float]]:
+    """For each teacher epoch the divergence of every set's learned labels from what the teacher says of it."""
+    found: dict[int, list[float]] = {}
+    for epoch, ids, set_id in {(r["labels.teacher_epoch"], r["labels_id"], r["set_id"]): None for r in rows}:
+        if set_id in learned and (said := _spoken(ids, store)) is not None:
+            found.setdefault(int(epoch), []).extend(divergence(one, said) for one in learned[set_id])
+    return found
 
 
 def _by_epoch(teacher: str, said: Sequence[Said]) -> Lines:

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-import pytest
+from collections.abc import Callable
 
+import pytest
+import torch
+
+from raydc.analysis.labels import divergence, softmax
+from raydc.evaluate import attempt
 from raydc.report import drawing
-from raydc.report.label_figures import divergence_figure
+from raydc.report.label_figures import divergence_figure, label_figures
+from raydc.spec.plan import Plan
+from raydc.spec.study import Study
+from raydc.workbench import Workbench
 
 
 def test_the_least_divergence_is_marked() -> None:
@@ -26,3 +34,38 @@ def test_one_set_has_no_interval_and_epoch_zero_no_logarithm() -> None:
     assert figure.series[0].low == (None, None)
     assert not figure.log
     drawing.lines(figure)
+
+
+GRID = """
+grid:
+  - labels.kind: [soft]
+    labels.teacher_epoch: [1, 2]
+  - labels.kind: [learned]
+    labels.unroll_steps: [2]
+    labels.inner_steps: [3]
+    labels.outer_steps: [2]
+    labels.real_batch: [40]
+"""
+
+
+def test_learned_labels_are_held_against_every_epoch_of_the_teacher(
+    small: Callable[..., Study], ready: Callable[[Study], Plan], bench: Workbench
+) -> None:
+    plan = ready(small("base.images.ipc=1", extra=GRID))
+    rows = [attempt(planned, bench, study="x") for planned in plan.evaluations]
+    lines, heats = label_figures(rows, bench.store)
+    [figure] = [line for line in lines if line.title.startswith("Learned labels")]
+    ((name, _),) = plan.learned.items()
+    learned = bench.learned(name)[0].numpy()
+    expected = []
+    for planned in plan.evaluations:
+        if planned.passes:
+            logits, _ = bench.logits(planned.passes)
+            expected.append(divergence(learned, softmax(logits[0].numpy())))
+    assert figure.series[0].y == pytest.approx(expected)
+    assert len(heats) == 1  # the learner is no teacher
+
+
+def test_labels_without_mass_diverge_as_uniform_ones_do() -> None:
+    nothing = torch.zeros(2, 4).numpy()
+    assert divergence(nothing, torch.full((2, 4), 0.25).numpy()) == pytest.approx(0)
