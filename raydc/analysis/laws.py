@@ -25,8 +25,10 @@ from raydc.analysis.curves import CONFIDENCE, Curve, Points
 
 Array = NDArray[np.float64]
 
-EXPONENTS = np.geomspace(0.02, 6.0, 300)
-"""Values of c that are searched; a curve that wants less does not show its limit."""
+EXPONENTS = np.geomspace(0.02, 6.0, 60)
+"""Values of c that are searched first; a curve that wants less does not show its limit."""
+HALVINGS = 7
+"""Times that the step of c is halved around the best value; it ends at about a thousandth."""
 FORMS = ("power", "exponential", "logarithmic")
 FORMULAS = {"power": "a - b {x}^-c", "exponential": "a - b exp(-c {x})", "logarithmic": "a + b log {x}"}
 LEAST_POINTS = 4
@@ -112,44 +114,45 @@ def rates(form: str, x: Array) -> Array:
         return EXPONENTS
     if form == "exponential":
         # From a curve that is nearly straight to one that is flat after its first step.
-        return np.geomspace(0.05 / x[-1], 6.0 / x[0], 300)
+        return np.geomspace(0.05 / x[-1], 6.0 / x[0], 60)
     return np.ones(1)
 
 
 class _Search:
-    """Least squares of a - b g(x; c) with a <= 1 where a is a limit, over all c at once."""
+    """Least squares of a - b g(x; c) with a <= 1 where a is a limit: a grid of c, halved around its best."""
 
     def __init__(self, form: str, x: Array, weights: Array) -> None:
-        root = np.sqrt(weights)
-        self._root = root
+        self._form, self._x, self._weights = form, x, weights
         self._rates = rates(form, x)
-        self._limited = form != "logarithmic"
-        power = falling(form, x[None, :], self._rates[:, None]) * root  # [G, J]
-        basis = np.stack([np.broadcast_to(root, power.shape), -power], axis=2)
-        self._solve = np.linalg.pinv(basis)  # [G, 2, J]
-        self._basis = basis
-        # With a = 1: 1 - y = b x^-c.
-        self._slope = power / (power**2).sum(1, keepdims=True)
 
     def __call__(self, ys: Array) -> tuple[Array, Array]:
         """Best (a, b, c) [D, 3] of curves ys [D, J], and the weighted sums of squares [D]."""
-        scaled = ys * self._root
-        best = np.full(len(ys), np.inf)
-        found = np.empty((len(ys), 3))
-        for exponent, solve, basis, slope in zip(
-            self._rates, self._solve, self._basis, self._slope, strict=True
-        ):
-            ab = scaled @ solve.T
-            capped = (ab[:, 0] > 1) & self._limited
-            if capped.any():
-                ab[capped, 0] = 1.0
-                ab[capped, 1] = (self._root - scaled[capped]) @ slope
-            squares = ((scaled - ab @ basis.T) ** 2).sum(1)
-            better = squares < best
-            best[better] = squares[better]
-            found[better, :2] = ab[better]
-            found[better, 2] = exponent
+        found, best = np.empty((len(ys), 3)), np.full(len(ys), np.inf)
+        for rate in self._rates:
+            self._improve(ys, np.full(len(ys), rate), found, best)
+        step = self._rates[1] / self._rates[0] if len(self._rates) > 1 else 1.0
+        for _ in range(HALVINGS if step > 1 else 0):
+            step = np.sqrt(step)
+            centre = found[:, 2].copy()
+            for c in (centre / step, centre * step):
+                self._improve(ys, np.clip(c, self._rates[0], self._rates[-1]), found, best)
         return found, best
+
+    def _improve(self, ys: Array, c: Array, found: Array, best: Array) -> None:
+        """Take the laws with c [D] wherever they are better."""
+        x = falling(self._form, self._x, c[:, None])
+        share = self._weights / self._weights.sum()
+        off = x - (x @ share)[:, None]
+        b = -(off * ys) @ share / ((off**2) @ share)
+        a = ys @ share + b * (x @ share)
+        if self._form != "logarithmic":
+            # With a = 1: 1 - y = b g.
+            b = np.where(a > 1, ((1 - ys) * x) @ share / ((x**2) @ share), b)
+            a = np.minimum(a, 1.0)
+        squares = ((ys - a[:, None] + b[:, None] * x) ** 2) @ self._weights
+        better = squares < best
+        best[better] = squares[better]
+        found[better] = np.stack([a, b, c], axis=1)[better]
 
 
 def fit(curve: Curve, form: str = "power", seed: int = 0) -> Law | NoLaw:
