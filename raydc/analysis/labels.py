@@ -88,7 +88,7 @@ def among_others(table: Array) -> Array:
     return np.divide(others, mass, out=np.full_like(others, np.nan), where=mass > 0)
 
 
-def divergence(one: Array, other: Array) -> float:
+def divergence(one: NDArray[np.floating], other: NDArray[np.floating]) -> float:
     """Mean Jensen-Shannon divergence of the rows of two label matrices [N, C], in nats, from 0 to log 2.
 
     Rows are scaled to sum to one first, which learned labels need not; a row without mass is uniform.
@@ -97,7 +97,7 @@ def divergence(one: Array, other: Array) -> float:
     return float((entropy((p + q) / 2) - (entropy(p) + entropy(q)) / 2).mean())
 
 
-def _scaled(labels: Array) -> Array:
+def _scaled(labels: NDArray[np.floating]) -> Array:
     mass = np.sum(labels, axis=1, keepdims=True, dtype=np.float64)
     uniform = np.full(labels.shape, 1 / labels.shape[1])
     return np.divide(labels, mass, out=uniform, where=mass > 0)

@@ -94,7 +94,7 @@ def _spoken(ids: str, store: Store) -> NDArray[np.float64] | None:
 
 
 def learned_labels(rows: Sequence[Row], store: Store) -> dict[str, list[NDArray[np.float32]]]:
-    """Labels [N, C] that were learnt for compressed sets, by the set's id, as far as they are in the store."""
+    """Labels [N, C] that were learnt, by the id of their compressed set, as far as they are in the store."""
     learned = [r for r in finished(rows) if r.get("labels.kind") == LEARNED]
     found: dict[str, list[NDArray[np.float32]]] = {}
     for set_id, labels_id in {(r["set_id"], r["labels_id"]): None for r in learned}:
@@ -106,7 +106,7 @@ def learned_labels(rows: Sequence[Row], store: Store) -> dict[str, list[NDArray[
 def divergences(
     rows: Sequence[Row], learned: Mapping[str, Sequence[NDArray[np.float32]]], store: Store
 ) -> dict[int, list[float]]:
-    """For each teacher epoch the divergence of every set's learned labels from what the teacher says of it."""
+    """For each teacher epoch how far every set's learned labels are from what the teacher says of it."""
     found: dict[int, list[float]] = {}
     for epoch, ids, set_id in {(r["labels.teacher_epoch"], r["labels_id"], r["set_id"]): None for r in rows}:
         if set_id in learned and (said := _spoken(ids, store)) is not None:

@@ -56,7 +56,7 @@ RECIPES = (
     _recipe(
         "label-worth-imagenet",
         "arXiv 2406.10485 Table 7 (ImageNet-1K); sunnytqin/no-distillation: softlabel",
-        "students of the soft-label study on ImageNet-1K: AdamW 0.005, cosine, 300 epochs, random resized crops",
+        "students of the soft-label study on ImageNet-1K: AdamW 0.005, cosine, 300 epochs, rrc",
         **_adamw(0.005, "cosine"),
         epochs=300,
         batch_size=256,
