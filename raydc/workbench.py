@@ -40,9 +40,9 @@ from raydc.teachers.checkpoint import (
     score_records,
     store_given,
 )
-from raydc.teachers.expert import OnProgress, part_inputs, train_trajectory
+from raydc.teachers.expert import OnProgress, train_trajectory
 from raydc.training.engine import Chassis
-from raydc.training.inputs import Inputs, TensorInputs
+from raydc.training.inputs import Inputs, TensorInputs, part_inputs
 from raydc.training.packed import Member
 from raydc.training.roads import fastest_road, students_that_fit
 
@@ -247,10 +247,9 @@ class Workbench:
             loaded = load_checkpoint(
                 self.dataset, need.scorer, trajectory, need.epoch, self.store, self.device
             )
-            pixels = torch.from_numpy(self.dataset.train.images)
             blocks = [
-                loaded.teacher.features(TensorInputs(loaded.inputs(block.to(self.device))))
-                for block in pixels.split(FEATURE_BLOCK)
+                loaded.teacher.features(TensorInputs(loaded.inputs(torch.from_numpy(pixels).to(self.device))))
+                for pixels in self.dataset.train.blocks(FEATURE_BLOCK)
             ]
             with self.store.draft("features") as draft:
                 np.save(draft.path("features.npy"), torch.cat(blocks).numpy())

@@ -31,7 +31,7 @@ from raydc.teachers.scores import record
 from raydc.teachers.teacher import Teacher
 from raydc.training.engine import Chassis
 from raydc.training.fit import fit
-from raydc.training.inputs import Inputs, PixelInputs, TensorInputs
+from raydc.training.inputs import Inputs, part_inputs
 from raydc.training.losses import Targets
 from raydc.training.metrics import measure
 from raydc.training.optimizer import make_optimizer
@@ -56,14 +56,6 @@ def missing(job: TrajectoryJob, store: Store) -> tuple[list[int], list[int]]:
         return [e for e in epochs if store.find(kind, checkpoint_name(job.id, e)) is None]
 
     return absent("checkpoint", job.epochs), absent("scores", range(1, job.scored + 1))
-
-
-def part_inputs(dataset: Dataset, part: Part, device: torch.device) -> Inputs:
-    """A split as inputs on `device`: standardised batch by batch, or whitened once."""
-    pixels = torch.from_numpy(part.images)
-    if dataset.whitening is not None:
-        return TensorInputs(dataset.inputs(pixels).to(device))
-    return PixelInputs(pixels.to(device), dataset.inputs)
 
 
 def train_trajectory(

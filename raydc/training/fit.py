@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import tee
 
 import torch
 from torch import Tensor, nn
@@ -73,11 +74,13 @@ def fit(
     network.train()
     forward = network if forward is None else forward
     with tensor_cores(recipe.precision):
-        for step_number, step in enumerate(views.steps(first_step, last), first_step):
+        steps, asked = tee(views.steps(first_step, last))
+        images = inputs.each(step.index for step in asked)
+        for step_number, step in enumerate(steps, first_step):
             clock.before_step()
             for group in optimizer.param_groups:
                 group["lr"] = recipe.lr * schedule_factor(recipe.schedule, step_number, total)
-            view = views.render_batch(inputs.take(step.index), step)
+            view = views.render_batch(next(images), step)
             optimizer.zero_grad()
             with autocast(recipe.precision, device):
                 logits = forward(view.images)
