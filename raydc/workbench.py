@@ -42,6 +42,7 @@ from raydc.teachers.checkpoint import (
 )
 from raydc.teachers.expert import OnProgress, train_trajectory
 from raydc.training.engine import Chassis
+from raydc.training.group import ALONE, Group
 from raydc.training.inputs import Inputs, TensorInputs, part_inputs
 from raydc.training.packed import Member
 from raydc.training.roads import fastest_road, students_that_fit
@@ -147,10 +148,15 @@ class Workbench:
 
     # --- teachers -----------------------------------------------------------------------------
 
-    def make_trajectory(self, job: TrajectoryJob, on_progress: OnProgress | None = None) -> None:
-        """Train what is missing of a trajectory, or fetch a network that was trained elsewhere."""
+    def make_trajectory(
+        self, job: TrajectoryJob, on_progress: OnProgress | None = None, group: Group = ALONE
+    ) -> None:
+        """Train what is missing of a trajectory, or fetch a network that was trained elsewhere.
+
+        `group`: the processes that train it together, each of which calls this.
+        """
         if job.teacher.trained_here:
-            train_trajectory(self.dataset, job, self.store, self.device, on_progress)
+            train_trajectory(self.dataset, job, self.store, self.device, on_progress, group)
         else:
             store_given(job, self.dataset, self.store, self.device)
 

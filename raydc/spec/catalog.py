@@ -396,19 +396,48 @@ _recipe(
     loss="soft_ce",
     augment=("dsa",),
 )
+_LABEL_WORTH_EXPERT: dict[str, Any] = {
+    "optimizer": "sgd",
+    "lr": 5e-4,
+    "momentum": 0.0,
+    "weight_decay": 0.0,
+    "schedule": "constant",
+    "epochs": 400,
+    "batch_size": 256,
+    "loss": "ce",
+    "augment": ("dsa",),
+}
 _recipe(
     "label-worth-expert",
     "arXiv 2406.10485 Table 7 (CIFAR-10); sunnytqin/no-distillation: train_expert/buffer.py",
     "teachers of the soft-label study: plain SGD 0.0005, 400 epochs, DSA",
+    **_LABEL_WORTH_EXPERT,
+)
+_recipe(
+    "label-worth-expert-cifar100",
+    "arXiv 2406.10485 Table 7 (CIFAR-100); sunnytqin/no-distillation: train_expert/buffer.py",
+    "teachers of the soft-label study for CIFAR-100 (ConvNetD3): plain SGD 0.01, 150 epochs, DSA",
+    **{**_LABEL_WORTH_EXPERT, "lr": 0.01, "epochs": 150},
+)
+_recipe(
+    "label-worth-expert-tiny",
+    "arXiv 2406.10485 Table 7 (Tiny-ImageNet); sunnytqin/no-distillation: train_expert/buffer.py",
+    "teachers of the soft-label study for Tiny-ImageNet (ConvNetD4): plain SGD 0.01, 103 epochs, DSA",
+    **{**_LABEL_WORTH_EXPERT, "lr": 0.01, "epochs": 103},
+)
+_recipe(
+    "label-worth-expert-imagenet",
+    "arXiv 2406.10485 Table 7 (ImageNet-1K); sunnytqin/no-distillation: train_expert/train.py",
+    "teachers of the soft-label study for ImageNet-1K (ResNet-18/50) at IPC 50 and above; lr 5e-4 below",
     optimizer="sgd",
-    lr=5e-4,
-    momentum=0.0,
-    weight_decay=0.0,
-    schedule="constant",
-    epochs=400,
+    lr=0.1,
+    momentum=0.9,
+    weight_decay=1e-4,
+    schedule="thirds",
+    epochs=90,
     batch_size=256,
     loss="ce",
-    augment=("dsa",),
+    augment=("rrc", "flip"),
 )
 _recipe(
     "mtt-expert",
