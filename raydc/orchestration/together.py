@@ -17,10 +17,11 @@ from dataclasses import dataclass
 from threading import Thread
 from typing import Any
 
-from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.queue import Queue
 
+from raydc.errors import RaydcError
 from raydc.orchestration.site import Site
 from raydc.spec.plan import TrajectoryJob
 from raydc.training.group import Group
@@ -45,7 +46,7 @@ class Together:
 def train_together(
     site: Site, job: TrajectoryJob, how: Together, on_progress: Callable[[int, int], None]
 ) -> None:
-    """Make a trajectory with several workers; raises what Ray Train raises."""
+    """Make a trajectory with several workers; raises raydc's own errors, or Ray Train's."""
     queue = Queue(actor_options={"num_cpus": 0})
     relay = Thread(target=_relay, args=(queue, on_progress), daemon=True)
     relay.start()
@@ -65,6 +66,9 @@ def train_together(
                 name=job.id, storage_path=folder, failure_config=FailureConfig(max_failures=how.retries)
             ),
         ).fit()
+    except WorkerGroupError as error:
+        own = (e for e in error.worker_failures.values() if isinstance(e, RaydcError))
+        raise next(own, error) from None
     finally:
         queue.put(None)
         relay.join()

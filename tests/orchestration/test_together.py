@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from raydc.data.dataset import Dataset
-from raydc.errors import InputError
+from raydc.errors import EvaluationError, InputError
 from raydc.networks.zoo import build
 from raydc.orchestration.cluster import Capacity, connected
 from raydc.orchestration.progress import Silent
@@ -76,6 +76,7 @@ def worker_pids() -> list[int]:
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_two_workers_make_what_one_makes_though_one_dies(
     tmp_path: Path, digits: Dataset, store: LocalStore, job: TrajectoryJob, cluster: None
 ) -> None:
@@ -109,6 +110,20 @@ def test_two_workers_make_what_one_makes_though_one_dies(
 
 
 @pytest.mark.ray
+@pytest.mark.slow
+def test_a_training_that_diverges_says_so(
+    tmp_path: Path, digits: Dataset, store: LocalStore, small: Callable[..., Study], cluster: None
+) -> None:
+    hopeless = TrajectoryJob("t0", small("teacher.lr=1e30").teachers["teacher"], 0, (1,))
+    own = copied(store, tmp_path / "store")
+    with pytest.raises(EvaluationError, match=r"the loss is nan at step 1; lower train\.lr"):
+        train_together(
+            Site(DIGITS, digits.cache, own.uri), hopeless, replace(TWO, retries=0), lambda done, total: None
+        )
+
+
+@pytest.mark.ray
+@pytest.mark.slow
 def test_a_study_asks_for_workers(
     tmp_path: Path,
     digits: Dataset,
