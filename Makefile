@@ -41,6 +41,7 @@ bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.equivalence --device $(DEVICE) $(if $(CIFAR10),--data $(CIFAR10))
 	$(BIN)/python -m benchmarks.label_service --device $(DEVICE) $(if $(CIFAR10),--data $(CIFAR10))
 	$(BIN)/python -m benchmarks.orchestration
+	$(BIN)/python -m benchmarks.decoding
 	$(BIN)/python -m benchmarks.study
 	$(BIN)/python -m benchmarks.selection
 

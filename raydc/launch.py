@@ -18,7 +18,7 @@ from typing import Any
 
 from raydc import folder
 from raydc.analysis.curves import varying_keys
-from raydc.data.dataset import DECODED, Dataset, open_dataset
+from raydc.data.dataset import Dataset, open_dataset
 from raydc.data.imported import digest_of
 from raydc.errors import InputError, TrackingError
 from raydc.networks import zoo
@@ -369,10 +369,9 @@ def _execute(
     from raydc.training.engine import NO_COMPILER, compiler
 
     study, dataset = ready.study, ready.dataset
-    name = f"{dataset.fingerprint[:20]}-{study.dataset.resolution or 'native'}-{DECODED}"
     runner = Runner(
         left,
-        site=Site(study.dataset, name, ready.store.uri),
+        site=Site(study.dataset, dataset.cache, ready.store.uri),
         facts=dataset.facts,
         store=ready.store,
         resources=study.resources,

@@ -11,6 +11,7 @@ either complete or absent, whoever was killed when.
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
@@ -22,7 +23,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from pyarrow import fs
 
@@ -43,6 +44,12 @@ def checksum(path: Path) -> str:
         while block := file.read(_BLOCK):
             crc = zlib.crc32(block, crc)
     return f"{crc:08x}"
+
+
+def _check(path: Path, size: int, crc: str | None) -> None:
+    """Raise `ArtifactError` unless a file has the size and, where one was kept, the sum."""
+    if path.stat().st_size != size or (crc is not None and checksum(path) != crc):
+        raise ArtifactError(f"{path.name} does not have the bytes that were written")
 
 
 def sync(path: Path) -> None:
@@ -101,10 +108,17 @@ class Draft:
         self.folder = folder
         self.name: str | None = None
         self.meta: dict[str, Any] = {}
+        self.unsummed: set[str] = set()
+        """Files of which only the size is checked."""
 
     def path(self, name: str) -> Path:
         """Where to write the file `name`."""
         return self.folder / name
+
+    def large(self, name: str) -> Path:
+        """As `path`, for a file that is too large to be read whole; its reader checks what it reads."""
+        self.unsummed.add(name)
+        return self.path(name)
 
     def commit(self, name: str, **meta: Any) -> None:
         """Give the artifact its name; it is published when the draft's block ends."""
@@ -207,8 +221,7 @@ class LocalStore:
             manifest = json.loads((folder / MANIFEST).read_text())
             for file, (size, crc) in manifest["files"].items():
                 path = folder / file
-                if path.stat().st_size != size or checksum(path) != crc:
-                    raise ArtifactError(f"{file} does not have the bytes that were written")
+                _check(path, size, crc)
         except FileNotFoundError:
             if folder.is_dir():
                 self._set_aside(folder, "a file is missing")
@@ -254,7 +267,10 @@ class LocalStore:
 
     @staticmethod
     def _publish(draft: Draft, target: Path) -> None:
-        files = {p.name: (p.stat().st_size, checksum(p)) for p in draft.folder.iterdir()}
+        files = {
+            p.name: (p.stat().st_size, None if p.name in draft.unsummed else checksum(p))
+            for p in draft.folder.iterdir()
+        }
         for name in files:
             sync(draft.folder / name)
         text = json.dumps({"files": files, "meta": draft.meta}, indent=1, allow_nan=False)
@@ -316,10 +332,10 @@ class RemoteStore:
         with self._fs.open_input_stream(path) as stream:
             return bytes(stream.read())
 
-    def _write(self, path: str, content: bytes) -> None:
+    def _write(self, path: str, content: BinaryIO) -> None:
         self._fs.create_dir(path.rpartition("/")[0], recursive=True)
         with self._fs.open_output_stream(path) as stream:
-            stream.write(content)
+            shutil.copyfileobj(content, stream, _BLOCK)
 
     def find(self, kind: str, name: str) -> Artifact | None:
         if (cached := self._cache.find(kind, name)) is not None:
@@ -332,12 +348,11 @@ class RemoteStore:
                 for file, (size, crc) in manifest["files"].items():
                     if Path(file).name != file:
                         raise ArtifactError(f"{file!r} is not a plain file name")
-                    target = draft.path(file)
+                    target = draft.large(file) if crc is None else draft.path(file)
                     path = self._path(kind, name, file)
                     with self._fs.open_input_stream(path) as stream, target.open("wb") as copy:
                         shutil.copyfileobj(stream, copy, _BLOCK)
-                    if target.stat().st_size != size or checksum(target) != crc:
-                        raise ArtifactError(f"{file} does not have the bytes that were written")
+                    _check(target, size, crc)
                 draft.commit(name, **manifest["meta"])
         except (FileNotFoundError, ValueError, KeyError, TypeError, ArtifactError) as error:
             logger.warning("%s/%s in %s is damaged (%s) and is made again", kind, name, self.uri, error)
@@ -354,7 +369,8 @@ class RemoteStore:
         made = get(self._cache, kind, draft.name)
         files = sorted(made.folder.iterdir(), key=lambda path: path.name == MANIFEST)
         for file in files:
-            self._write(self._path(kind, draft.name, file.name), file.read_bytes())
+            with file.open("rb") as content:
+                self._write(self._path(kind, draft.name, file.name), content)
 
     def remove(self, kind: str, name: str) -> None:
         self._cache.remove(kind, name)
@@ -365,7 +381,7 @@ class RemoteStore:
     def append_results(self, dataset: str, rows: Sequence[Mapping[str, Any]]) -> None:
         if rows:
             path = self._path("results", dataset, f"{uuid.uuid4().hex}.jsonl")
-            self._write(path, _lines(rows))
+            self._write(path, io.BytesIO(_lines(rows)))
 
     def results(self, dataset: str) -> Iterator[dict[str, Any]]:
         selector = fs.FileSelector(self._path("results", dataset), allow_not_found=True)

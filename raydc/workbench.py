@@ -44,10 +44,11 @@ from raydc.teachers.checkpoint import (
     score_records,
     store_given,
 )
-from raydc.teachers.expert import OnProgress, part_inputs, train_trajectory
+from raydc.teachers.expert import OnProgress, train_trajectory
 from raydc.teachers.observer import Observer
 from raydc.training.engine import Chassis
-from raydc.training.inputs import Inputs, TensorInputs
+from raydc.training.group import ALONE, Group
+from raydc.training.inputs import Inputs, TensorInputs, part_inputs
 from raydc.training.packed import Member
 from raydc.training.roads import fastest_road, students_that_fit
 
@@ -156,10 +157,15 @@ class Workbench:
 
     # --- teachers -----------------------------------------------------------------------------
 
-    def make_trajectory(self, job: TrajectoryJob, on_progress: OnProgress | None = None) -> None:
-        """Train what is missing of a trajectory, or fetch a network that was trained elsewhere."""
+    def make_trajectory(
+        self, job: TrajectoryJob, on_progress: OnProgress | None = None, group: Group = ALONE
+    ) -> None:
+        """Train what is missing of a trajectory, or fetch a network that was trained elsewhere.
+
+        `group`: the processes that train it together, each of which calls this.
+        """
         if job.teacher.trained_here:
-            train_trajectory(self.dataset, job, self.store, self.device, on_progress)
+            train_trajectory(self.dataset, job, self.store, self.device, on_progress, group)
         else:
             store_given(job, self.dataset, self.store, self.device)
 
@@ -256,10 +262,9 @@ class Workbench:
         artifact = self.store.find("features", name)
         if artifact is None:
             loaded = self._checkpoint(trajectory, need.epoch, need.scorer)
-            pixels = torch.from_numpy(self.dataset.train.images)
             blocks = [
-                loaded.teacher.features(TensorInputs(loaded.inputs(block.to(self.device))))
-                for block in pixels.split(FEATURE_BLOCK)
+                loaded.teacher.features(TensorInputs(loaded.inputs(torch.from_numpy(pixels).to(self.device))))
+                for pixels in self.dataset.train.blocks(FEATURE_BLOCK)
             ]
             with self.store.draft("features") as draft:
                 np.save(draft.path("features.npy"), torch.cat(blocks).numpy())

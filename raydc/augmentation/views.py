@@ -7,7 +7,7 @@ devices to 1/255. Parameters come from raydc.augmentation.streams.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -58,6 +58,15 @@ class Step:
     share: Tensor | None
     grid: tuple[int, int] = (1, 1)
     """Rows and columns of tiles in the images."""
+
+    def part(self, rows: slice, images: int) -> Step:
+        """The step of some images of the batch; `images` are in the set. Nothing may be mixed."""
+        assert self.mix is None, "a mix needs the whole batch"
+        device = next((numbers.device for numbers in self.draws.values()), None)
+        index = torch.arange(images, device=device) if self.index is None else self.index
+        return replace(
+            self, index=index[rows], draws={name: numbers[rows] for name, numbers in self.draws.items()}
+        )
 
 
 class Views:

@@ -1,28 +1,28 @@
-"""A dataset as studies use it: decoded once, split, filtered, standardised.
+"""A dataset as studies use it: read once, split, filtered, standardised.
 
-Images are decoded into uint8 arrays [N, C, H, W] that are memory-mapped, so all processes of a
-machine share them. The validation part is cut from train by the fingerprint and the fraction alone;
-no teacher, scorer, compressed set or normalisation ever sees it.
+Images are decoded into uint8 arrays [N, C, H, W], or stay encoded where that is too large
+(`dataset.cache_limit_gib`); both are memory-mapped, so all processes of a machine share them. The
+validation part is cut from train by the fingerprint and the fraction alone; no teacher, scorer,
+compressed set or normalisation ever sees it.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
+from raydc.data.decoding import decoded, pixels_of, zca_refusal
 from raydc.data.folder import folder
 from raydc.data.parquet import parquet
-from raydc.data.source import Source, Split
+from raydc.data.pixels import DecodedPixels, EncodedPixels, Pixels
+from raydc.data.source import Source
 from raydc.data.splits import per_class, shares, stratified
 from raydc.data.whitening import Whitening, fit_whitening
 from raydc.errors import InputError, did_you_mean
@@ -33,16 +33,16 @@ from raydc.spec.facts import DataFacts
 from raydc.spec.identity import dataset_id
 from raydc.store import Artifact, Store, get
 
-DECODED = 1
-"""Version of the decoded cache; a new one decodes again."""
+BLOCK = 1024
+"""Images of a part that are looked at together."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """A split, or the part of one that a study sees; images are gathered when first asked for."""
+    """A split, or the part of one that a study sees."""
 
-    source: NDArray[np.uint8]
-    """[M, C, H, W], all images of the split, memory-mapped."""
+    source: Pixels
+    """[M, C, H, W], all images of the split."""
     index: NDArray[np.int64]
     """[N], rows of `source` that belong to the part."""
     labels: NDArray[np.int64]
@@ -53,13 +53,28 @@ class Part:
 
     @cached_property
     def images(self) -> NDArray[np.uint8]:
-        """[N, C, H, W]; the mapped array itself where the part is the whole split."""
-        whole = np.array_equal(self.index, np.arange(len(self.source)))
-        return self.source if whole else self.source[self.index]
+        """[N, C, H, W], gathered when first asked for; the mapped array itself where the part is the
+        whole split. Not for a part that stays encoded, which need not fit into memory."""
+        assert isinstance(self.source, DecodedPixels), "these images stay encoded; take them in batches"
+        whole = np.array_equal(self.index, np.arange(len(self.source.array)))
+        return self.source.array if whole else self.source.take(self.index)
+
+    @property
+    def encoded(self) -> bool:
+        """Whether images are decoded each time that they are asked for."""
+        return isinstance(self.source, EncodedPixels)
 
     def take(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Images [len(rows), C, H, W] at some rows of the part, without gathering the others."""
-        return self.source[self.index[rows]]
+        return self.source.take(self.index[rows])
+
+    def each(self, asked: Iterable[NDArray[np.int64]]) -> Iterator[NDArray[np.uint8]]:
+        """`take` of each in turn; encoded images are decoded ahead."""
+        return self.source.each(self.index[rows] for rows in asked)
+
+    def blocks(self, size: int = BLOCK) -> Iterator[NDArray[np.uint8]]:
+        """All images in order, `size` at a time."""
+        return self.each(np.arange(len(self))[start : start + size] for start in range(0, len(self), size))
 
 
 @dataclass(frozen=True)
@@ -71,6 +86,8 @@ class Dataset:
     """SHA-256 of decoded contents, order and labels."""
     id: str
     """Name of contents and options."""
+    cache: str
+    """Name of the images in the store."""
     class_names: tuple[str, ...]
     train: Part
     """What teachers, scorers and compressed sets are made from; without the validation part."""
@@ -148,131 +165,14 @@ def open_source(spec: DatasetSpec, download: bool = False) -> Source:
 
 
 def open_dataset(spec: DatasetSpec, store: Store, *, download: bool = False) -> Dataset:
-    """Decode (at most once a store), split and standardise; `InputError` for data that cannot serve."""
+    """Read (at most once a store), split and standardise; `InputError` for data that cannot serve."""
     source = open_source(spec, download)
     return dataset_from(spec, decoded(source, spec, store), store)
 
 
-def dataset_at(spec: DatasetSpec, decoded_name: str, store: Store) -> Dataset:
-    """The dataset from its decoded cache alone, for workers that need not see the source."""
-    return dataset_from(spec, get(store, "pixels", decoded_name), store)
-
-
-# --- decoding ---------------------------------------------------------------------------------
-
-
-def decoded(source: Source, spec: DatasetSpec, store: Store) -> Artifact:
-    """The decoded images of `source` at the resolution of `spec`, from the store or made now."""
-    stamp = f"{source.stamp}-{spec.resolution or 'native'}-{DECODED}"
-    if (known := store.find("source", stamp)) is not None:
-        pixels = store.find("pixels", str(known.meta["pixels"]))
-        if pixels is not None:
-            return pixels
-    name = _decode(source, spec, store)
-    store.remove("source", stamp)
-    with store.draft("source") as draft:
-        draft.commit(stamp, pixels=name)
-    return get(store, "pixels", name)
-
-
-def _decode(source: Source, spec: DatasetSpec, store: Store) -> str:
-    classes = len(source.class_names)
-    text = hashlib.sha256()
-    with store.draft("pixels") as draft:
-        grey = True
-        shapes = {}
-        for split_name, split in (("train", source.train), ("test", source.test)):
-            _check_labels(source, split_name, split, classes)
-            pixels, one_channel = _decode_split(
-                split, source.name, spec, draft.path(f"{split_name}.npy"), text
-            )
-            shapes[split_name] = pixels.shape[1:]
-            grey &= one_channel
-            text.update(split.labels.astype("<i8").tobytes())
-            np.save(draft.path(f"{split_name}_labels.npy"), split.labels)
-        if shapes["train"] != shapes["test"]:
-            raise InputError(
-                f"{source.name}: train images have the shape {shapes['train']} and test images "
-                f"{shapes['test']}; set dataset.resolution"
-            )
-        if grey:
-            for split_name in ("train", "test"):
-                path = draft.path(f"{split_name}.npy")
-                np.save(path, np.ascontiguousarray(np.load(path)[:, :1]))
-        fingerprint = text.hexdigest()
-        name = f"{fingerprint[:20]}-{spec.resolution or 'native'}-{DECODED}"
-        draft.commit(name, fingerprint=fingerprint, class_names=list(source.class_names))
-    return name
-
-
-def _check_labels(source: Source, split_name: str, split: Split, classes: int) -> None:
-    if len(split.labels) == 0:
-        raise InputError(f"{source.name}: the {split_name} split is empty; add images")
-    if split.labels.min() < 0 or split.labels.max() >= classes:
-        raise InputError(
-            f"{source.name}: the {split_name} split has labels from {split.labels.min()} to "
-            f"{split.labels.max()}, but there are {classes} classes, from 0 to {classes - 1}"
-        )
-
-
-def _images(split: Split, pool: ThreadPoolExecutor, ahead: int = 256) -> Iterator[NDArray[np.uint8]]:
-    """Decoded images in order, decoded a chunk ahead."""
-    count = len(split.labels)
-    for start in range(0, count, ahead):
-        yield from pool.map(split.image, range(start, min(start + ahead, count)))
-
-
-def _decode_split(
-    split: Split, name: str, spec: DatasetSpec, path: Path, text: hashlib._Hash
-) -> tuple[NDArray[np.uint8], bool]:
-    """Write the split's images to `path`; returns the array and whether all images are grey."""
-    count = len(split.labels)
-    grey = True
-    out: NDArray[np.uint8] | None = None
-    with ThreadPoolExecutor(max_workers=4) as pool:
-        for row, image in enumerate(_images(split, pool)):
-            text.update(f"{image.shape}".encode())
-            text.update(np.ascontiguousarray(image).tobytes())
-            grey &= image.ndim == 2
-            side = spec.resolution
-            if side is None and image.shape[0] != image.shape[1]:
-                raise InputError(
-                    f"{name}: image {row} has {image.shape[1]} x {image.shape[0]} pixels, which is not "
-                    "square; set dataset.resolution"
-                )
-            planes = _resized(image, side)
-            if out is None:
-                size = count * planes.size
-                if size > spec.cache_limit_gib * 2**30:
-                    raise InputError(
-                        f"{name}: decoded, a split takes {size / 2**30:.1f} GiB, above "
-                        f"dataset.cache_limit_gib {spec.cache_limit_gib:g}; raise it or set "
-                        "dataset.resolution"
-                    )
-                out = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(count, *planes.shape))
-            if planes.shape != out.shape[1:]:
-                raise InputError(
-                    f"{name}: image {row} has {planes.shape[2]} x {planes.shape[1]} pixels and the "
-                    f"first {out.shape[3]} x {out.shape[2]}; set dataset.resolution"
-                )
-            out[row] = planes
-    assert out is not None
-    out.flush()  # type: ignore[attr-defined]
-    return out, grey
-
-
-def _resized(image: NDArray[np.uint8], side: int | None) -> NDArray[np.uint8]:
-    """[H, W] or [H, W, 3] -> [3, side, side]: shorter side resized (bilinear), centre cropped."""
-    if side is not None and image.shape[:2] != (side, side):
-        height, width = image.shape[:2]
-        scale = side / min(height, width)
-        size = (max(side, round(width * scale)), max(side, round(height * scale)))
-        resized = Image.fromarray(image).resize(size, Image.Resampling.BILINEAR)
-        left, top = (size[0] - side) // 2, (size[1] - side) // 2
-        image = np.asarray(resized.crop((left, top, left + side, top + side)))
-    if image.ndim == 2:
-        image = np.repeat(image[:, :, None], 3, axis=2)
-    return np.ascontiguousarray(image.transpose(2, 0, 1))
+def dataset_at(spec: DatasetSpec, cache: str, store: Store) -> Dataset:
+    """The dataset from its images in the store alone, for workers that need not see the source."""
+    return dataset_from(spec, get(store, "pixels", cache), store)
 
 
 # --- splits and statistics ----------------------------------------------------------------------
@@ -282,8 +182,7 @@ def dataset_from(spec: DatasetSpec, pixels: Artifact, store: Store) -> Dataset:
     """Splits, class choice, limit and statistics of decoded images."""
     fingerprint = str(pixels.meta["fingerprint"])
     names = tuple(pixels.meta["class_names"])
-    # Mode "c" maps copy on write: nobody can damage what others read.
-    images = {k: np.load(pixels.path(f"{k}.npy"), mmap_mode="c") for k in ("train", "test")}
+    images = {k: pixels_of(pixels, k) for k in ("train", "test")}
     labels = {k: np.load(pixels.path(f"{k}_labels.npy")) for k in ("train", "test")}
     kept = _kept_classes(spec, names)
     number = np.full(len(names), -1)
@@ -316,6 +215,8 @@ def dataset_from(spec: DatasetSpec, pixels: Artifact, store: Store) -> Dataset:
     val = part("train", held_out)
     test = part("test", np.arange(len(labels["test"])))
     for what, some in (("train", train), ("test", test)):
+        if spec.zca and some.encoded:
+            raise InputError(zca_refusal(spec.name, spec, math.prod(some.source.shape)))
         missing = np.flatnonzero(np.bincount(some.labels, minlength=len(kept)) == 0)
         if len(missing):
             where = f" of {spec.location!r}" if spec.location is not None else ""
@@ -330,6 +231,7 @@ def dataset_from(spec: DatasetSpec, pixels: Artifact, store: Store) -> Dataset:
         spec=spec,
         fingerprint=fingerprint,
         id=dataset_id(fingerprint, replace(spec, classes=_ids_of(spec, kept, names))),
+        cache=pixels.folder.name,
         class_names=class_names,
         train=train,
         val=val if len(val) else None,
@@ -380,7 +282,7 @@ def _with_statistics(dataset: Dataset, store: Store) -> Dataset:
                 fit_whitening(dataset.train.images).save(draft.folder)
                 draft.commit(dataset.id)
             else:
-                mean, std = channel_statistics(dataset.train.images)
+                mean, std = channel_statistics(dataset.train.blocks())
                 draft.commit(dataset.id, mean=mean.tolist(), std=std.tolist())
         artifact = get(store, kind, dataset.id)
     if dataset.spec.zca:
@@ -393,18 +295,19 @@ def _with_statistics(dataset: Dataset, store: Store) -> Dataset:
 
 
 def channel_statistics(
-    images: NDArray[np.uint8],
+    blocks: Iterable[NDArray[np.uint8]],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mean and standard deviation of each channel, pixels scaled to [0, 1].
 
-    images: [N, C, H, W]. Exact sums of a histogram: no rounding, little memory.
+    blocks: [n, C, H, W] each, at least one. Exact sums of a histogram: no rounding, little memory.
     """
-    channels = images.shape[1]
-    histogram = np.zeros((channels, 256), np.int64)
-    for start in range(0, len(images), 4096):
-        block = images[start : start + 4096]
-        for c in range(channels):
-            histogram[c] += np.bincount(block[:, c].ravel(), minlength=256)
+    histogram = np.sum(
+        [
+            [np.bincount(channel.ravel(), minlength=256) for channel in block.swapaxes(0, 1)]
+            for block in blocks
+        ],
+        axis=0,
+    )
     values = np.arange(256) / 255
     count = histogram.sum(1)
     mean = histogram @ values / count

@@ -20,13 +20,15 @@ class FolderSplit:
         self._files = files
         self.labels = labels
 
-    def image(self, index: int) -> NDArray[np.uint8]:
+    def encoded(self, index: int) -> tuple[bytes, str]:
         file = self._files[index]
         try:
-            encoded = file.read_bytes()
+            return file.read_bytes(), str(file)
         except OSError as error:
             raise InputError(f"{file}: the image cannot be read: {error.strerror}") from None
-        return decode_image(encoded, str(file))
+
+    def image(self, index: int) -> NDArray[np.uint8]:
+        return decode_image(*self.encoded(index))
 
 
 def folder(location: str) -> Source:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections import OrderedDict
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -20,48 +22,70 @@ from numpy.typing import NDArray
 from raydc.data.source import TEST_NAMES, Source, decode_image, stamp_of
 from raydc.errors import InputError, one_of
 
+GROUPS_HELD = 4
 LABEL_COLUMNS = ("label", "labels", "fine_label", "target", "class")
 
 
 class ParquetSplit:
-    """Rows of some Parquet files, images still encoded."""
+    """Rows of some Parquet files, images still encoded and read a row group at a time."""
 
     def __init__(self, files: list[Path], columns: tuple[str, str]) -> None:
         image, label = columns
-        self._chunks: list[pa.StructArray] = []
-        self._places: list[tuple[Path, int]] = []
-        """File and first row in it, of each chunk."""
+        self._image = image
+        self._places: list[tuple[Path, int, int]] = []
+        """File, row group and its first row in the file, of each row group."""
+        self._recent: OrderedDict[int, pa.ChunkedArray] = OrderedDict()
+        self._lock = Lock()
         labels = []
+        lengths = [0]
         for file in files:
             try:
-                table = pq.read_table(file, columns=list(columns))
+                table = pq.read_table(file, columns=[label])
                 labels.append(table.column(label).cast(pa.int64()).fill_null(-1).to_numpy())
+                layout = pq.read_metadata(file)
             except (pa.ArrowInvalid, pa.ArrowKeyError, KeyError, OSError) as error:
                 raise InputError(f"{file}: {_reason(error)}") from None
             row = 0
-            for chunk in table.column(image).chunks:
-                self._chunks.append(chunk)
-                self._places.append((file, row))
-                row += len(chunk)
-        self._starts = np.cumsum([0, *(len(chunk) for chunk in self._chunks)])
+            for group in range(layout.num_row_groups):
+                self._places.append((file, group, row))
+                lengths.append(layout.row_group(group).num_rows)
+                row += lengths[-1]
+        self._starts = np.cumsum(lengths)
         self._labels: NDArray[np.int64] = np.concatenate(labels).astype(np.int64)
 
     @property
     def labels(self) -> NDArray[np.int64]:
         return self._labels
 
-    def image(self, index: int) -> NDArray[np.uint8]:
-        """Image `index`; `InputError` names its file and its row there."""
+    def encoded(self, index: int) -> tuple[bytes, str]:
+        """The bytes of image `index`, and its file and its row there."""
         number = int(np.searchsorted(self._starts, index, side="right")) - 1
         inside = index - int(self._starts[number])
-        content = self._chunks[number][inside].as_py() or {}
-        file, first = self._places[number]
+        content = self._group(number)[inside].as_py() or {}
+        file, _, first = self._places[number]
         path = content.get("path")
         where = f"{file}: row {first + inside}" + (f" ({path})" if path else "")
         encoded = content.get("bytes")
         if encoded is None:
             raise InputError(f"{where}: the image has no bytes; store them in the file")
-        return decode_image(encoded, where)
+        return encoded, where
+
+    def _group(self, number: int) -> pa.ChunkedArray:
+        """The images of a row group; the last few are held, since images are read in order."""
+        with self._lock:
+            if number not in self._recent:
+                file, group, _ = self._places[number]
+                try:
+                    table = pq.ParquetFile(file).read_row_group(group, columns=[self._image])
+                except (pa.ArrowInvalid, OSError) as error:
+                    raise InputError(f"{file}: {_reason(error)}") from None
+                self._recent[number] = table.column(self._image)
+                while len(self._recent) > GROUPS_HELD:
+                    self._recent.popitem(last=False)
+            return self._recent[number]
+
+    def image(self, index: int) -> NDArray[np.uint8]:
+        return decode_image(*self.encoded(index))
 
 
 def parquet(location: str) -> Source:

@@ -12,7 +12,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,14 @@ class Split(Protocol):
 
     def image(self, index: int) -> NDArray[np.uint8]:
         """Image `index` as [H, W] or [H, W, 3]; `InputError` names it if it cannot be decoded."""
+
+
+@runtime_checkable
+class EncodedSplit(Split, Protocol):
+    """Images that are stored encoded."""
+
+    def encoded(self, index: int) -> tuple[bytes, str]:
+        """The bytes of image `index`, and what messages call it; `InputError` if it cannot be read."""
 
 
 @dataclass(frozen=True)

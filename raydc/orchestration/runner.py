@@ -1,6 +1,7 @@
 """The runner: takes a plan through its stages on a Ray cluster.
 
-    trajectories   Ray tasks, side by side; each streams its progress and resumes from its checkpoints
+    trajectories   Ray tasks, side by side; each streams its progress and resumes from its checkpoints;
+                   with `teacher_workers` several workers of Ray Train a trajectory
     sets           Ray tasks
     labels         teacher actors, asked for all passes with a bounded number open
     learned        Ray tasks, for labels that are learnt; each resumes from its last saved step
@@ -26,13 +27,15 @@ from typing import Any
 import ray
 from ray import tune
 
-from raydc.errors import RaydcError
+from raydc.errors import InputError, RaydcError
+from raydc.networks import zoo
 from raydc.orchestration.cluster import Capacity
 from raydc.orchestration.feeder import Feeder
 from raydc.orchestration.progress import Progress
 from raydc.orchestration.routing import spread
 from raydc.orchestration.site import Site
 from raydc.orchestration.teacher_actor import TeacherPool
+from raydc.orchestration.together import Together, train_together
 from raydc.orchestration.trainable import StudentWorker
 from raydc.result import Row, not_started
 from raydc.spec.facts import DataFacts
@@ -49,6 +52,7 @@ from raydc.spec.study_file import Resources
 from raydc.store import Store
 from raydc.teachers.checkpoint import not_stored
 from raydc.teachers.expert import missing
+from raydc.training.group import check_together
 from raydc.workbench import labelled
 
 SETS_TOGETHER = 16
@@ -83,13 +87,19 @@ class Stages:
 
 
 @ray.remote(num_returns="streaming", max_retries=2)
-def _train(site: Site, job: TrajectoryJob) -> Any:
-    """Make a trajectory, yielding (epochs done, epochs in all)."""
+def _train(site: Site, job: TrajectoryJob, together: Together | None) -> Any:
+    """Make a trajectory, here or by several workers, yielding (epochs done, epochs in all)."""
     events: SimpleQueue[tuple[int, int] | BaseException | None] = SimpleQueue()
+
+    def tell(done: int, total: int) -> None:
+        events.put((done, total))
 
     def work() -> None:
         try:
-            site.bench().make_trajectory(job, lambda done, total: events.put((done, total)))
+            if together is None:
+                site.bench().make_trajectory(job, tell)
+            else:
+                train_together(site, job, together, tell)
             events.put(None)
         except BaseException as error:
             events.put(error)
@@ -154,6 +164,7 @@ class Runner:
 
         `before_evaluations` is called once what they wait for is made; it may raise.
         """
+        self._check_together(capacity)
         self.stages.workers = capacity.workers
         sets = {n: j for n, j in self.plan.sets.items() if self.store.find("set", n) is None}
         passes = {n: p for n, p in self.plan.passes.items() if not labelled(p, self.store)}
@@ -207,11 +218,7 @@ class Runner:
         epochs = {job.id: max([*job.epochs, job.scored, 1]) for job in jobs}
         self.progress.stage("teachers", sum(epochs.values()), "epochs")
         threads = spread(epochs.values(), capacity.cpus)
-        gpu = {"num_gpus": self._gpu_share(capacity)} if capacity.gpus else {}
-        streams = {
-            _train.options(num_cpus=n, **gpu).remote(replace(self.site, threads=n), job): job
-            for job, n in zip(jobs, threads, strict=True)
-        }
+        streams = {self._start_training(job, n, capacity): job for job, n in zip(jobs, threads, strict=True)}
         done = dict.fromkeys(epochs, 0)
         while streams:
             ready, _ = ray.wait(list(streams), timeout=1.0, fetch_local=False)
@@ -227,6 +234,38 @@ class Runner:
                     self.progress.note(f"teacher {job.teacher.name!r} failed: {_cause(error)}")
                     del streams[stream]
             self.progress.advance(sum(done.values()), f"{len(streams)} training")
+
+    def _start_training(self, job: TrajectoryJob, threads: int, capacity: Capacity) -> Any:
+        """The stream of a training by one process of some threads, or by several workers."""
+        workers = self.resources.teacher_workers
+        if workers == 1 or not job.teacher.trained_here:
+            gpu = {"num_gpus": self._gpu_share(capacity)} if capacity.gpus else {}
+            return _train.options(num_cpus=threads, **gpu).remote(
+                replace(self.site, threads=threads), job, None
+            )
+        cpus = max(1, int(capacity.cpus // max(capacity.gpus, workers)))
+        gpu_part = 1 - TEACHERS_SHARE if capacity.gpus else 0.0
+        together = Together(workers, cpus, gpu_part, self.resources.retries)
+        return _train.options(num_cpus=0).remote(replace(self.site, threads=cpus), job, together)
+
+    def _check_together(self, capacity: Capacity) -> None:
+        """Raise `InputError` if teachers cannot be trained by as many workers as the study asks for."""
+        workers = self.resources.teacher_workers
+        if workers == 1:
+            return
+        there = int(capacity.gpus) or capacity.cpus
+        if workers > there:
+            raise InputError(
+                f"resources.teacher_workers is {workers}, but there are {there} "
+                f"{'GPUs' if capacity.gpus else 'CPU cores'}; choose at most that"
+            )
+        facts = self.facts
+        for job in self.plan.trajectories.values():
+            if job.teacher.trained_here:
+                network = zoo.build(job.teacher.arch, facts.channels, facts.classes, facts.resolution)
+                check_together(
+                    job.teacher.recipe, network, sum(facts.train_counts), workers, gpus=capacity.gpus > 0
+                )
 
     def _incomplete(self, job: TrajectoryJob) -> bool:
         if job.teacher.trained_here:

@@ -30,6 +30,7 @@ def _adamw(lr: float, schedule: str) -> dict[str, Any]:
     return {"optimizer": "adamw", "lr": lr, "weight_decay": 0.01, "schedule": schedule}
 
 
+EXPERT: dict[str, Any] = {"batch_size": 256, "loss": "ce", "augment": ("dsa",)}
 RETHINKING = "ArmandXiao/Rethinking-Dataset-Compression: rethinkdc/dc_config"
 STANDARD: dict[str, Any] = {"epochs": 300, "batch_size": 128, "crop_scale": (0.08, 1.0)}
 STANDARD_SOFT: dict[str, Any] = {
@@ -70,20 +71,44 @@ RECIPES = (
         "arXiv 2406.10485 Table 7 (CIFAR-10); sunnytqin/no-distillation: train_expert/buffer.py",
         "teachers of the soft-label study: plain SGD 0.0005, 400 epochs, DSA",
         **_sgd(5e-4, 0.0, 0.0, "constant"),
+        **EXPERT,
         epochs=400,
+    ),
+    _recipe(
+        "label-worth-expert-cifar100",
+        "arXiv 2406.10485 Table 7 (CIFAR-100); sunnytqin/no-distillation: train_expert/buffer.py",
+        "teachers of the soft-label study for CIFAR-100 (ConvNetD3): plain SGD 0.01, 150 epochs, DSA",
+        **_sgd(0.01, 0.0, 0.0, "constant"),
+        **EXPERT,
+        epochs=150,
+    ),
+    _recipe(
+        "label-worth-expert-tiny",
+        "arXiv 2406.10485 Table 7 (Tiny-ImageNet); sunnytqin/no-distillation: train_expert/buffer.py",
+        "teachers of the soft-label study for Tiny-ImageNet (ConvNetD4): plain SGD 0.01, 103 epochs, DSA",
+        **_sgd(0.01, 0.0, 0.0, "constant"),
+        **EXPERT,
+        epochs=103,
+    ),
+    _recipe(
+        "label-worth-expert-imagenet",
+        "arXiv 2406.10485 Table 7 (ImageNet-1K); sunnytqin/no-distillation: train_expert/train.py",
+        "teachers of the soft-label study for ImageNet-1K (ResNet-18/50): SGD 0.1, x0.1 each 30 of 90 epochs",
+        **_sgd(0.1, 0.9, 1e-4, "thirds"),
+        epochs=90,
         batch_size=256,
         loss="ce",
-        augment=("dsa",),
+        augment=("rrc", "flip"),
+        crop_scale=(0.08, 1.0),
+        note="Table 7 has 0.0005 for the labels of IPC 1 and 10.",
     ),
     _recipe(
         "mtt-expert",
         "arXiv 2203.11932; GeorgeCazenavette/mtt-distillation: buffer.py",
         "teachers of trajectory matching: plain SGD 0.01, 50 epochs, DSA",
         **_sgd(0.01, 0.0, 0.0, "constant"),
+        **EXPERT,
         epochs=50,
-        batch_size=256,
-        loss="ce",
-        augment=("dsa",),
     ),
     _recipe(
         "matching",

@@ -27,6 +27,8 @@ class Resources(_Part):
     """Students trained at a time; auto: one a CPU core, or 1 / gpu_share a GPU."""
     threads: int = Field(1, ge=1)
     """CPU threads of one student."""
+    teacher_workers: int = Field(1, ge=1)
+    """Processes that train one teacher together, each on a GPU of its own, or a core where there is none."""
     teacher_replicas: int = Field(1, ge=1)
     """Teacher actors."""
     gpu_share: float = Field(1.0, gt=0, le=1)

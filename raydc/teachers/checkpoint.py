@@ -28,7 +28,7 @@ from raydc.spec.plan import TrajectoryJob
 from raydc.store import Store, get
 from raydc.teachers.expert import checkpoint_name
 from raydc.teachers.teacher import Teacher
-from raydc.training.inputs import PixelInputs
+from raydc.training.inputs import pixel_inputs
 from raydc.training.metrics import measure
 
 GIVEN = "given"
@@ -275,10 +275,9 @@ def _store_one(
 ) -> None:
     given = load_given(job.teacher, dataset, job.index, epoch)
     inputs = _inputs(dataset, given.mean, given.std)
-    pixels = torch.from_numpy(dataset.test.images).to(device)
     labels = torch.from_numpy(dataset.test.labels).to(device)
     network = given.network.to(device)
-    score = measure(network, PixelInputs(pixels, inputs), labels, dataset.classes)
+    score = measure(network, pixel_inputs(dataset.test, inputs, device), labels, dataset.classes)
     weights = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
     with store.draft("checkpoint") as draft:
         save_file(weights, draft.path("weights.safetensors"))

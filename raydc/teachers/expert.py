@@ -29,9 +29,10 @@ from raydc.spec.plan import TrajectoryJob
 from raydc.store import Artifact, Store
 from raydc.teachers.scores import record
 from raydc.teachers.teacher import Teacher
-from raydc.training.engine import Chassis
+from raydc.training.engine import EAGER, Chassis
 from raydc.training.fit import fit
-from raydc.training.inputs import Inputs, PixelInputs, TensorInputs
+from raydc.training.group import ALONE, Group, synchronised
+from raydc.training.inputs import Inputs, part_inputs
 from raydc.training.losses import Targets
 from raydc.training.metrics import measure
 from raydc.training.optimizer import make_optimizer
@@ -58,25 +59,21 @@ def missing(job: TrajectoryJob, store: Store) -> tuple[list[int], list[int]]:
     return absent("checkpoint", job.epochs), absent("scores", range(1, job.scored + 1))
 
 
-def part_inputs(dataset: Dataset, part: Part, device: torch.device) -> Inputs:
-    """A split as inputs on `device`: standardised batch by batch, or whitened once."""
-    pixels = torch.from_numpy(part.images)
-    if dataset.whitening is not None:
-        return TensorInputs(dataset.inputs(pixels).to(device))
-    return PixelInputs(pixels.to(device), dataset.inputs)
-
-
 def train_trajectory(
     dataset: Dataset,
     job: TrajectoryJob,
     store: Store,
     device: torch.device,
     on_progress: OnProgress | None = None,
+    group: Group = ALONE,
 ) -> None:
-    """Make what is missing of `job`; returns at once when nothing is."""
-    checkpoints, scores = missing(job, store)
+    """Make what is missing of `job`; returns at once when nothing is.
+
+    `group`: the processes that train it together, each of which calls this; the first one saves.
+    """
+    checkpoints, scores = group.agreed(missing(job, store))
     if checkpoints or scores:
-        _Apprenticeship(dataset, job, store, device, on_progress).run(checkpoints, scores)
+        _Apprenticeship(dataset, job, store, device, on_progress, group).run(checkpoints, scores)
 
 
 class _Apprenticeship:
@@ -89,12 +86,14 @@ class _Apprenticeship:
         store: Store,
         device: torch.device,
         on_progress: OnProgress | None,
+        group: Group,
     ) -> None:
         self.dataset = dataset
         self.job = job
         self.store = store
         self.device = device
         self.on_progress = on_progress
+        self.group = group
         self.recipe = job.teacher.recipe
         self.inputs = part_inputs(dataset, dataset.train, device)
         self.labels = torch.from_numpy(dataset.train.labels).to(device)
@@ -104,7 +103,7 @@ class _Apprenticeship:
         self.per_epoch = self.recipe.steps_per_epoch(len(self.inputs))
         # By the work of one epoch, so that it does not matter how many are asked for.
         one_epoch = replace(self.recipe, steps=self.per_epoch, epochs=None)
-        engine = self.chassis.engine(one_epoch, len(self.inputs))
+        engine = self.chassis.engine(one_epoch, len(self.inputs)) if group.size == 1 else EAGER
         self.forward = self.chassis.forward(engine)
         self.chassis.warm(engine, one_epoch, len(self.inputs))
         self.tests: dict[str, Inputs] = {}
@@ -123,11 +122,14 @@ class _Apprenticeship:
                 self.job.index,
             ).state_dict()
         )
-        network = self.chassis.network
+        network = self.chassis.network if self.group.size == 1 else synchronised(self.chassis.network)
         optimizer = make_optimizer(self.recipe, network)
         start = self._restore(network, optimizer, first)
+        forward = self.forward if self.group.size == 1 else self.group.joined(network)
 
         def on_epoch(epoch: int, network: nn.Module, optimizer: Optimizer) -> None:
+            if not self.group.leads:
+                return
             if epoch > start:
                 self._measure(epoch, network)
             if epoch in checkpoints:
@@ -152,10 +154,11 @@ class _Apprenticeship:
                 last_step=last * self.per_epoch,
                 optimizer=optimizer,
                 on_epoch=on_epoch,
-                forward=self.forward,
+                forward=forward,
+                group=self.group,
             )
         for name in self.store.names("progress"):
-            if name.startswith(self.job.id):
+            if self.group.leads and name.startswith(self.job.id):
                 self.store.remove("progress", name)
 
     def _restore(self, network: nn.Module, optimizer: Optimizer, first: int) -> int:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from raydc.networks.zoo import forward_with_features
-from raydc.training.inputs import Inputs
+from raydc.training.inputs import Inputs, batches, pad
 from raydc.training.optimizer import tensor_cores
 
 FORWARD_BATCH = {"cpu": 64, "cuda": 256}
@@ -35,12 +35,9 @@ class Teacher:
     def _forward(self, inputs: Inputs, features: bool) -> tuple[Tensor, Tensor]:
         logits, penultimate = [], []
         with torch.inference_mode(), tensor_cores("fp32"):
-            for start in range(0, len(inputs), self.batch):
-                batch = inputs.take(slice(start, start + self.batch)).to(self.device)
-                count = len(batch)
-                if count < self.batch:
-                    filling = batch.new_zeros(self.batch - count, *batch.shape[1:])
-                    batch = torch.cat([batch, filling])
+            for taken in batches(inputs, self.batch):
+                count = len(taken)
+                batch = pad(taken.to(self.device), self.batch)
                 if features:
                     said, seen = forward_with_features(self.network, batch)
                     penultimate.append(seen[:count].float().cpu())

@@ -7,17 +7,19 @@ stay on the device and are looked at once a chunk.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import tee
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from raydc.augmentation.streams import CHUNK
-from raydc.augmentation.views import Views
+from raydc.augmentation.views import Step, Views
 from raydc.errors import EvaluationError
 from raydc.spec.evaluation import Recipe
+from raydc.training.group import ALONE, Group
 from raydc.training.inputs import Inputs
 from raydc.training.losses import full_precision, loss_of
 from raydc.training.optimizer import autocast, make_optimizer, rate_factor, tensor_cores
@@ -54,6 +56,7 @@ def fit(
     forward: nn.Module | None = None,
     pool: int | None = None,
     grid: tuple[int, int] = (1, 1),
+    group: Group = ALONE,
 ) -> Training:
     """Train `network` in place, from `first_step` (a multiple of an epoch) to the recipe's end.
 
@@ -61,7 +64,8 @@ def fit(
     `on_epoch(epochs, network, optimizer)` is called after each complete epoch and is not timed.
     `pool`: only the first so many views of the set are met, again and again;
     `grid`: rows and columns of tiles in an image.
-    `forward` is called instead of `network` if given (its compiled form, which shares its weights).
+    `forward` is called instead of `network` if given (its compiled form, or `group.joined`, which
+    shares its weights). `group`: the processes that train it together, each of which calls this.
     Raises `EvaluationError` naming the first step whose loss is not finite.
     """
     last = recipe.total_steps(len(inputs)) if last_step is None else last_step
@@ -72,15 +76,19 @@ def fit(
     network.train()
     forward = network if forward is None else forward
     with tensor_cores(recipe.precision):
-        for step_number, step in enumerate(views.steps(first_step, last), first_step):
+        steps, asked = tee(_own(views.steps(first_step, last), views.batch_size, len(inputs), group))
+        images = inputs.each(step.index for step, _ in asked)
+        for step_number, (step, weight) in enumerate(steps, first_step):
             clock.before_step()
-            for group in optimizer.param_groups:
-                group["lr"] = recipe.lr * rate_factor(recipe, step_number, len(inputs))
-            view = views.render_batch(inputs.take(step.index), step)
+            for rates in optimizer.param_groups:
+                rates["lr"] = recipe.lr * rate_factor(recipe, step_number, len(inputs))
+            view = views.render_batch(next(images), step)
             optimizer.zero_grad()
             with autocast(recipe.precision, device):
                 logits = forward(view.images)
             loss = loss_of(recipe.loss, full_precision(logits), targets.at(view, step.epoch, step.batch))
+            if weight is not None:
+                loss = loss * weight
             loss.backward()
             optimizer.step()
             losses.append(loss.detach())
@@ -94,8 +102,24 @@ def fit(
     return Training(
         steps=last - first_step,
         train_seconds=clock.seconds(last - first_step),
-        losses=torch.stack(losses).cpu() if losses else torch.empty(0),
+        losses=group.mean(torch.stack(losses)).cpu() if losses else torch.empty(0),
     )
+
+
+def _own(
+    steps: Iterator[Step], batch_size: int, images: int, group: Group
+) -> Iterator[tuple[Step, float | None]]:
+    """This process's part of each step, and the weight of its loss; None for all of it.
+
+    The mean over the processes of the weighted losses is the mean over the batch, however uneven the parts.
+    """
+    if group.size == 1:
+        yield from ((step, None) for step in steps)
+        return
+    for step in steps:
+        count = min(batch_size, images - step.batch * batch_size)
+        rows = group.rows(count)
+        yield step.part(rows, images), (rows.stop - rows.start) * group.size / count
 
 
 def _refuse_not_finite(losses: list[Tensor], done: int) -> None:

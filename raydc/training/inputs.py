@@ -1,12 +1,19 @@
-"""Where a training or a test pass takes its images from, resident on its device."""
+"""Where a training or a test pass takes its images from: resident on its device, or decoded ahead."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+from raydc.data.dataset import Dataset, Part
+
+Index = Tensor | slice | None
+"""Which images: their numbers [B], a range, or all."""
 
 
 class Inputs(Protocol):
@@ -14,11 +21,15 @@ class Inputs(Protocol):
 
     def __len__(self) -> int: ...
 
-    def take(self, index: Tensor | slice | None) -> Tensor:
-        """Network inputs [B, C, H, W] float32; None takes all."""
+    def take(self, index: Index) -> Tensor:
+        """Network inputs [B, C, H, W] float32."""
+
+    def each(self, asked: Iterable[Index]) -> Iterator[Tensor]:
+        """`take` of each in turn; `asked` may be read ahead of what is handed on."""
+        return map(self.take, asked)
 
 
-class TensorInputs:
+class TensorInputs(Inputs):
     """Inputs that are ready: [N, C, H, W] float32."""
 
     def __init__(self, images: Tensor) -> None:
@@ -27,11 +38,11 @@ class TensorInputs:
     def __len__(self) -> int:
         return len(self.images)
 
-    def take(self, index: Tensor | slice | None) -> Tensor:
+    def take(self, index: Index) -> Tensor:
         return self.images if index is None else self.images[index]
 
 
-class PixelInputs:
+class PixelInputs(Inputs):
     """uint8 pixels [N, C, H, W] that are standardised batch by batch, at a quarter of the memory."""
 
     def __init__(self, pixels: Tensor, standardise: Callable[[Tensor], Tensor]) -> None:
@@ -41,14 +52,52 @@ class PixelInputs:
     def __len__(self) -> int:
         return len(self.pixels)
 
-    def take(self, index: Tensor | slice | None) -> Tensor:
+    def take(self, index: Index) -> Tensor:
         return self.standardise(self.pixels if index is None else self.pixels[index])
+
+
+class StreamedInputs(Inputs):
+    """A part whose images stay encoded: decoded ahead, in the order in which they are asked for."""
+
+    def __init__(self, part: Part, standardise: Callable[[Tensor], Tensor], device: torch.device) -> None:
+        self.part = part
+        self.standardise = standardise
+        self.device = device
+
+    def __len__(self) -> int:
+        return len(self.part)
+
+    def take(self, index: Index) -> Tensor:
+        return next(self.each([index]))
+
+    def each(self, asked: Iterable[Index]) -> Iterator[Tensor]:
+        for pixels in self.part.each(map(self._rows, asked)):
+            yield self.standardise(torch.from_numpy(pixels).to(self.device))
+
+    def _rows(self, index: Index) -> NDArray[np.int64]:
+        if isinstance(index, Tensor):
+            return index.cpu().numpy()
+        every = np.arange(len(self))
+        return every if index is None else every[index]
+
+
+def pixel_inputs(part: Part, standardise: Callable[[Tensor], Tensor], device: torch.device) -> Inputs:
+    """A part as inputs on `device`, made from pixels [B, C, H, W] by `standardise` batch by batch."""
+    if part.encoded:
+        return StreamedInputs(part, standardise, device)
+    return PixelInputs(torch.from_numpy(part.images).to(device), standardise)
+
+
+def part_inputs(dataset: Dataset, part: Part, device: torch.device) -> Inputs:
+    """A part as inputs on `device`: standardised batch by batch, or whitened once."""
+    if dataset.whitening is not None:
+        return TensorInputs(dataset.inputs(torch.from_numpy(part.images)).to(device))
+    return pixel_inputs(part, dataset.inputs, device)
 
 
 def batches(inputs: Inputs, size: int) -> Iterator[Tensor]:
     """All inputs in order, `size` at a time."""
-    for start in range(0, len(inputs), size):
-        yield inputs.take(slice(start, start + size))
+    return inputs.each(slice(start, start + size) for start in range(0, len(inputs), size))
 
 
 def pad(batch: Tensor, size: int) -> Tensor:

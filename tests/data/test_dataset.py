@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from raydc.data import dataset as module
+from raydc.data import decoding as module
 from raydc.data.dataset import Dataset, channel_statistics, open_dataset
 from raydc.data.image_set import CompressedSet
 from raydc.data.splits import shares, stratified
@@ -69,7 +69,7 @@ def test_standardised_inputs_have_mean_0_and_deviation_1(digits: Dataset) -> Non
 
 def test_channel_statistics_are_exact() -> None:
     images = np.random.default_rng(0).integers(0, 256, (100, 3, 5, 5), dtype=np.uint8)
-    mean, std = channel_statistics(images)
+    mean, std = channel_statistics([images[:70], images[70:]])
     scaled = images.astype(np.float64) / 255
     np.testing.assert_allclose(mean, scaled.mean((0, 2, 3)))
     np.testing.assert_allclose(std, scaled.std((0, 2, 3)))
@@ -105,10 +105,10 @@ def test_the_second_start_decodes_nothing(store: LocalStore, monkeypatch: pytest
 
 def test_writing_to_an_image_damages_nobody_else(store: LocalStore) -> None:
     first = open_dataset(DIGITS, store)
-    before = first.test.source[0].copy()
-    first.test.source[0] = 7
+    before = first.test.images[0].copy()
+    first.test.images[0] = 7
     second = open_dataset(DIGITS, LocalStore(store.root))
-    np.testing.assert_array_equal(second.test.source[0], before)
+    np.testing.assert_array_equal(second.test.images[0], before)
 
 
 @pytest.mark.parametrize("total", [0, 1, 7, 10, 33])

@@ -12,7 +12,7 @@ from dataclasses import replace
 import pytest
 import ray
 
-from raydc.data.dataset import DECODED, Dataset
+from raydc.data.dataset import Dataset
 from raydc.label_service import LabelService
 from raydc.orchestration.cluster import connected
 from raydc.orchestration.site import Site, _bench
@@ -29,7 +29,7 @@ SOFT = "base.labels={kind: soft}"
 
 @pytest.fixture
 def site(digits: Dataset, store: LocalStore) -> Site:
-    return Site(DIGITS, f"{digits.fingerprint[:20]}-native-{DECODED}", store.uri)
+    return Site(DIGITS, digits.cache, store.uri)
 
 
 @pytest.fixture
