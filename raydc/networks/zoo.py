@@ -70,6 +70,16 @@ def classifier_of(network: nn.Module) -> nn.Linear:
     return linear[-1]
 
 
+def draws_at_random(network: nn.Module) -> bool:
+    """Whether a training pass draws random numbers of its own (dropout, stochastic depth)."""
+    for module in network.modules():
+        if isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0:
+            return True
+        if type(module).__name__ in ("StochasticDepth", "DropPath"):
+            return True
+    return False
+
+
 def forward_with_features(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     """(logits [N, classes], penultimate features [N, D])."""
     caught: list[Tensor] = []

@@ -18,6 +18,8 @@ from torch.optim import Optimizer
 from raydc.augmentation.streams import CHUNK
 from raydc.augmentation.views import Step, Views
 from raydc.errors import EvaluationError
+from raydc.networks.zoo import draws_at_random
+from raydc.seeding import seed_of
 from raydc.spec.evaluation import Recipe
 from raydc.training.group import ALONE, Group
 from raydc.training.inputs import Inputs
@@ -75,11 +77,14 @@ def fit(
     losses: list[Tensor] = []
     network.train()
     forward = network if forward is None else forward
+    random = draws_at_random(network)
     with tensor_cores(recipe.precision):
         steps, asked = tee(_own(views.steps(first_step, last), views.batch_size, len(inputs), group))
         images = inputs.each(step.index for step, _ in asked)
         for step_number, (step, weight) in enumerate(steps, first_step):
             clock.before_step()
+            if random and step_number % views.per_epoch == 0:
+                _seed_layers(seed_of("layers", key, step_number // views.per_epoch, group.rank), device)
             for rates in optimizer.param_groups:
                 rates["lr"] = recipe.lr * rate_factor(recipe, step_number, len(inputs))
             view = views.render_batch(next(images), step)
@@ -120,6 +125,14 @@ def _own(
         count = min(batch_size, images - step.batch * batch_size)
         rows = group.rows(count)
         yield step.part(rows, images), (rows.stop - rows.start) * group.size / count
+
+
+def _seed_layers(seed: int, device: torch.device) -> None:
+    """Seed what dropout and its like draw from; once an epoch, where a training may be taken up again."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
 
 
 def _refuse_not_finite(losses: list[Tensor], done: int) -> None:

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from raydc.augmentation.pack_views import PackView, PackViews
 from raydc.networks.convnet import ConvNet
+from raydc.networks.zoo import draws_at_random
 from raydc.spec.evaluation import Recipe
 from raydc.training.engine import MOST_SHAPES, compiler
 from raydc.training.fit import StepClock
@@ -80,12 +81,7 @@ def roads_for(network: nn.Module) -> tuple[str, ...]:
     """Roads that can run `network`; empty if it draws random numbers of its own."""
     if isinstance(network, ConvNet):
         return ("grouped", "unfold", *(["compiled"] if compiler() else []), "vmap")
-    random = (nn.modules.dropout._DropoutNd,)
-    if any(isinstance(m, random) and m.p > 0 for m in network.modules()):
-        return ()
-    if any(type(m).__name__ in ("StochasticDepth", "DropPath") for m in network.modules()):
-        return ()
-    return ("vmap",)
+    return () if draws_at_random(network) else ("vmap",)
 
 
 def forward_of(road: str, network: nn.Module) -> Forward:

@@ -51,6 +51,27 @@ def test_the_same_training_twice_is_equal_bit_for_bit(optimizer: str) -> None:
     assert torch.equal(losses, again)
 
 
+def test_dropout_is_drawn_from_the_views_key_and_the_epoch_alone() -> None:
+    recipe = replace(RECIPE, augment=(), batch_size=10)
+
+    def trained(noise: int, *spans: tuple[int, int]) -> torch.Tensor:
+        _, inputs, targets = problem()
+        torch.manual_seed(noise)
+        network = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(64, 4))
+        nn.init.constant_(network[2].weight, 0.1)
+        nn.init.zeros_(network[2].bias)
+        optimizer = make_optimizer(recipe, network)
+        for first, last in spans:
+            torch.rand(noise)
+            options = {"first_step": first, "last_step": last, "optimizer": optimizer}
+            fit(network, inputs, targets, recipe, key=5, device=CPU, **options)
+        return weights(network)
+
+    whole = trained(1, (0, 12))
+    assert torch.equal(whole, trained(2, (0, 12)))
+    assert torch.equal(whole, trained(3, (0, 4), (4, 12)))
+
+
 def test_it_equals_a_plain_reference_loop() -> None:
     recipe = replace(RECIPE, augment=(), batch_size=20)
     network, inputs, targets = problem()
