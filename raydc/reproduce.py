@@ -22,6 +22,8 @@ from raydc.analysis.curves import Mean
 from raydc.errors import InputError, did_you_mean, one_of
 from raydc.report.figures import Intervals
 from raydc.result import FINISHED, Row
+from raydc.spec.evaluation import frozen
+from raydc.spec.point import flat_value
 from raydc.spec.yaml_file import parse_yaml
 
 PAPERS = "paper_results.csv"
@@ -100,7 +102,7 @@ def load(name: str) -> Reproduction:
         if "teacher" in content and cell.get("teacher", True):
             asked = {"source": content["source"], **content["teacher"], **cell.get("teacher", cell["paper"])}
             teacher, _ = _number(papers, asked, str(path))
-        cells.append(Cell(cell["name"], cell["where"], value, std, teacher))
+        cells.append(Cell(cell["name"], frozen(cell["where"]), value, std, teacher))
     return Reproduction(
         name,
         content["study"],
@@ -114,11 +116,13 @@ def load(name: str) -> Reproduction:
 
 
 def _claim(content: Mapping[str, Any]) -> Claim:
-    contrasts = [
-        Contrast(c.get("measure", "test_acc"), c["more"], c["less"], c.get("name", ""))
-        for c in content["contrasts"]
-    ]
-    return Claim(content["name"], content["says"], tuple(contrasts))
+    def contrasts(name: str) -> tuple[Contrast, ...]:
+        return tuple(
+            Contrast(c.get("measure", "test_acc"), frozen(c["more"]), frozen(c["less"]), c.get("name", ""))
+            for c in content.get(name, [])
+        )
+
+    return Claim(content["name"], content["says"], contrasts("contrasts"), contrasts("against"))
 
 
 def _papers() -> list[dict[str, str]]:
@@ -152,7 +156,8 @@ def compare(reproduction: Reproduction, rows: Sequence[Row]) -> list[dict[str, A
         answers = [
             row
             for row in rows
-            if row["status"] == FINISHED and all(row.get(key) == value for key, value in cell.where.items())
+            if row["status"] == FINISHED
+            and all(row.get(key) == flat_value(value) for key, value in cell.where.items())
         ]
         values = np.array([row[reproduction.measure] for row in answers], np.float64)
         teachers = [row["teacher_test_acc"] for row in answers if row.get("teacher_test_acc") is not None]
@@ -193,7 +198,7 @@ def differences(reproduction: Reproduction, rows: Sequence[Row]) -> Intervals:
         if verdict.difference is None:
             continue
         if len(verdict.parts) > 1:
-            labels += [f"{claim.name}: {contrast.name}" for contrast in claim.contrasts]
+            labels += [f"{claim.name}: {c.name}" for c in (*claim.contrasts, *claim.against)]
             means += verdict.parts
         labels.append(claim.name)
         means.append(verdict.difference)

@@ -13,6 +13,7 @@ import numpy as np
 
 from raydc.analysis.curves import Mean, finished, mean_of, with_class_column
 from raydc.result import Row
+from raydc.spec.point import flat_value
 
 
 @dataclass(frozen=True)
@@ -30,16 +31,18 @@ class Contrast:
 
 @dataclass(frozen=True)
 class Claim:
-    """A sentence of a paper, as contrasts whose mean difference should be above 0."""
+    """A sentence of a paper: contrasts whose mean difference should be above 0, or above that of others."""
 
     name: str
     says: str
     contrasts: tuple[Contrast, ...]
+    against: tuple[Contrast, ...] = ()
+    """Contrasts whose mean difference should be the smaller one, instead of 0."""
 
     @property
     def points(self) -> list[dict[str, Any]]:
         """Spec keys of all configurations that it compares, without those that must not apply."""
-        sides = [side for c in self.contrasts for side in (c.more, c.less)]
+        sides = [side for c in (*self.contrasts, *self.against) for side in (c.more, c.less)]
         return [{k: v for k, v in side.items() if v is not None} for side in sides]
 
 
@@ -48,8 +51,10 @@ class Verdict:
     """What the results say of a claim."""
 
     more: float | None
-    """Mean of the sides that should score more, over contrasts and replicates; None without results."""
+    """Mean of the sides that should score more, over contrasts and replicates; None without results. Of a
+    claim against other contrasts, the mean difference."""
     less: float | None
+    """The same of the other sides, or of the other contrasts."""
     difference: Mean | None
     """Paired by seed, with its Student-t interval."""
     parts: tuple[Mean, ...] = ()
@@ -67,15 +72,19 @@ class Verdict:
 
 def judge(claim: Claim, rows: Sequence[Row]) -> Verdict:
     """Compare the two sides of each contrast seed by seed; contrasts of one seed are averaged."""
-    pairs = [_pairs(contrast, finished(rows)) for contrast in claim.contrasts]
+    pairs = [_pairs(contrast, finished(rows)) for contrast in (*claim.contrasts, *claim.against)]
     seeds = sorted(set.intersection(*(set(found) for found in pairs)))
     if not seeds:
         return Verdict(None, None, None)
     table = np.array([[found[seed] for found in pairs] for seed in seeds])  # [seeds, contrasts, 2]
-    more, less = table.mean((0, 1))
     differences = table[:, :, 0] - table[:, :, 1]
     parts = tuple(mean_of(part) for part in differences.T.tolist())
-    return Verdict(float(more), float(less), mean_of(differences.mean(1).tolist()), parts)
+    if not claim.against:
+        more, less = table.mean((0, 1))
+        return Verdict(float(more), float(less), mean_of(differences.mean(1).tolist()), parts)
+    own = differences[:, : len(claim.contrasts)].mean(1)
+    others = differences[:, len(claim.contrasts) :].mean(1)
+    return Verdict(float(own.mean()), float(others.mean()), mean_of((own - others).tolist()), parts)
 
 
 def _pairs(contrast: Contrast, rows: Sequence[Row]) -> dict[int, tuple[float, float]]:
@@ -86,7 +95,8 @@ def _pairs(contrast: Contrast, rows: Sequence[Row]) -> dict[int, tuple[float, fl
         return {
             row["seed"]: row[contrast.measure]
             for row in rows
-            if row.get(contrast.measure) is not None and all(row.get(k) == v for k, v in where.items())
+            if row.get(contrast.measure) is not None
+            and all(row.get(k) == flat_value(v) for k, v in where.items())
         }
 
     more, less = side(contrast.more), side(contrast.less)

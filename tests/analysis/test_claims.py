@@ -63,3 +63,14 @@ def test_contrasts_of_a_seed_are_averaged_and_unpaired_seeds_left_out() -> None:
 def test_a_key_that_must_not_apply_excludes_rows_that_have_it() -> None:
     table = [{**row, "labels.top_k": 1} for row in rows(a=[0.5, 0.6])] + rows(b=[0.4, 0.4])
     assert judge(Claim("x", "", (contrast("a", "b"),)), table).difference is None
+
+
+def test_a_claim_may_compare_two_differences() -> None:
+    table = rows(a=[0.9, 0.8, 0.85], b=[0.5, 0.42, 0.44], c=[0.7, 0.6, 0.66], d=[0.6, 0.52, 0.56])
+    claim = Claim("x", "a - b is above c - d", (contrast("a", "b"),), against=(contrast("c", "d"),))
+    verdict = judge(claim, table)
+    assert (verdict.more, verdict.less) == (pytest.approx(0.4 - 0.01 / 3), pytest.approx(0.28 / 3))
+    assert verdict.difference.value == pytest.approx((0.3 + 0.3 + 0.31) / 3)
+    assert verdict.holds is True
+    assert len(verdict.parts) == 2
+    assert len(claim.points) == 4
