@@ -108,8 +108,8 @@ def mean_of(values: Sequence[float]) -> Mean:
 
 
 def finished(rows: Iterable[Row]) -> list[Row]:
-    """Rows that count: finished ones."""
-    return [row for row in rows if row["status"] == FINISHED]
+    """Rows that count: finished and tested, which points of a search are not."""
+    return [row for row in rows if row["status"] == FINISHED and not untested(row)]
 
 
 def check_column(rows: Sequence[Row], name: str, *, numeric: bool = False) -> None:
