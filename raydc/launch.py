@@ -9,23 +9,23 @@ from __future__ import annotations
 import logging
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from raydc import folder
+from raydc import folder, searching
 from raydc.data.dataset import DECODED, Dataset, open_dataset
 from raydc.data.imported import digest_of
 from raydc.errors import InputError, TrackingError
 from raydc.networks import zoo
 from raydc.orchestration.progress import Progress
-from raydc.result import FAILED, FINISHED, Row, reused
+from raydc.result import FAILED, FINISHED, Row, reused, untested
 from raydc.spec import catalog
 from raydc.spec.evaluation import Evaluation, TeacherSpec, canonical_json
 from raydc.spec.facts import bind
-from raydc.spec.plan import Plan, make_plan
+from raydc.spec.plan import Plan, Planned, make_plan
 from raydc.spec.point import point_grammar
 from raydc.spec.study import Study
 from raydc.store import Store, open_store, write_atomically
@@ -33,6 +33,9 @@ from raydc.teachers.checkpoint import check_given, file_digest
 from raydc.tracking.ledger import Ledger, read_rows
 from raydc.tracking.tracker import NoTracker, Tracker
 from raydc.workbench import method_keys, pool_of
+
+if TYPE_CHECKING:
+    from raydc.orchestration.search import Search
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +77,8 @@ class Summary:
     """Images that teachers must label for the study, each (view, checkpoint) once."""
     naive_forwards: int = 0
     """Images that they would label if every evaluation had its own labelled anew."""
+    search: dict[str, Any] | None = None
+    """What a search has found (raydc.searching.history_of)."""
 
     @property
     def exit_code(self) -> int:
@@ -168,6 +173,11 @@ def get_ready(study: Study, store: Store, download: bool = False) -> Ready:
         check_files(evaluations, dataset)
     except InputError as error:
         raise InputError(f"{study.source}: {error}") from None
+    if study.search is not None and dataset.val is None:
+        raise InputError(
+            f"{study.source}: dataset.val_fraction leaves no validation image, but a search chooses by them; "
+            "raise it"
+        )
     return Ready(study, dataset, store, make_plan(evaluations, dataset.id))
 
 
@@ -199,7 +209,7 @@ class Recorder:
     def __call__(self, rows: Sequence[Row]) -> None:
         self._ledger.append(rows)
         self._record.tracker().record(rows)
-        self._unshared += [r for r in rows if r["status"] == FINISHED]
+        self._unshared += [r for r in rows if r["status"] == FINISHED and not untested(r)]
         if time.monotonic() - self._shared_at > SHARE_SECONDS:
             self.share()
 
@@ -243,8 +253,9 @@ def run(
         resuming = bool(read_rows(out))
         record = Record(study.tracking_uri, study.name, out, resuming=resuming, pool=pool)
         with Ledger(out) as ledger:
-            write_atomically(out / folder.STUDY, study.to_yaml().encode())
-            summary = _run(ready, ledger, record, out, address, reuse, progress, finish)
+            others = _known_elsewhere(ready, ledger)
+            run_all = _run if study.search is None else _run_search
+            summary = run_all(ready, ledger, record, others if reuse else {}, out, address, progress, finish)
     summary.wall_seconds = time.monotonic() - began
     return summary
 
@@ -303,31 +314,78 @@ class _Unreachable(NoTracker):
         return self._rows
 
 
+def _known_elsewhere(ready: Ready, ledger: Ledger) -> dict[str, Row]:
+    """Results of all studies on these data by id, once the ledger's own are among them."""
+    known = {row["evaluation_id"]: row for row in ready.store.results(ready.dataset.id)}
+    own = [ledger.rows[name] for name in ledger.finished() - known.keys()]
+    ready.store.append_results(ready.dataset.id, [r for r in own if r["reused_from"] is None])
+    return known
+
+
+def _run_search(
+    ready: Ready,
+    ledger: Ledger,
+    record: Record,
+    others: Mapping[str, Row],
+    out: Path,
+    address: str | None,
+    progress: Progress,
+    finish: Callable[[Path], Any] | None,
+) -> Summary:
+    from raydc.orchestration.points import FILE, Points
+    from raydc.orchestration.search import Search
+
+    study, dataset = ready.study, ready.dataset
+    assert study.search is not None
+    earlier = dict(ledger.rows)
+    answers = searching.Answers(ledger, others, study.name)
+    points = Points(out / FILE, study.name, study.search, searching.searched(study, dataset.id))
+    write_atomically(out / folder.STUDY, study.to_yaml().encode())
+
+    def plan_of(evaluations: Sequence[Evaluation]) -> Plan:
+        return make_plan(bind(with_digests(evaluations), dataset.facts, study.source), dataset.id)
+
+    search = Search(study, points, plan_of, answers)
+    summary = Summary(study.name, out, evaluations=0)
+    if told := search.told():
+        progress.note(f"{told} of {search.spec.points} points were told")
+    recorder = Recorder(ledger, record, ready.store, dataset.id)
+    if not search.over():
+        _execute(ready, ready.plan, recorder, summary, address, progress, record, search)
+    recorder.share()
+    record.tracker().record(earlier.values())
+    evaluations = [p for p in search.evaluations() if p.tested or p.id in ledger.rows]
+    finished = {name for name, row in earlier.items() if row["status"] == FINISHED}
+    summary.evaluations = len(evaluations)
+    summary.before = sum(1 for p in evaluations if p.id in finished)
+    summary.taken_over = answers.taken_over
+    summary.search = searching.history_of(search, ledger)
+    searching.write_history(out, summary.search)
+    _conclude(ledger, record.tracker(), evaluations, out, summary, finish)
+    return summary
+
+
 def _run(
     ready: Ready,
     ledger: Ledger,
     record: Record,
+    others: Mapping[str, Row],
     out: Path,
     address: str | None,
-    reuse: bool,
     progress: Progress,
     finish: Callable[[Path], Any] | None,
 ) -> Summary:
     study, plan, dataset, store = ready.study, ready.plan, ready.dataset, ready.store
+    write_atomically(out / folder.STUDY, study.to_yaml().encode())
     recorder = Recorder(ledger, record, store, dataset.id)
     summary = Summary(study.name, out, evaluations=len(plan.evaluations))
     summary.forwards = plan.forwards(dataset.classes)
     summary.naive_forwards = plan.naive_forwards(dataset.classes)
     summary.before = sum(1 for p in plan.evaluations if p.id in ledger.finished())
-    known = {row["evaluation_id"]: row for row in store.results(dataset.id)}
-    own = [r for n, r in ledger.rows.items() if r["status"] == FINISHED and n not in known]
-    store.append_results(dataset.id, [r for r in own if r["reused_from"] is None])
-    if reuse:
-        left = plan.without(ledger.finished())
-        taken = [reused(known[p.id], p, study.name) for p in left.evaluations if p.id in known]
-        if taken:
-            ledger.append(taken)
-            summary.taken_over = len(taken)
+    left = plan.without(ledger.finished())
+    if taken := [reused(others[p.id], p, study.name) for p in left.evaluations if p.id in others]:
+        ledger.append(taken)
+        summary.taken_over = len(taken)
     earlier = list(ledger.rows)
     left = plan.without(ledger.finished())
     if summary.before or summary.taken_over:
@@ -340,7 +398,7 @@ def _run(
     recorder.share()
     # The tracker passes over what it has, so this repairs what a kill left open.
     record.tracker().record([ledger.rows[name] for name in earlier])
-    _conclude(ledger, record.tracker(), plan, out, summary, finish)
+    _conclude(ledger, record.tracker(), plan.evaluations, out, summary, finish)
     return summary
 
 
@@ -352,6 +410,7 @@ def _execute(
     address: str | None,
     progress: Progress,
     record: Record,
+    search: Search | None = None,
 ) -> None:
     from raydc.orchestration.cluster import connected
     from raydc.orchestration.runner import Runner
@@ -375,7 +434,10 @@ def _execute(
         with connected(address, study.resources) as capacity:
             if not capacity.gpus and compiler() is None:
                 progress.note(NO_COMPILER)
-            runner.run(capacity, before_evaluations=record.tracker)
+            if search is None:
+                runner.run(capacity, before_evaluations=record.tracker)
+            else:
+                runner.search(search, capacity, before_evaluations=record.tracker)
     except KeyboardInterrupt:
         summary.interrupted = True
     finally:
@@ -395,13 +457,13 @@ def _interrupt(number: int, frame: Any) -> None:
 def _conclude(
     ledger: Ledger,
     tracker: Tracker,
-    plan: Plan,
+    evaluations: Sequence[Planned],
     out: Path,
     summary: Summary,
     finish: Callable[[Path], Any] | None,
 ) -> None:
     """Count, write the table, draw the report, close the record."""
-    status = {p.id: ledger.rows.get(p.id, {}).get("status") for p in plan.evaluations}
+    status = {p.id: ledger.rows.get(p.id, {}).get("status") for p in evaluations}
     summary.finished = sum(1 for s in status.values() if s == FINISHED)
     summary.failed = sum(1 for s in status.values() if s == FAILED)
     if not summary.interrupted:
@@ -419,7 +481,7 @@ def _conclude(
         },
         {"raydc.parallel_efficiency": f"{summary.efficiency:.3f}" if summary.efficiency else ""},
     )
-    tracker.attach([out / folder.STUDY, out / folder.RESULTS, out / folder.REPORT])
+    tracker.attach([out / f for f in (folder.STUDY, folder.RESULTS, folder.REPORT, searching.HISTORY)])
     over = "KILLED" if summary.interrupted else "FAILED" if summary.failed else "FINISHED"
     summary.behind = tracker.close(over, TRACKER_PATIENCE_SECONDS)
     folder.write_results(out, folder.with_run_ids(out, ledger.rows))

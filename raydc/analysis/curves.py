@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from raydc.errors import InputError, did_you_mean
-from raydc.result import FINISHED, MEASURES, Row, columns, is_spec_column
+from raydc.result import FINISHED, MEASURES, Row, columns, is_spec_column, untested
 
 CONFIDENCE = 0.95
 

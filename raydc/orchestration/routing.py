@@ -62,6 +62,10 @@ class Queue(Generic[T]):
     def __len__(self) -> int:
         return len(self._waiting) + len(self._alone)
 
+    def add(self, items: Iterable[T]) -> None:
+        """Items that became known later; they wait behind all others."""
+        self._waiting[:0] = reversed(list(items))
+
     def put_back(self, item: T) -> None:
         """Give an item back whose worker died; it is handed out again, alone."""
         self._alone.append(item)

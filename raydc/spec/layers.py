@@ -156,7 +156,7 @@ def put(raw: dict[str, Any], path: str, value: Any, where: str) -> None:
 def _put_search(raw: dict[str, Any], path: str, value: Any, where: str) -> None:
     """Put `value` at a path inside `search`; null takes a key of its space out."""
     *blocks, key = path.split(".", 2)
-    if blocks and blocks[-1] == "space" or len(blocks) < 2:
+    if (blocks and blocks[-1] == "space") or len(blocks) < 2:
         part = raw
         for block in ("search", *blocks):
             if not isinstance(part.get(block), dict):

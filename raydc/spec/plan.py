@@ -121,6 +121,11 @@ class Planned:
         return self.asked is None or self.asked.tested
 
     @property
+    def judged(self) -> bool:
+        """Whether a scheduler may stop the student early."""
+        return self.asked is not None and self.asked.judged
+
+    @property
     def needs(self) -> tuple[str, ...]:
         """Ids of the compressed set and the label passes."""
         return (self.compressed_set, *(p.id for p in self.passes))

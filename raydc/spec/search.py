@@ -178,7 +178,7 @@ class SearchSpec:
             for _ in range(MOST_EXAMPLES):
                 add({key: chance.choice(values) for key, values in zip(first, ends, strict=True)})
         for point in self.enqueue:
-            add(first | point)
+            add({**first, **point})
         return list(found.values())
 
     def for_kept(self, teachers: Mapping[str, TeacherSpec]) -> SearchSpec:

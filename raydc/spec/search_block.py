@@ -77,18 +77,17 @@ _FORMS = one_of([*(f"{{{kind}: [LOW, HIGH]}}" for kind in KINDS[:-1]), "{categor
 OPTUNA = Grammar.of(
     [
         Key("trials", Whole(1), "points that are asked and told; each runs `seeds` evaluations"),
-        Key("metric", _OneOrMore(_Metric()), "what a point is judged by: the mean of its evaluations",
-            ("val_acc",)),
+        Key("metric", _OneOrMore(_Metric()), "what a point is judged by, a mean over `seeds`", ("val_acc",)),
         Key("mode", _OneOrMore(Choice(("max", "min"))), "direction of each metric", ("max",)),
         Key("sampler", Choice(SAMPLERS), "who proposes points", "tpe"),
-        Key("scheduler", Choice(SCHEDULERS), "who stops students early, by val_acc after 1/27, 1/9 and 1/3 "
-            "of their steps", "none"),
+        Key("scheduler", Choice(SCHEDULERS), "who stops students early, by val_acc on their way", "none"),
         Key("seed", Whole(0, 2**31 - 1), "seed of the sampler", 0),
         Key("winner_seeds", Whole(0), "fresh replicates of the winner, which alone see test images", 5),
         Key("enqueue", _Points(), "points that are asked first", ()),
-        Key("space", _Space(), "what is searched; `when: {KEY: VALUE}` beside a range asks for it only there"),
+        Key("space", _Space(), "what is searched; `when: {KEY: VALUE}` asks for a key only there"),
     ]
-)  # fmt: skip
+)
+"""Keys of `search.optuna`."""
 
 
 def search_of(grammar: Grammar, given: Mapping[str, Any] | None, source: str) -> SearchSpec | None:
@@ -176,9 +175,7 @@ def _dimension(grammar: Grammar, key: str, given: Any, where: str) -> Dimension:
     return Dimension(key, kind, low=low, high=high, when=when)
 
 
-def _conditions(
-    grammar: Grammar, given: Any, where: str
-) -> tuple[tuple[str, tuple[Value, ...]], ...]:
+def _conditions(grammar: Grammar, given: Any, where: str) -> tuple[tuple[str, tuple[Value, ...]], ...]:
     if not isinstance(given, dict):
         raise InputError(f"{where} is {show(given)}, but must be a mapping of searched keys to values")
     conditions = []
