@@ -254,6 +254,7 @@ def write(where: str, tracking_uri: str | None, store: str | None) -> Path:
     from raydc import folder
     from raydc.report.html import write_report
     from raydc.rows import MLFLOW, load_rows
+    from raydc.searching import read_history
     from raydc.store import open_store
 
     rows = load_rows(where, tracking_uri)
@@ -263,7 +264,8 @@ def write(where: str, tracking_uri: str | None, store: str | None) -> Path:
     directory = Path(where)
     uri = store or folder.store_of(directory)
     command = f"raydc run {directory / folder.STUDY} --out {directory}"
-    return write_report(rows, directory / folder.REPORT, open_store(uri), command)
+    history = read_history(directory)
+    return write_report(rows, directory / folder.REPORT, open_store(uri), command, history)
 
 
 def report(where: Where, tracking_uri: TrackingUri = None, store: StoreUri = None) -> None:

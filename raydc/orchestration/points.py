@@ -8,7 +8,8 @@ not on how often the search was interrupted.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import optuna
@@ -40,10 +41,18 @@ TOLD = (TrialState.COMPLETE, TrialState.FAIL, TrialState.PRUNED)
 
 def open_storage(path: Path) -> RDBStorage:
     """The storage in the file at `path`."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     return RDBStorage(
         f"sqlite:///{path.absolute()}", engine_kwargs={"connect_args": {"timeout": BUSY_SECONDS}}
     )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Optuna's notes on what is experimental or given twice, which tell a user nothing."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def pruner_of(search: SearchSpec) -> BasePruner:
@@ -59,8 +68,7 @@ def pruner_of(search: SearchSpec) -> BasePruner:
 def sampler_of(search: SearchSpec, number: int) -> BaseSampler:
     """Optuna's sampler for the trial after `number` others."""
     seed = seed_of("search", search.seed, number) % 2**32
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    with _quiet():
         if search.sampler == "tpe":
             conditional = any(dimension.when for dimension in search.space)
             return TPESampler(
@@ -68,10 +76,9 @@ def sampler_of(search: SearchSpec, number: int) -> BaseSampler:
                 multivariate=True,
                 group=conditional,
                 constant_liar=True,
-                warn_independent_sampling=False,
             )
         if search.sampler == "cmaes":
-            return CmaEsSampler(seed=seed, warn_independent_sampling=False)
+            return CmaEsSampler(seed=seed)
         if search.sampler == "nsga2":
             return NSGAIISampler(seed=seed)
     return RandomSampler(seed)  # a grid is enqueued, so nothing is left to sample
@@ -124,7 +131,8 @@ class Points:
                 "give another --out, or undo the change"
             )
         self._study.set_user_attr(SEARCHED, searched)
-        self._study.set_metric_names(list(search.metrics))
+        with _quiet():
+            self._study.set_metric_names(list(search.metrics))
         dimensions = {dimension.key: dimension for dimension in search.space}
         for point in search.enqueue:
             stored = {key: _stored(dimensions[key], value) for key, value in point.items()}
@@ -193,8 +201,7 @@ class Points:
         complete = self.trials(TrialState.COMPLETE)
         if len(self.search.metrics) > 1 or len(complete) < LEAST_FOR_IMPORTANCE:
             return {}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        with _quiet():
             return dict(optuna.importance.get_param_importances(self._study))
 
 
@@ -211,8 +218,7 @@ class Referee:
 
     def goes_on(self, trial: int, rung: int, val_acc: float) -> bool:
         judged = Trial(self._study, self._study.get_trials(deepcopy=False)[trial]._trial_id)
-        with warnings.catch_warnings():
+        with _quiet():
             # A student that begins anew after a kill says the same again, which Optuna notes and ignores.
-            warnings.simplefilter("ignore")
             judged.report(val_acc, rung)
         return not judged.should_prune()

@@ -144,6 +144,8 @@ class Runner:
         self.progress = progress
         self.stages = Stages()
         self._write = sink
+        self._to_come: Callable[[], int] = lambda: 0
+        """Evaluations that a search has not asked for yet."""
         self._broken: dict[str, str] = {}
         """What could not be made (trajectory, set or pass), with the reason."""
 
@@ -314,8 +316,8 @@ class Runner:
         self, search: Search, capacity: Capacity, pool: TeacherPool | None, judge: Judge | None
     ) -> None:
         search.keep_busy(capacity.workers * SEARCHED_TOGETHER["gpu" if capacity.gpus else "cpu"])
-        left = (search.spec.points - search.told()) * len(search.study.seeds) + search.spec.winner_seeds
-        self.progress.stage("evaluations", left, "evaluations at most")
+        self._to_come = search.to_come
+        self.progress.stage("evaluations", search.to_come(), "evaluations at most")
         if first := search.ask():
             self._tune(first, capacity, pool, judge, search.hear)
 
@@ -380,7 +382,7 @@ class Runner:
     def _take(self, rows: Sequence[Row], feeder: Feeder | None) -> None:
         self._write(rows)
         self.stages.student_seconds += sum(r["finished_at"] - r["started_at"] for r in rows)
-        left = feeder.queue.seconds_left() if feeder is not None else None
+        left = feeder.queue.seconds_left(self._to_come()) if feeder is not None else None
         self.progress.results(rows, None if left is None else left / self.stages.workers)
 
 

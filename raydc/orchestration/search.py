@@ -193,6 +193,11 @@ class Search:
         """Points that are over."""
         return len(self.points.trials(*TOLD))
 
+    def to_come(self) -> int:
+        """Evaluations of points that are still to be asked, at most, and of the winner."""
+        points = len(self._left) + max(0, self.spec.points - self.points.asked)
+        return points * len(self.study.seeds) + (0 if self._crowned else self.spec.winner_seeds)
+
     def over(self) -> bool:
         """Whether there is nothing left to run."""
         return (

@@ -19,11 +19,11 @@ from raydc.analysis.laws import FORMULAS, Interval
 from raydc.analysis.worth import Worth, worth
 from raydc.analysis.worth import describe as describe_worth
 from raydc.errors import InputError
-from raydc.report import drawing
+from raydc.report import drawing, search_history
 from raydc.report.figures import Figures, Scatter, all_figures
 from raydc.report.label_figures import label_figures
 from raydc.report.sheets import sheets
-from raydc.result import FAILED, Row
+from raydc.result import FAILED, FINISHED, Row
 from raydc.store import Store, write_atomically
 
 MOST_TABLE_ROWS = 200
@@ -67,12 +67,21 @@ def interval(value: Interval, digits: int = 3) -> str:
     return text
 
 
-def write_report(rows: Sequence[Row], path: Path, store: Store | None, command: str = "") -> Path:
-    """Write the report of `rows` to `path`; `InputError` if nothing is finished."""
+def write_report(
+    rows: Sequence[Row],
+    path: Path,
+    store: Store | None,
+    command: str = "",
+    history: search_history.History | None = None,
+) -> Path:
+    """Write the report of `rows` to `path`, and of a search its `history` (raydc.searching.read_history).
+
+    Raises `InputError` if nothing is finished.
+    """
     done = finished(rows)
-    if not done:
+    if not done and history is None:
         raise InputError("there is no finished evaluation to report; run the study first")
-    figures = figures_of(done, store)
+    figures = figures_of(done, store) if done else Figures()
     answers = _worth(done)
     environment = Environment(
         loader=PackageLoader("raydc.report", "templates"),
@@ -86,7 +95,8 @@ def write_report(rows: Sequence[Row], path: Path, store: Store | None, command: 
         title=", ".join(names),
         version=__version__,
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        summary=summary_sentences(rows, answers),
+        summary=summary_sentences(rows, answers, history),
+        search=_search(history),
         figures=_drawn(figures),
         heat_more=max(0, len(figures.heat) - MOST_HEAT_MAPS),
         sheets=[
@@ -97,7 +107,7 @@ def write_report(rows: Sequence[Row], path: Path, store: Store | None, command: 
             }
             for sheet in figures.sheets
         ],
-        tables=_tables(rows, figures, answers),
+        tables=_search_tables(history) + _tables(rows, figures, answers),
         command=command,
     )
     write_atomically(path, page.encode())
@@ -121,9 +131,21 @@ def _worth(rows: Sequence[Row]) -> list[Worth]:
         return []
 
 
-def summary_sentences(rows: Sequence[Row], answers: Sequence[Worth]) -> list[str]:
+def _search(history: search_history.History | None) -> list[Drawn]:
+    """The figure of a search, where points were told."""
+    lines = search_history.progress(history) if history is not None else None
+    return (
+        []
+        if lines is None
+        else [Drawn(lines.title, lines.caption, Markup(drawing.svg(drawing.lines(lines))))]
+    )
+
+
+def summary_sentences(
+    rows: Sequence[Row], answers: Sequence[Worth], history: search_history.History | None = None
+) -> list[str]:
     """What the numbers say, in sentences made from them."""
-    done = finished(rows)
+    done = [row for row in rows if row["status"] == FINISHED]
     failed = sum(1 for row in rows if row["status"] == FAILED)
     seeds = len({row["seed"] for row in done})
     hours = sum(row.get("train_seconds") or 0 for row in done) / 3600
@@ -134,6 +156,8 @@ def summary_sentences(rows: Sequence[Row], answers: Sequence[Worth]) -> list[str
     ]
     if seeds == 1:
         sentences.append("With one replicate there are no intervals: nothing here shows its spread.")
+    if history is not None:
+        return sentences + search_history.sentences(history)
     keys = varying_keys(done)
     best_values, best = max(
         group(done, keys).items(),
@@ -179,9 +203,35 @@ def _tables(rows: Sequence[Row], figures: Figures, answers: Sequence[Worth]) -> 
     if answers:
         tables.append(_worth_table(answers))
     tables += [_frontier_table(scatter) for scatter in figures.frontier]
-    tables.append(_results_table(finished(rows)))
+    if done := finished(rows):
+        tables.append(_results_table(done))
     if any(row["status"] == FAILED for row in rows):
         tables.append(_failures_table(rows))
+    return tables
+
+
+def _search_tables(history: search_history.History | None) -> list[Table]:
+    if history is None:
+        return []
+    several = len(history["metrics"]) > 1
+    head, body = search_history.points(history)
+    tables = [
+        Table(
+            "Pareto front of the search" if several else "Best points",
+            "Points as they were told: means over replicates, on validation images.",
+            head,
+            body,
+        )
+    ]
+    if history["importances"]:
+        tables.append(
+            Table(
+                "What mattered",
+                "Part of each key in what makes points good (PED-ANOVA, arXiv 2304.10255).",
+                ("key", "importance"),
+                tuple((key, f"{value:.2f}") for key, value in history["importances"].items()),
+            )
+        )
     return tables
 
 
