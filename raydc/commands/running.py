@@ -227,8 +227,8 @@ def plan(
         if export is not None:
             if loaded.search is not None:
                 raise InputError(
-                    f"--export is {str(export)!r}, but {loaded.source} is a search, whose points are not known "
-                    "before they are asked; export a study with a grid"
+                    f"--export is {str(export)!r}, but {loaded.source} is a search, whose points are not "
+                    "known before they are asked; export a study with a grid"
                 )
             planning.export(planned, export)
 
