@@ -322,6 +322,24 @@ def _known_elsewhere(ready: Ready, ledger: Ledger) -> dict[str, Row]:
     return known
 
 
+def open_search(ready: Ready, out: Path, answers: searching.Answers) -> Search:
+    """The search of a study in the folder `out`, begun or gone on with.
+
+    Raises `InputError` if the folder holds another search.
+    """
+    from raydc.orchestration.points import FILE, Points
+    from raydc.orchestration.search import Search
+
+    study, dataset = ready.study, ready.dataset
+    assert study.search is not None
+    points = Points(out / FILE, study.name, study.search, searching.searched(study, dataset.id))
+
+    def plan_of(evaluations: Sequence[Evaluation]) -> Plan:
+        return make_plan(bind(with_digests(evaluations), dataset.facts, study.source), dataset.id)
+
+    return Search(study, points, plan_of, answers)
+
+
 def _run_search(
     ready: Ready,
     ledger: Ledger,
@@ -332,20 +350,11 @@ def _run_search(
     progress: Progress,
     finish: Callable[[Path], Any] | None,
 ) -> Summary:
-    from raydc.orchestration.points import FILE, Points
-    from raydc.orchestration.search import Search
-
     study, dataset = ready.study, ready.dataset
-    assert study.search is not None
     earlier = dict(ledger.rows)
     answers = searching.Answers(ledger, others, study.name)
-    points = Points(out / FILE, study.name, study.search, searching.searched(study, dataset.id))
+    search = open_search(ready, out, answers)
     write_atomically(out / folder.STUDY, study.to_yaml().encode())
-
-    def plan_of(evaluations: Sequence[Evaluation]) -> Plan:
-        return make_plan(bind(with_digests(evaluations), dataset.facts, study.source), dataset.id)
-
-    search = Search(study, points, plan_of, answers)
     summary = Summary(study.name, out, evaluations=0)
     if told := search.told():
         progress.note(f"{told} of {search.spec.points} points were told")
