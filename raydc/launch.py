@@ -6,7 +6,6 @@ networks, the folder, the store and the tracking server.
 
 from __future__ import annotations
 
-import logging
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 from raydc import folder, searching
 from raydc.data.dataset import DECODED, Dataset, open_dataset
 from raydc.data.imported import digest_of
-from raydc.errors import InputError, TrackingError
+from raydc.errors import InputError
 from raydc.networks import zoo
 from raydc.orchestration.progress import Progress
-from raydc.result import FAILED, FINISHED, Row, reused, untested
+from raydc.recording import Record, Recorder
+from raydc.result import FAILED, FINISHED, Row, reused
 from raydc.spec import catalog
 from raydc.spec.evaluation import Evaluation, TeacherSpec, canonical_json
 from raydc.spec.facts import bind
@@ -31,18 +31,14 @@ from raydc.spec.study import Study
 from raydc.store import Store, open_store, write_atomically
 from raydc.teachers.checkpoint import check_given, file_digest
 from raydc.tracking.ledger import Ledger, read_rows
-from raydc.tracking.tracker import NoTracker, Tracker
+from raydc.tracking.tracker import Tracker
 from raydc.workbench import method_keys, pool_of
 
 if TYPE_CHECKING:
     from raydc.orchestration.search import Search
 
-logger = logging.getLogger(__name__)
-
 TRACKER_PATIENCE_SECONDS = 60.0
 """How long the end of a run waits for a tracking server that does not answer."""
-SHARE_SECONDS = 20.0
-"""How often finished results are copied to the store, where other studies find them."""
 
 
 @dataclass
@@ -195,34 +191,6 @@ def _key_of(arch: str, evaluations: Sequence[Evaluation]) -> str:
     return "student.arch" if any(e.arch == arch for e in evaluations) else f"{min(teachers)}.arch"
 
 
-class Recorder:
-    """Takes rows as they end: ledger first, then the tracker and, now and then, the store."""
-
-    def __init__(self, ledger: Ledger, record: Record, store: Store, dataset_id: str) -> None:
-        self._ledger = ledger
-        self._record = record
-        self._store = store
-        self._dataset_id = dataset_id
-        self._unshared: list[Row] = []
-        self._shared_at = time.monotonic()
-
-    def __call__(self, rows: Sequence[Row]) -> None:
-        self._ledger.append(rows)
-        self._record.tracker().record(rows)
-        self._unshared += [r for r in rows if r["status"] == FINISHED and not untested(r)]
-        if time.monotonic() - self._shared_at > SHARE_SECONDS:
-            self.share()
-
-    def share(self) -> None:
-        """Copy finished results to the store."""
-        try:
-            self._store.append_results(self._dataset_id, self._unshared)
-            self._unshared = []
-        except OSError as error:
-            logger.warning("the store %s cannot be written (%s); tried again later", self._store.uri, error)
-        self._shared_at = time.monotonic()
-
-
 def run(
     study: Study,
     out: Path,
@@ -258,60 +226,6 @@ def run(
             summary = run_all(ready, ledger, record, others if reuse else {}, out, address, progress, finish)
     summary.wall_seconds = time.monotonic() - began
     return summary
-
-
-class Record:
-    """The tracker of a run, which starts while teachers are trained.
-
-    A new study is refused when its server does not answer; one that was begun goes on without, and
-    `raydc sync` mends the record.
-    """
-
-    def __init__(
-        self, uri: str | None, study: str, out: Path, *, resuming: bool, pool: ThreadPoolExecutor
-    ) -> None:
-        self._resuming = resuming
-        self._tracker: Tracker | None = None
-        self._starting = pool.submit(_start_tracker, uri, study, out)
-        if uri is not None:
-            self.tracker()  # The study's own database is always there; another is waited for.
-
-    def tracker(self) -> Tracker:
-        """The started tracker, waited for if need be; `InputError` for a new study without one."""
-        if self._tracker is None:
-            try:
-                self._tracker = self._starting.result()
-            except TrackingError as error:
-                self._tracker = self._without(error)
-        assert self._tracker is not None
-        return self._tracker
-
-    def _without(self, error: TrackingError) -> Tracker:
-        if not self._resuming:
-            raise InputError(f"{error}; start the server or give another --tracking-uri")
-        logger.warning("%s; the study goes on and `raydc sync` mends the record", error)
-        return _Unreachable()
-
-
-def _start_tracker(uri: str | None, study: str, out: Path) -> Tracker:
-    from raydc.tracking.mlflow_tracker import MlflowTracker, default_uri
-
-    tracker = MlflowTracker(uri or default_uri(out), study, out)
-    tracker.start()
-    return tracker
-
-
-class _Unreachable(NoTracker):
-    """Stands in for a tracker that did not answer when a study was resumed."""
-
-    def __init__(self) -> None:
-        self._rows = 0
-
-    def record(self, rows: Any) -> None:
-        self._rows += sum(1 for row in rows if row.get("reused_from") is None)
-
-    def close(self, status: str, patience_seconds: float) -> int:
-        return self._rows
 
 
 def _known_elsewhere(ready: Ready, ledger: Ledger) -> dict[str, Row]:
