@@ -202,7 +202,8 @@ class Points:
         if len(self.search.metrics) > 1 or len(complete) < LEAST_FOR_IMPORTANCE:
             return {}
         with _quiet():
-            return dict(optuna.importance.get_param_importances(self._study))
+            evaluator = optuna.importance.PedAnovaImportanceEvaluator()
+            return dict(optuna.importance.get_param_importances(self._study, evaluator=evaluator))
 
 
 class Referee:
