@@ -103,7 +103,8 @@ class LiveProgress:
         self._failed += sum(1 for row in rows if row["status"] == FAILED)
         for row in rows:
             if row["status"] == FINISHED:
-                self._best = max(self._best or 0.0, row.get("val_acc") or row["test_acc"])
+                quality = row["test_acc"] if row.get("val_acc") is None else row["val_acc"]
+                self._best = max(self._best or 0.0, quality)
             elif self._failed <= 3:
                 self.note(f"failed: {row['evaluation_id']}: {row['error']}")
         elapsed = time.monotonic() - self._began

@@ -23,6 +23,10 @@ class EvaluationError(RaydcError, RuntimeError):
     """One evaluation cannot finish; it is recorded as failed and the others go on."""
 
 
+class StoppedError(RaydcError, RuntimeError):
+    """A scheduler has stopped an evaluation early; its result is never used again."""
+
+
 class ArtifactError(RaydcError, RuntimeError):
     """An artifact is missing from the store, or its bytes are not those that were written."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -27,6 +27,18 @@ class Estimate:
     """Summed over epochs, on one worker."""
     store_bytes: int
     """Checkpoints, logits and images (as plain pixels) at most."""
+    checkpoint_bytes: int = 0
+    """Checkpoints alone."""
+
+    def like_these(self, examples: int, evaluations: int) -> Estimate:
+        """The estimate of `evaluations` that take what these `examples` take on average."""
+        seconds, part = self.student_seconds, evaluations / examples
+        others = round((self.store_bytes - self.checkpoint_bytes) * part)
+        return replace(
+            self,
+            student_seconds=None if seconds is None else seconds * part,
+            store_bytes=self.checkpoint_bytes + others,
+        )
 
 
 def rates(results: Iterable[Mapping[str, Any]], facts: DataFacts) -> dict[str, float]:
@@ -64,11 +76,12 @@ def estimate(plan: Plan, facts: DataFacts, known: Mapping[str, float]) -> Estima
         elif teachers is not None and rate is not None:
             teachers += rate * epochs * (sum(facts.train_counts) + tests / 3)
         store += _network_bytes(job.teacher.arch, facts) * 2 * max(1, len(job.epochs))
+    checkpoints = store
     pixels = facts.channels * facts.resolution**2
     sizes = {n: set_size(job.evaluation, facts.classes) for n, job in plan.sets.items()}
     store += sum(sizes.values()) * pixels
     store += plan.forwards(facts.classes) * facts.classes * FLOAT_BYTES
-    return Estimate(students, teachers, store)
+    return Estimate(students, teachers, store, checkpoints)
 
 
 def _network_bytes(arch: str, facts: DataFacts) -> int:

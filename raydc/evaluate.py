@@ -22,10 +22,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from raydc.errors import ArtifactError, EvaluationError
+from raydc.errors import ArtifactError, EvaluationError, StoppedError
 from raydc.labels.kinds import LabelInputs, LabelOutputs
 from raydc.networks.zoo import initialised
-from raydc.result import FAILED, FINISHED, Measured, Row, make_row
+from raydc.result import FAILED, FINISHED, STOPPED, Measured, Row, make_row
 from raydc.seeding import seed_of
 from raydc.spec import catalog
 from raydc.spec.evaluation import Recipe
@@ -37,6 +37,9 @@ from raydc.training.metrics import Score, measure
 from raydc.workbench import Workbench
 
 logger = logging.getLogger(__name__)
+
+RUNGS, WHOLE = (1, 3, 9), 27
+"""Where a scheduler looks at a student: after these parts of WHOLE of its steps."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +80,11 @@ class Prepared:
 def prepare(planned: Planned, bench: Workbench) -> Prepared:
     """Take what `planned` waits for (compressed set, logits) from the bench's store.
 
-    Raises `ArtifactError` if it is damaged, `EvaluationError` if it does not fit.
+    The compressed set of a point that a search asked for is made first, unless it is there. Raises
+    `ArtifactError` if something is damaged, `EvaluationError` if it does not fit.
     """
+    if planned.asked is not None:
+        bench.make_set(planned.asked.set_job)
     began = time.perf_counter()
     compressed, made = bench.compressed_set(planned.compressed_set)
     inputs = TensorInputs(bench.set_inputs(planned.compressed_set))
@@ -117,11 +123,30 @@ class Examiner:
         self._network = chassis.network
         self._forward = chassis.forward(engine)
         self._best: list[float] = []
+        self._rung = 0
         self.seconds = 0.0
 
     def _score(self, inputs: Inputs, labels: Tensor) -> Score:
         precision = self._prepared.recipe.precision
         return measure(self._network, inputs, labels, self._bench.dataset.classes, precision, self._forward)
+
+    def judge(self, epochs: int) -> None:
+        """Let the scheduler look, if a rung is reached after so many epochs; `StoppedError` if it stops."""
+        prepared, bench = self._prepared, self._bench
+        asked, images = prepared.planned.asked, len(prepared.inputs)
+        total = prepared.recipe.total_steps(images)
+        done = epochs * prepared.recipe.steps_per_epoch(images)
+        reached = max((rung for rung in RUNGS if WHOLE * done >= rung * total), default=0)
+        if reached <= self._rung or done >= total:
+            return
+        self._rung = reached
+        assert asked is not None
+        assert bench.val is not None
+        start = time.perf_counter()
+        accuracy = self._score(*bench.val).accuracy
+        self.seconds += time.perf_counter() - start
+        if not bench.judge.goes_on(asked.trial, reached, accuracy):
+            raise StoppedError(f"after {done} of {total} steps, with val_acc {accuracy:.4f}")
 
     def look(self) -> None:
         """An extra test of the network as it is, for `best_test_acc`."""
@@ -133,19 +158,20 @@ class Examiner:
         """Test the trained network, once, and put everything that was measured together."""
         prepared, bench = self._prepared, self._bench
         start = time.perf_counter()
-        val_acc = self._score(*bench.val).accuracy if bench.val is not None else None
-        test = self._score(*bench.test)
+        val = self._score(*bench.val) if bench.val is not None else None
+        test = self._score(*bench.test) if prepared.planned.tested else None
         train = self._score(prepared.inputs, prepared.classes)
         self.seconds += time.perf_counter() - start
-        if not math.isfinite(test.loss):
-            raise EvaluationError(f"the trained network says {test.loss} of test images; lower train.lr")
+        seen, split = (test, "test") if test is not None else (val, "validation")
+        if seen is not None and not math.isfinite(seen.loss):
+            raise EvaluationError(f"the trained network says {seen.loss} of {split} images; lower train.lr")
         return Measured(
-            test_acc=test.accuracy,
-            best_test_acc=max([*self._best, test.accuracy]) if prepared.recipe.test_every else None,
-            val_acc=val_acc,
-            test_loss=test.loss,
+            test_acc=None if test is None else test.accuracy,
+            best_test_acc=max([*self._best, test.accuracy]) if test and prepared.recipe.test_every else None,
+            val_acc=None if val is None else val.accuracy,
+            test_loss=None if test is None else test.loss,
             train_acc=train.accuracy,
-            test_acc_by_class=test.accuracy_by_class,
+            test_acc_by_class=None if test is None else test.accuracy_by_class,
             teacher_test_acc=prepared.teacher_test_acc,
             images_bytes=prepared.images_bytes,
             labels_bytes=prepared.labels.labels_bytes,
@@ -165,7 +191,7 @@ def evaluate(planned: Planned, bench: Workbench) -> Measured:
     """Train the student of `planned` and test it once, after its last step.
 
     What it waits for is taken from the bench's store. Raises `EvaluationError` if the student cannot
-    be trained, such as when its loss is not finite.
+    be trained, such as when its loss is not finite, and `StoppedError` if a scheduler ends it early.
     """
     prepared = prepare(planned, bench)
     recipe = prepared.recipe
@@ -175,11 +201,14 @@ def evaluate(planned: Planned, bench: Workbench) -> Measured:
     chassis.warm(engine, recipe, len(prepared.inputs))
     chassis.load(new_student(planned, bench))
     examiner = Examiner(prepared, bench, chassis, engine)
+    looks = recipe.test_every if planned.tested else None
 
     def on_epoch(epoch: int, network: nn.Module, optimizer: Optimizer) -> None:
         del network, optimizer
-        if recipe.test_every and epoch % recipe.test_every == 0:
+        if looks and epoch % looks == 0:
             examiner.look()
+        if planned.judged:
+            examiner.judge(epoch)
 
     setup_seconds = prepared.setup_seconds + time.perf_counter() - began
     training = fit(
@@ -189,7 +218,7 @@ def evaluate(planned: Planned, bench: Workbench) -> Measured:
         recipe,
         key=prepared.view_key,
         device=bench.device,
-        on_epoch=on_epoch if recipe.test_every else None,
+        on_epoch=on_epoch if looks or planned.judged else None,
         forward=chassis.forward(engine),
         pool=prepared.pool,
         grid=prepared.grid,
@@ -217,6 +246,7 @@ def _labels(planned: Planned, bench: Workbench) -> tuple[LabelOutputs, float, fl
     waited = made = 0.0
     accuracy = None
     if planned.learned is not None:
+        bench.learn_labels(planned)  # a search asks for labels that nobody could make before
         labels, artifact = bench.learned(planned.learned)
         return kind.load()(replace(inputs, brought=labels)), 0.0, float(artifact.meta["seconds"]), None
     if planned.passes:
@@ -242,7 +272,7 @@ def device_name(device: torch.device) -> str:
 
 def error_text(problem: Exception) -> str:
     """An error as a row says it; the traceback of one that nobody foresaw goes to the log."""
-    if not isinstance(problem, EvaluationError | ArtifactError | torch.OutOfMemoryError):
+    if not isinstance(problem, EvaluationError | ArtifactError | StoppedError | torch.OutOfMemoryError):
         logger.exception("an evaluation failed")
     return f"{type(problem).__name__}: {' '.join(str(problem).split())}"[:2000]
 
@@ -250,16 +280,18 @@ def error_text(problem: Exception) -> str:
 def attempt(planned: Planned, bench: Workbench, *, study: str, attempts: int = 1) -> Row:
     """`evaluate` as a row; an evaluation that cannot finish is a row with its error."""
     started = time.time()
-    measured, error = None, None
+    measured, error, status = None, None, FAILED
     try:
-        measured = evaluate(planned, bench)
+        measured, status = evaluate(planned, bench), FINISHED
+    except StoppedError as stopped:
+        error, status = error_text(stopped), STOPPED
     except Exception as problem:  # whatever it is, it is recorded and the others go on
         error = error_text(problem)
     return make_row(
         planned,
         study=study,
         dataset_id=bench.dataset.id,
-        status=FINISHED if measured is not None else FAILED,
+        status=status,
         started_at=started,
         finished_at=time.time(),
         attempts=attempts,

@@ -6,43 +6,41 @@ networks, the folder, the store and the tracking server.
 
 from __future__ import annotations
 
-import logging
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from raydc import folder
-from raydc.analysis.curves import varying_keys
+from raydc import folder, searching
 from raydc.data.dataset import Dataset, open_dataset
 from raydc.data.imported import digest_of
-from raydc.errors import InputError, TrackingError
+from raydc.errors import InputError
 from raydc.networks import zoo
 from raydc.orchestration.progress import Progress
-from raydc.result import FAILED, FINISHED, Row, reused, spec_columns
+from raydc.recording import Record, Recorder
+from raydc.result import FAILED, FINISHED, Row, reused
 from raydc.spec import catalog
 from raydc.spec.evaluation import Evaluation, TeacherSpec, canonical_json
 from raydc.spec.facts import bind
-from raydc.spec.plan import Plan, make_plan
+from raydc.spec.plan import Plan, Planned, make_plan
 from raydc.spec.point import point_grammar
 from raydc.spec.study import Study
 from raydc.store import Store, open_store, write_atomically
-from raydc.study_page import publish_origin, publish_results
+from raydc.study_page import publish_origin, publish_plan, publish_results
 from raydc.teachers.checkpoint import check_given, file_digest
 from raydc.tracking.ledger import Ledger, read_rows
-from raydc.tracking.tracker import NoTracker, Tracker
+from raydc.tracking.tracker import Tracker
 from raydc.workbench import method_keys, pool_of
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from raydc.orchestration.search import Search
 
 TRACKER_PATIENCE_SECONDS = 60.0
 """How long the end of a run waits for a tracking server that does not answer."""
-SHARE_SECONDS = 20.0
-"""How often finished results are copied to the store, where other studies find them."""
 
 
 @dataclass
@@ -77,6 +75,8 @@ class Summary:
     """Images that teachers must label for the study, each (view, checkpoint) once."""
     naive_forwards: int = 0
     """Images that they would label if every evaluation had its own labelled anew."""
+    search: dict[str, Any] | None = None
+    """What a search has found (raydc.searching.history_of)."""
 
     @property
     def exit_code(self) -> int:
@@ -176,6 +176,11 @@ def get_ready(study: Study, store: Store, download: bool = False) -> Ready:
         check_files(evaluations, dataset)
     except InputError as error:
         raise InputError(f"{study.source}: {error}") from None
+    if study.search is not None and dataset.val is None:
+        raise InputError(
+            f"{study.source}: dataset.val_fraction leaves no validation image, but a search chooses by them; "
+            "raise it"
+        )
     return Ready(study, dataset, store, make_plan(evaluations, dataset.id))
 
 
@@ -191,34 +196,6 @@ def _key_of(arch: str, evaluations: Sequence[Evaluation]) -> str:
         t.name for e in evaluations for t in (e.teacher, e.scorer) if t is not None and t.arch == arch
     }
     return "student.arch" if any(e.arch == arch for e in evaluations) else f"{min(teachers)}.arch"
-
-
-class Recorder:
-    """Takes rows as they end: ledger first, then the tracker and, now and then, the store."""
-
-    def __init__(self, ledger: Ledger, record: Record, store: Store, dataset_id: str) -> None:
-        self._ledger = ledger
-        self._record = record
-        self._store = store
-        self._dataset_id = dataset_id
-        self._unshared: list[Row] = []
-        self._shared_at = time.monotonic()
-
-    def __call__(self, rows: Sequence[Row]) -> None:
-        self._ledger.append(rows)
-        self._record.tracker().record(rows)
-        self._unshared += [r for r in rows if r["status"] == FINISHED]
-        if time.monotonic() - self._shared_at > SHARE_SECONDS:
-            self.share()
-
-    def share(self) -> None:
-        """Copy finished results to the store."""
-        try:
-            self._store.append_results(self._dataset_id, self._unshared)
-            self._unshared = []
-        except OSError as error:
-            logger.warning("the store %s cannot be written (%s); tried again later", self._store.uri, error)
-        self._shared_at = time.monotonic()
 
 
 def run(
@@ -251,93 +228,94 @@ def run(
         resuming = bool(read_rows(out))
         record = Record(ready, out, resuming=resuming, pool=pool)
         with Ledger(out) as ledger:
-            write_atomically(out / folder.STUDY, study.to_yaml().encode())
-            summary = _run(ready, ledger, record, out, address, reuse, progress, finish)
+            others = _known_elsewhere(ready, ledger)
+            run_all = _run if study.search is None else _run_search
+            summary = run_all(ready, ledger, record, others if reuse else {}, out, address, progress, finish)
     summary.wall_seconds = time.monotonic() - began
     return summary
 
 
-class Record:
-    """The tracker of a run, which starts while teachers are trained.
+def _known_elsewhere(ready: Ready, ledger: Ledger) -> dict[str, Row]:
+    """Results of all studies on these data by id, once the ledger's own are among them."""
+    known = {row["evaluation_id"]: row for row in ready.store.results(ready.dataset.id)}
+    own = [ledger.rows[name] for name in ledger.finished() - known.keys()]
+    ready.store.append_results(ready.dataset.id, [r for r in own if r["reused_from"] is None])
+    return known
 
-    A new study is refused when its server does not answer; one that was begun goes on without, and
-    `raydc sync` mends the record.
+
+def open_search(ready: Ready, out: Path, answers: searching.Answers) -> Search:
+    """The search of a study in the folder `out`, begun or gone on with.
+
+    Raises `InputError` if the folder holds another search.
     """
+    from raydc.orchestration.points import FILE, Points
+    from raydc.orchestration.search import Search
 
-    def __init__(self, ready: Ready, out: Path, *, resuming: bool, pool: ThreadPoolExecutor) -> None:
-        self._resuming = resuming
-        self._tracker: Tracker | None = None
-        self._starting = pool.submit(_start_tracker, ready, out)
-        if ready.study.tracking_uri is not None:
-            self.tracker()  # The study's own database is always there; another is waited for.
+    study, dataset = ready.study, ready.dataset
+    assert study.search is not None
+    points = Points(out / FILE, study.name, study.search, searching.searched(study, dataset.id))
 
-    def tracker(self) -> Tracker:
-        """The started tracker, waited for if need be; `InputError` for a new study without one."""
-        if self._tracker is None:
-            try:
-                self._tracker = self._starting.result()
-            except TrackingError as error:
-                self._tracker = self._without(error)
-        assert self._tracker is not None
-        return self._tracker
+    def plan_of(evaluations: Sequence[Evaluation]) -> Plan:
+        return make_plan(bind(with_digests(evaluations), dataset.facts, study.source), dataset.id)
 
-    def _without(self, error: TrackingError) -> Tracker:
-        if not self._resuming:
-            raise InputError(f"{error}; start the server or give another --tracking-uri")
-        logger.warning("%s; the study goes on and `raydc sync` mends the record", error)
-        return _Unreachable()
+    return Search(study, points, plan_of, answers)
 
 
-def _start_tracker(ready: Ready, out: Path) -> Tracker:
-    from raydc.tracking.mlflow_tracker import MlflowTracker, default_uri
-
-    study = ready.study
-    varying = varying_keys([spec_columns(planned.evaluation) for planned in ready.plan.evaluations])
-    tracker = MlflowTracker(
-        study.tracking_uri or default_uri(out), study.name, out, varying, study.system_metrics
-    )
-    tracker.start()
-    return tracker
-
-
-class _Unreachable(NoTracker):
-    """Stands in for a tracker that did not answer when a study was resumed."""
-
-    def __init__(self) -> None:
-        self._rows = 0
-
-    def record(self, rows: Any) -> None:
-        self._rows += sum(1 for row in rows if row.get("reused_from") is None)
-
-    def close(self, status: str, patience_seconds: float) -> int:
-        return self._rows
+def _run_search(
+    ready: Ready,
+    ledger: Ledger,
+    record: Record,
+    others: Mapping[str, Row],
+    out: Path,
+    address: str | None,
+    progress: Progress,
+    finish: Callable[[Path], Any] | None,
+) -> Summary:
+    study, dataset = ready.study, ready.dataset
+    earlier = dict(ledger.rows)
+    answers = searching.Answers(ledger, others, study.name)
+    search = open_search(ready, out, answers)
+    write_atomically(out / folder.STUDY, study.to_yaml().encode())
+    summary = Summary(study.name, out, evaluations=0)
+    if told := search.told():
+        progress.note(f"{told} of {search.spec.points} points were told")
+    recorder = Recorder(ledger, record, ready.store, dataset.id)
+    if not search.over():
+        _execute(ready, ready.plan, recorder, summary, address, progress, record, search)
+    recorder.share()
+    record.tracker().record(earlier.values())
+    evaluations = [p for p in search.evaluations() if p.tested or p.id in ledger.rows]
+    finished = {name for name, row in earlier.items() if row["status"] == FINISHED}
+    summary.evaluations = len(evaluations)
+    summary.before = sum(1 for p in evaluations if p.id in finished)
+    summary.taken_over = answers.taken_over
+    summary.search = searching.history_of(search, ledger)
+    searching.write_history(out, summary.search)
+    _conclude(ready, ledger, record.tracker(), evaluations, out, summary, finish)
+    return summary
 
 
 def _run(
     ready: Ready,
     ledger: Ledger,
     record: Record,
+    others: Mapping[str, Row],
     out: Path,
     address: str | None,
-    reuse: bool,
     progress: Progress,
     finish: Callable[[Path], Any] | None,
 ) -> Summary:
     study, plan, dataset, store = ready.study, ready.plan, ready.dataset, ready.store
+    write_atomically(out / folder.STUDY, study.to_yaml().encode())
     recorder = Recorder(ledger, record, store, dataset.id)
     summary = Summary(study.name, out, evaluations=len(plan.evaluations))
     summary.forwards = plan.forwards(dataset.classes)
     summary.naive_forwards = plan.naive_forwards(dataset.classes)
     summary.before = sum(1 for p in plan.evaluations if p.id in ledger.finished())
-    known = {row["evaluation_id"]: row for row in store.results(dataset.id)}
-    own = [r for n, r in ledger.rows.items() if r["status"] == FINISHED and n not in known]
-    store.append_results(dataset.id, [r for r in own if r["reused_from"] is None])
-    if reuse:
-        left = plan.without(ledger.finished())
-        taken = [reused(known[p.id], p, study.name) for p in left.evaluations if p.id in known]
-        if taken:
-            ledger.append(taken)
-            summary.taken_over = len(taken)
+    left = plan.without(ledger.finished())
+    if taken := [reused(others[p.id], p, study.name) for p in left.evaluations if p.id in others]:
+        ledger.append(taken)
+        summary.taken_over = len(taken)
     earlier = list(ledger.rows)
     left = plan.without(ledger.finished())
     if summary.before or summary.taken_over:
@@ -350,7 +328,8 @@ def _run(
     recorder.share()
     # The tracker passes over what it has, so this repairs what a kill left open.
     record.tracker().record([ledger.rows[name] for name in earlier])
-    _conclude(ready, ledger, record.tracker(), out, summary, finish)
+    publish_plan(record.tracker(), plan, dataset.classes)
+    _conclude(ready, ledger, record.tracker(), plan.evaluations, out, summary, finish)
     return summary
 
 
@@ -362,6 +341,7 @@ def _execute(
     address: str | None,
     progress: Progress,
     record: Record,
+    search: Search | None = None,
 ) -> None:
     from raydc.orchestration.cluster import connected
     from raydc.orchestration.runner import Runner
@@ -384,7 +364,10 @@ def _execute(
         with connected(address, study.resources) as capacity:
             if not capacity.gpus and compiler() is None:
                 progress.note(NO_COMPILER)
-            runner.run(capacity, before_evaluations=record.tracker)
+            if search is None:
+                runner.run(capacity, before_evaluations=record.tracker)
+            else:
+                runner.search(search, capacity, before_evaluations=record.tracker)
     except KeyboardInterrupt:
         summary.interrupted = True
     finally:
@@ -405,12 +388,13 @@ def _conclude(
     ready: Ready,
     ledger: Ledger,
     tracker: Tracker,
+    evaluations: Sequence[Planned],
     out: Path,
     summary: Summary,
     finish: Callable[[Path], Any] | None,
 ) -> None:
     """Count, write the table, draw the report, close the record."""
-    status = {p.id: ledger.rows.get(p.id, {}).get("status") for p in ready.plan.evaluations}
+    status = {p.id: ledger.rows.get(p.id, {}).get("status") for p in evaluations}
     summary.finished = sum(1 for s in status.values() if s == FINISHED)
     summary.failed = sum(1 for s in status.values() if s == FAILED)
     if not summary.interrupted:

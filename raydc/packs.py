@@ -33,7 +33,7 @@ def pack_key(planned: Planned) -> str:
     dropped = "images.drop_class" in point
     # Labels of views come in tables, others as one target an image; each kind has its own fast way.
     labels = f"{evaluation.labels_views} {evaluation.keep_views}"
-    return f"{evaluation.arch} {evaluation.ipc} {dropped} {labels} {shape}"
+    return f"{evaluation.arch} {evaluation.ipc} {dropped} {labels} {planned.tested} {planned.judged} {shape}"
 
 
 def attempt_all(attempts: Sequence[Attempt], bench: Workbench, *, study: str) -> Iterator[list[Row]]:
@@ -47,7 +47,8 @@ def attempt_all(attempts: Sequence[Attempt], bench: Workbench, *, study: str) ->
         by_key.setdefault(pack_key(planned), []).append((planned, number))
     for group in by_key.values():
         network = bench.chassis(group[0][0].evaluation.arch).network
-        if roads_for(network):
+        # A pack goes on to its end, so students that may be stopped early go alone.
+        if roads_for(network) and not group[0][0].judged:
             yield from attempt_packs(group, bench, study=study)
         else:
             for planned, number in group:
@@ -132,14 +133,15 @@ def train_pack(ready: Sequence[Prepared], bench: Workbench) -> dict[str, Measure
 
     road = bench.road(arch, members, ready[0].pool)
     setup_seconds = (time.perf_counter() - began) / len(ready)
+    looks = recipe.test_every if ready[0].planned.tested else None
     training = fit_pack(
         chassis.network,
         members,
         road,
         bench.device,
         pool=ready[0].pool,
-        on_epoch=on_epoch if recipe.test_every else None,
-        every=recipe.test_every or 1,
+        on_epoch=on_epoch if looks else None,
+        every=looks or 1,
     )
     outcomes: dict[str, Measured | str] = {}
     for number, (one, examiner) in enumerate(zip(ready, examiners, strict=True)):

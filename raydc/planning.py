@@ -47,50 +47,49 @@ class StudyPlan:
     """Why the data were not at hand."""
 
     def rows(self) -> list[dict[str, Any]]:
-        """One row a kind of work."""
-        plan, known = self.plan, self.dataset_id is not None
+        """One row a kind of work; of a search, whose points are not known, what it takes at most."""
+        plan, search = self.plan, self.study.search
         epochs = sum(max([*j.epochs, j.scored, 0]) for j in plan.trajectories.values())
-
-        def row(what: str, count: Any, done: Any, note: str = "") -> dict[str, Any]:
-            return {
-                "what": what,
-                "count": count,
-                "done": done if known else None,
-                "note": note or None,
-            }
-
+        if search is None:
+            elsewhere = f"{self.elsewhere} in other studies" if self.elsewhere else ""
+            counted = [
+                self._row("evaluations", len(plan.evaluations), self.finished + self.elsewhere, elsewhere),
+                self._row("compressed sets", len(plan.sets), self.made.get("sets")),
+                self._row("label passes", len(plan.passes), self.made.get("passes"), self._forwards()),
+            ]
+        else:
+            most = search_evaluations(self.study)
+            networks = max((len(p.passes) for p in plan.evaluations), default=0)
+            points = f"at most: {search.points} points x {len(self.study.seeds)} replicates"
+            if search.winner_seeds:
+                points += f", and {search.winner_seeds} of the winner"
+            counted = [
+                self._row("evaluations", most, self.finished, points),
+                self._row("compressed sets", most, None, "at most"),
+                self._row("label passes", most * networks, None, "at most"),
+            ]
+        teachers = self._row(
+            "teachers", len(plan.trajectories), self.made.get("trajectories"), f"{epochs} epochs in all"
+        )
         return [
-            row(
-                "evaluations",
-                len(plan.evaluations),
-                self.finished + self.elsewhere,
-                f"{self.elsewhere} in other studies" if self.elsewhere else "",
-            ),
-            row(
-                "teachers",
-                len(plan.trajectories),
-                self.made.get("trajectories"),
-                f"{epochs} epochs in all",
-            ),
-            row("compressed sets", len(plan.sets), self.made.get("sets")),
-            row(
-                "label passes",
-                len(plan.passes),
-                self.made.get("passes"),
-                self._forwards(),
-            ),
+            counted[0],
+            teachers,
+            *counted[1:],
             *self._learned(),
-            row("time left", *self._time()),
-            row("storage", self._storage(), None),
+            self._row("time left", *self._time()),
+            self._row("storage", self._storage(), None),
         ]
+
+    def _row(self, what: str, count: Any, done: Any, note: str = "") -> dict[str, Any]:
+        known = self.dataset_id is not None
+        return {"what": what, "count": count, "done": done if known else None, "note": note or None}
 
     def _learned(self) -> list[dict[str, Any]]:
         if not self.plan.learned:
             return []
         steps = sum(p.evaluation.point["labels.outer_steps"] for p in self.plan.learned.values())
-        done = self.made.get("learned")
         note = f"{steps:,} outer steps in all"
-        return [{"what": "learned labels", "count": len(self.plan.learned), "done": done, "note": note}]
+        return [self._row("learned labels", len(self.plan.learned), self.made.get("learned"), note)]
 
     def _forwards(self) -> str:
         if self.classes is None or not self.plan.passes:
@@ -111,7 +110,15 @@ class StudyPlan:
         return duration(teachers + students), None, note
 
     def _storage(self) -> str:
-        return UNKNOWN if self.estimate is None else f"at most {size(self.estimate.store_bytes)}"
+        if self.estimate is None:
+            return UNKNOWN
+        return f"{'at most' if self.study.search is None else 'about'} {size(self.estimate.store_bytes)}"
+
+
+def search_evaluations(study: Study) -> int:
+    """Evaluations that a search takes at most."""
+    assert study.search is not None
+    return study.search.points * len(study.seeds) + study.search.winner_seeds
 
 
 def plan_study(study: Study, out: Path | None, store_uri: str | None, download: bool) -> StudyPlan:
@@ -142,9 +149,14 @@ def _with_data(ready: Ready, out: Path, store: Store) -> StudyPlan:
     shared: list[Row] = list(store.results(dataset.id))
     elsewhere = {row["evaluation_id"] for row in shared}
     finished = {n for n, row in ledger.items() if row["status"] == "finished"}
-    left = plan.without(finished | elsewhere)
     known = rates([*shared, *ledger.values()], dataset.facts)
-    names = {p.id for p in plan.evaluations}
+    if ready.study.search is None:
+        names = {p.id for p in plan.evaluations}
+        work = estimate(plan.without(finished | elsewhere), dataset.facts, known)
+    else:
+        names = {n for n, row in ledger.items() if row.get("trial") is not None}
+        left = search_evaluations(ready.study) - len(names & finished)
+        work = estimate(plan, dataset.facts, known).like_these(len(plan.evaluations), max(0, left))
     made = {
         "trajectories": sum(
             all(store.has("checkpoint", f"{job.id}-{epoch:05d}") for epoch in job.epochs)
@@ -159,9 +171,9 @@ def _with_data(ready: Ready, out: Path, store: Store) -> StudyPlan:
         plan=plan,
         dataset_id=dataset.id,
         finished=len(names & finished),
-        elsewhere=len((names & elsewhere) - finished),
+        elsewhere=len((names & elsewhere) - finished) if ready.study.search is None else 0,
         made=made,
-        estimate=estimate(left, dataset.facts, known),
+        estimate=work,
         workers=_local_workers(ready.study),
         classes=dataset.classes,
         without_data=None,

@@ -13,6 +13,7 @@ from raydc.spec import catalog
 from raydc.spec.blocks import TEACHER_ONLY
 from raydc.spec.keys import DERIVED, REQUIRED, Key
 from raydc.spec.point import BLOCKS, flat_value, point_grammar
+from raydc.spec.search_block import OPTUNA
 from raydc.spec.study_file import Resources
 
 HEADER = "<!-- Made by `python -m raydc.reference`; change the schema, not this page. -->\n\n"
@@ -64,6 +65,9 @@ def study_file() -> str:
         "## teacher, teachers.NAME, scorer\n\n",
         "Every key of `train` but steps, test_every and view_seed (default recipe: `mtt-expert`), and:\n\n",
         _keys(TEACHER_ONLY.keys.values()),
+        "\n## search.optuna\n\n",
+        "Instead of `grid`: Optuna asks for points of a space (docs/search.md).\n\n",
+        _keys(OPTUNA.keys.values()),
         "\n## resources\n\n",
         _table(
             ("key", "default"),

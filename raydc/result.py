@@ -24,17 +24,17 @@ FINISHED, FAILED, STOPPED = "finished", "failed", "stopped"
 class Measured:
     """What one evaluation measured; accuracies are fractions, times are seconds."""
 
-    test_acc: float
-    """On the test split, after the last step."""
+    test_acc: float | None
+    """On the test split, after the last step; None for a point of a search, which is not tested."""
     best_test_acc: float | None
     """Best of the passes that `train.test_every` asks for; None without it."""
     val_acc: float | None
     """On the validation part; None without one."""
-    test_loss: float
+    test_loss: float | None
     """Mean cross-entropy on the test split, in nats."""
     train_acc: float
     """On the compressed set as stored, against its classes."""
-    test_acc_by_class: tuple[float | None, ...]
+    test_acc_by_class: tuple[float | None, ...] | None
     teacher_test_acc: float | None
     """Mean over the networks that labelled; None without a teacher."""
     images_bytes: int
@@ -61,6 +61,7 @@ class Measured:
 MEASURES = tuple(field.name for field in fields(Measured))
 IDENTITY = ("evaluation_id", "study", "seed", "status")
 RECORD = (
+    "trial",
     "attempts",
     "reused_from",
     "started_at",
@@ -159,8 +160,19 @@ def make_row(
     }
     if measured is not None:
         row |= asdict(measured)
-        row["test_acc_by_class"] = list(measured.test_acc_by_class)
-    return row
+        if measured.test_acc_by_class is not None:
+            row["test_acc_by_class"] = list(measured.test_acc_by_class)
+    return row | trial_of(planned)
+
+
+def trial_of(planned: Planned) -> Row:
+    """The column that says which point of a search asked for an evaluation; empty without a search."""
+    return {} if planned.asked is None else {"trial": planned.asked.trial}
+
+
+def untested(row: Mapping[str, Any]) -> bool:
+    """Whether a result is of a search, which does not look at test images: no grid can take it over."""
+    return row.get("trial") is not None and row.get("test_acc") is None
 
 
 def not_started(
@@ -198,6 +210,8 @@ def reused(row: Mapping[str, Any], planned: Planned, study: str) -> Row:
     return {
         **row,
         **spec_columns(planned.evaluation),
+        "trial": None,
+        **trial_of(planned),
         "study": study,
         "reused_from": row.get("reused_from") or row["study"],
         "mlflow_run_id": None,

@@ -84,7 +84,7 @@ class Study:
 
     @property
     def evaluations(self) -> list[Evaluation]:
-        """Every evaluation, each once."""
+        """Every evaluation, each once; of a search examples, since its points are not known before."""
         return self.checked.evaluations()
 
     def plan(self, out: str | Path | None = None, store: str | None = None) -> pd.DataFrame:

@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from raydc import folder
+from raydc import folder, searching
 from raydc.analysis.curves import finished
 from raydc.report.html import summary_sentences
 from raydc.report.sections import results_table
@@ -27,19 +27,25 @@ if TYPE_CHECKING:
 
 NOTE = "mlflow.note.content"
 """The tag that MLflow shows as a run's description."""
+FILES = (folder.STUDY, folder.RESULTS, folder.REPORT, folder.FIGURES, searching.HISTORY)
+"""Files and folders of a study's folder, as far as they are there."""
 MOST_NOTED = 12
 """Configurations in the note."""
 
 
+def publish_plan(tracker: Tracker, plan: Plan, classes: int) -> None:
+    """What a study was to do."""
+    tracker.attach_text(json.dumps(counted(plan, classes), indent=1) + "\n", "plan.json")
+
+
 def publish_origin(tracker: Tracker, dataset: Dataset, plan: Plan, store: Store) -> None:
-    """What the results come from: data, teachers, plan and environment."""
+    """What the results come from: data, teachers and environment."""
     counts = {"train": len(dataset.train), "test": len(dataset.test), "classes": dataset.classes}
     if dataset.val is not None:
         counts["val"] = len(dataset.val)
     source = str(dataset.spec.location or dataset.spec.name)
     tracker.used(UsedDataset(dataset.spec.name, dataset.fingerprint, source, counts))
     tracker.teachers(teacher_curves(plan, store))
-    tracker.attach_text(json.dumps(counted(plan, dataset.classes), indent=1) + "\n", "plan.json")
     tracker.attach_text(environment(), "environment.txt")
 
 
@@ -48,7 +54,7 @@ def publish_results(tracker: Tracker, rows: Sequence[Row], out: Path) -> None:
     status = [row["status"] for row in rows]
     metrics = {"evaluations": len(rows), "finished": status.count(FINISHED), "failed": status.count(FAILED)}
     tracker.describe(metrics, {NOTE: note(rows)})
-    tracker.attach(out / name for name in (folder.STUDY, folder.RESULTS, folder.REPORT, folder.FIGURES))
+    tracker.attach(out / name for name in FILES)
 
 
 def note(rows: Sequence[Row]) -> str:

@@ -86,6 +86,21 @@ class Labeller(Protocol):
         """Return when the logits of `label_pass` are in the store."""
 
 
+class Judge(Protocol):
+    """Who may stop students early."""
+
+    def goes_on(self, trial: int, rung: int, val_acc: float) -> bool:
+        """Whether a student of the point `trial` goes on that has `val_acc` at a rung (evaluate.RUNGS)."""
+
+
+class Lenient:
+    """Lets every student go on to its end."""
+
+    def goes_on(self, trial: int, rung: int, val_acc: float) -> bool:
+        del trial, rung, val_acc
+        return True
+
+
 def labelled(label_pass: LabelPass, store: Store) -> bool:
     """Whether the logits of a pass are in the store."""
     if label_pass.views is None:
@@ -145,6 +160,7 @@ class Workbench:
         self.store = store
         self.device = device
         self.labeller: Labeller = labeller if labeller is not None else self
+        self.judge: Judge = Lenient()
         self.images_forwarded = 0
         """Images that teachers of this workbench have labelled."""
         self._sets = Recent(64)

@@ -17,9 +17,13 @@ from typer.testing import CliRunner
 from raydc import shipped
 from raydc.cli import app
 from raydc.evaluate import attempt, make_everything
-from raydc.launch import get_ready
+from raydc.launch import Ready, get_ready, open_search
+from raydc.planning import search_evaluations
+from raydc.result import Row
+from raydc.searching import Answers
 from raydc.spec.study import Study, load_study
 from raydc.store import LocalStore
+from raydc.tracking.ledger import Ledger
 from raydc.workbench import Workbench
 
 STUDIES = shipped.studies()
@@ -63,14 +67,35 @@ def opened(name: str, data: Path, *, smoke: bool) -> Study:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [study.name for study in STUDIES])
-def test_the_smoke_run_of_every_study_finishes(name: str, data: Path, shared: LocalStore) -> None:
+def test_the_smoke_run_of_every_study_finishes(
+    name: str, data: Path, shared: LocalStore, tmp_path: Path
+) -> None:
     study = opened(name, data, smoke=True)
     ready = get_ready(study, shared)
     bench = Workbench(ready.dataset, shared, torch.device("cpu"))
     assert make_everything(ready.plan, bench) == {}
-    rows = [attempt(planned, bench, study=study.name) for planned in ready.plan.evaluations]
+    if study.search is not None:
+        rows = searched(ready, bench, tmp_path)
+        assert sum(row["test_acc"] is not None for row in rows) == study.search.winner_seeds
+    else:
+        rows = [attempt(planned, bench, study=study.name) for planned in ready.plan.evaluations]
+        assert len(rows) == len(study.evaluations())
     assert [row["error"] for row in rows] == [None] * len(rows)
-    assert len(rows) == len(study.evaluations())
+
+
+def searched(ready: Ready, bench: Workbench, folder: Path) -> list[Row]:
+    """Rows of a search that is run in this process."""
+    rows: list[Row] = []
+    study = ready.study
+    with Ledger(folder) as ledger:
+        search = open_search(ready, folder, Answers(ledger, {}, study.name))
+        waiting = search.ask()
+        while waiting:
+            rows.append(attempt(waiting.pop(0), bench, study=study.name))
+            ledger.append(rows[-1:])
+            waiting += search.hear(rows[-1:])
+        assert search.over()
+    return rows
 
 
 @pytest.mark.parametrize("name", [study.name for study in STUDIES])
@@ -79,6 +104,8 @@ def test_every_study_has_a_price(name: str, tmp_path: Path, monkeypatch: pytest.
     result = CliRunner().invoke(app, ["plan", name, "--store", "store", "--json"])
     assert result.exit_code == 0, result.output
     prices = {row["what"]: row for row in json.loads(result.stdout)}
-    assert prices["evaluations"]["count"] == len(load_study(shipped.find(name)).evaluations())
+    study = load_study(shipped.find(name))
+    known = len(study.evaluations()) if study.search is None else search_evaluations(study)
+    assert prices["evaluations"]["count"] == known
     assert prices["compressed sets"]["count"] > 0
     assert "time left" in prices

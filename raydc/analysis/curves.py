@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from raydc.errors import InputError, did_you_mean
-from raydc.result import FINISHED, MEASURES, Row, columns, is_spec_column
+from raydc.result import FINISHED, MEASURES, Row, columns, is_spec_column, untested
 
 CONFIDENCE = 0.95
 CLASS_COLUMN = "test_acc_by_class:"
@@ -127,8 +127,8 @@ def mean_of(values: Sequence[float]) -> Mean:
 
 
 def finished(rows: Iterable[Row]) -> list[Row]:
-    """Rows that count: finished ones."""
-    return [row for row in rows if row["status"] == FINISHED]
+    """Rows that count: finished and tested, which points of a search are not."""
+    return [row for row in rows if row["status"] == FINISHED and not untested(row)]
 
 
 LABEL_BLOCKS = ("labels.", "teacher.")

@@ -282,6 +282,7 @@ def write(where: str, tracking_uri: str | None, store: str | None) -> Path:
     from raydc import folder
     from raydc.report.html import write_report
     from raydc.rows import MLFLOW, load_rows
+    from raydc.searching import read_history
     from raydc.store import open_store
 
     rows = load_rows(where, tracking_uri)
@@ -291,8 +292,8 @@ def write(where: str, tracking_uri: str | None, store: str | None) -> Path:
     directory = Path(where)
     uri = store or folder.store_of(directory)
     command = f"raydc run {directory / folder.STUDY} --out {directory}"
-    pictures = directory / folder.FIGURES
-    return write_report(rows, directory / folder.REPORT, open_store(uri), command, pictures)
+    pictures, history = directory / folder.FIGURES, read_history(directory)
+    return write_report(rows, directory / folder.REPORT, open_store(uri), command, pictures, history)
 
 
 def report(where: Where, tracking_uri: TrackingUri = None, store: StoreUri = None) -> None:

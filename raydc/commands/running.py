@@ -94,6 +94,15 @@ def _launched(loaded: Study, folder: Path, *, quiet: bool = False, **options: An
         raise typer.Exit(130) from None
 
 
+def search_sentences(summary: Summary) -> list[str]:
+    """What a search found; nothing of another study."""
+    if summary.search is None:
+        return []
+    from raydc.report.search_history import sentences
+
+    return sentences(summary.search)
+
+
 def print_summary(summary: Summary) -> None:
     say(
         f"{summary.study}: {summary.finished} of {summary.evaluations} evaluations finished"
@@ -110,6 +119,8 @@ def print_summary(summary: Summary) -> None:
             f"  labels: {summary.forwarded:,} images forwarded now, {summary.forwards:,} in the study; "
             f"labelling anew for every evaluation would forward {summary.naive_forwards:,}"
         )
+    for sentence in search_sentences(summary):
+        say(f"  {sentence}")
     stages = ", ".join(f"{n} {duration(s)}" for n, s in summary.stage_seconds.items() if s >= 1)
     if stages:
         say(f"  stages: {stages}")
@@ -122,9 +133,8 @@ def print_summary(summary: Summary) -> None:
     if summary.interrupted:
         say(f"  interrupted; `{again}` goes on")
     elif summary.failed:
-        say(
-            f"  `raydc results {summary.out}` shows why; `{again}` tries them again",
-        )
+        more = "" if summary.search is not None else f"; `{again}` tries them again"
+        say(f"  `raydc results {summary.out}` shows why{more}")
     if summary.behind:
         say(f"  MLflow lacks {summary.behind} results; `raydc sync {summary.out}` writes them")
     if (report := summary.out / "report.html").exists():
@@ -252,6 +262,11 @@ def plan(
 
         planned = planning.plan_study(loaded, directory, store, download)
         if export is not None:
+            if loaded.search is not None:
+                raise InputError(
+                    f"--export is {str(export)!r}, but {loaded.source} is a search, whose points are not "
+                    "known before they are asked; export a study with a grid"
+                )
             planning.export(planned, export)
 
         def show() -> None:

@@ -1,8 +1,9 @@
 """The feeder: what Tune asks for the next bundle, and tells what became of it.
 
-Queue --bundle--> Tune trial --rows--> sink (ledger, then everyone else)
-  ^                  |
-  +---- put back ----+ the worker died: each unfinished evaluation alone, at most `retries` times
+Queue --bundle--> Tune trial --rows--> sink (ledger, then everyone else) --> more (a search asks anew)
+  ^ ^                |                                                        |
+  | +-- put back ----+ the worker died: each unfinished evaluation alone, at most `retries` times
+  +---------------------------------------------------------------------------+
 """
 
 from __future__ import annotations
@@ -21,6 +22,14 @@ from raydc.result import FAILED, Row, compact, make_row
 from raydc.spec.plan import Planned
 
 Sink = Callable[[Sequence[Row]], None]
+More = Callable[[Sequence[Row]], Sequence[Planned]]
+"""What is to be evaluated next, now that some rows are there."""
+
+
+def no_more(rows: Sequence[Row]) -> Sequence[Planned]:
+    """Of a study whose evaluations are known from the start."""
+    del rows
+    return ()
 
 
 class Feeder(Searcher):
@@ -36,6 +45,7 @@ class Feeder(Searcher):
         study: str,
         dataset_id: str,
         sink: Sink,
+        more: More = no_more,
         timeout_seconds: float | None = None,
         packed: bool = False,
     ) -> None:
@@ -46,6 +56,7 @@ class Feeder(Searcher):
         self._study = study
         self._dataset_id = dataset_id
         self._sink = sink
+        self._more = more
         self._timeout = timeout_seconds
         self._attempts: dict[str, int] = {}
         self._running: dict[str, dict[str, Planned]] = {}
@@ -70,7 +81,11 @@ class Feeder(Searcher):
             if planned is not None:
                 self.queue.learn(planned, row["finished_at"] - row["started_at"])
         self._heard[trial_id] = time.time()
+        self._pass_on(rows)
+
+    def _pass_on(self, rows: Sequence[Row]) -> None:
         self._sink(rows)
+        self.queue.add(self._more(rows))
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -89,7 +104,7 @@ class Feeder(Searcher):
             else:
                 given_up.append(self._failed(planned, since))
         if given_up:
-            self._sink(given_up)
+            self._pass_on(given_up)
 
     def _failed(self, planned: Planned, since: float) -> Row:
         now = time.time()

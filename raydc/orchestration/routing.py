@@ -56,11 +56,16 @@ class Queue(Generic[T]):
         # Items of one shape stay together, so that a bundle holds whole packs.
         self._waiting = sorted(items, key=lambda i: (cost(i), shape(i) if shape is not None else ""))
         self._alone: list[T] = []
+        self._learnt = 0
         self._seconds = 0.0
         self._units = 0.0
 
     def __len__(self) -> int:
         return len(self._waiting) + len(self._alone)
+
+    def add(self, items: Iterable[T]) -> None:
+        """Items that became known later; they wait behind all others."""
+        self._waiting[:0] = reversed(list(items))
 
     def put_back(self, item: T) -> None:
         """Give an item back whose worker died; it is handed out again, alone."""
@@ -68,15 +73,16 @@ class Queue(Generic[T]):
 
     def learn(self, item: T, seconds: float) -> None:
         """An item took this long."""
+        self._learnt += 1
         self._seconds += seconds
         self._units += self._cost(item)
 
-    def seconds_left(self) -> float | None:
-        """Worker-seconds of what waits; None before anything has finished."""
+    def seconds_left(self, unknown: int = 0) -> float | None:
+        """Worker-seconds of what waits and of `unknown` items like those before; None before the first."""
         if self._units == 0:
             return None
         cost = sum(map(self._cost, self._waiting)) + sum(map(self._cost, self._alone))
-        return cost * self._seconds / self._units
+        return cost * self._seconds / self._units + unknown * self._seconds / self._learnt
 
     def take(self) -> list[T]:
         """The next bundle; empty when nothing waits."""

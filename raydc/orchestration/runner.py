@@ -7,7 +7,8 @@
     learned        Ray tasks, for labels that are learnt; each resumes from its last saved step
     evaluations    Tune trials on workers that are used again; rows go to the sink as they end
 
-A stage starts when the one before has ended, and what is in the store is not made again. Something
+A search makes its teachers, then goes to evaluations at once: a point's set and labels are made when it is
+asked. A stage starts when the one before has ended, and what is in the store is not made again. Something
 that cannot be made fails the evaluations that wait for it, and only those.
 """
 
@@ -17,7 +18,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from queue import SimpleQueue
@@ -30,9 +31,11 @@ from ray import tune
 from raydc.errors import InputError, RaydcError
 from raydc.networks import zoo
 from raydc.orchestration.cluster import Capacity
-from raydc.orchestration.feeder import Feeder
+from raydc.orchestration.feeder import Feeder, More, no_more
+from raydc.orchestration.judge import RemoteJudge
 from raydc.orchestration.progress import Progress
 from raydc.orchestration.routing import spread
+from raydc.orchestration.search import Search
 from raydc.orchestration.site import Site
 from raydc.orchestration.teacher_actor import TeacherPool
 from raydc.orchestration.together import Together, train_together
@@ -53,7 +56,7 @@ from raydc.store import Store
 from raydc.teachers.checkpoint import not_stored
 from raydc.teachers.expert import missing
 from raydc.training.group import check_together
-from raydc.workbench import labelled
+from raydc.workbench import Judge, labelled
 
 SETS_TOGETHER = 16
 """Compressed sets that one task makes."""
@@ -63,6 +66,8 @@ TEACHERS_SHARE = 0.05
 """Part of each GPU that is kept for teacher actors, which live as long as the run."""
 TUNE_FOLDERS = "raydc-tune-"
 """Beginning of the names of Tune's own folders, followed by the process that owns them."""
+SEARCHED_TOGETHER = {"cpu": 2, "gpu": 16}
+"""Students of a search that are open for each worker: one that is trained and the next, or a pack."""
 OPEN_PASSES = 64
 """Label passes that are asked of one replica at a time."""
 
@@ -156,6 +161,8 @@ class Runner:
         self.progress = progress
         self.stages = Stages()
         self._write = sink
+        self._to_come: Callable[[], int] = lambda: 0
+        """Evaluations that a search has not asked for yet."""
         self._broken: dict[str, str] = {}
         """What could not be made (trajectory, set or pass), with the reason."""
 
@@ -179,6 +186,22 @@ class Runner:
         finally:
             if pool is not None:
                 pool.stop()
+        return self.stages
+
+    def search(self, search: Search, capacity: Capacity, before_evaluations: Callable[[], object]) -> Stages:
+        """As `run`, of a search; the plan is of its examples."""
+        self._check_together(capacity)
+        self.stages.workers = capacity.workers
+        pool = self._start_teachers(capacity) if self.plan.passes else None
+        judge = RemoteJudge.start(search.points.path, self.study, search.spec) if search.spec.judged else None
+        try:
+            self._timed("teachers", lambda: self._trajectories(self.plan.sets, self.plan.passes, capacity))
+            before_evaluations()
+            self._timed("evaluations", lambda: self._points(search, capacity, pool, judge))
+        finally:
+            for helper in (pool, judge):
+                if helper is not None:
+                    helper.stop()
         return self.stages
 
     def _timed(self, stage: str, work: Callable[[], None]) -> None:
@@ -209,7 +232,7 @@ class Runner:
     # --- trajectories -------------------------------------------------------------------------
 
     def _trajectories(
-        self, sets: dict[str, SetJob], passes: dict[str, LabelPass], capacity: Capacity
+        self, sets: Mapping[str, SetJob], passes: Mapping[str, LabelPass], capacity: Capacity
     ) -> None:
         asked = trajectory_jobs(sets.values(), passes.values())
         jobs = [job for job in asked.values() if self._incomplete(job)]
@@ -352,10 +375,26 @@ class Runner:
         if able:
             self._tune(able, capacity, pool)
 
-    def _tune(self, evaluations: Sequence[Planned], capacity: Capacity, pool: TeacherPool | None) -> None:
+    def _points(
+        self, search: Search, capacity: Capacity, pool: TeacherPool | None, judge: Judge | None
+    ) -> None:
+        search.keep_busy(capacity.workers * SEARCHED_TOGETHER["gpu" if capacity.gpus else "cpu"])
+        self._to_come = search.to_come
+        self.progress.stage("evaluations", search.to_come(), "evaluations at most")
+        if first := search.ask():
+            self._tune(first, capacity, pool, judge, search.hear)
+
+    def _tune(
+        self,
+        evaluations: Sequence[Planned],
+        capacity: Capacity,
+        pool: TeacherPool | None,
+        judge: Judge | None = None,
+        more: More = no_more,
+    ) -> None:
         facts, resources = self.facts, self.resources
         tests = facts.test_images + facts.val_images
-        workers = min(capacity.workers, len(evaluations))
+        workers = capacity.workers if more is not no_more else min(capacity.workers, len(evaluations))
         self.stages.workers = workers
         feeder = Feeder(
             evaluations,
@@ -365,6 +404,7 @@ class Runner:
             study=self.study,
             dataset_id=facts.dataset_id,
             sink=lambda rows: self._take(rows, feeder),
+            more=more,
             timeout_seconds=resources.evaluation_timeout_seconds,
             packed=bool(capacity.gpus),
         )
@@ -372,6 +412,7 @@ class Runner:
             StudentWorker,
             site=replace(self.site, threads=resources.threads),
             teachers=pool,
+            judge=judge,
             study=self.study,
             timeout_seconds=resources.evaluation_timeout_seconds,
         )
@@ -404,7 +445,7 @@ class Runner:
     def _take(self, rows: Sequence[Row], feeder: Feeder | None) -> None:
         self._write(rows)
         self.stages.student_seconds += sum(r["finished_at"] - r["started_at"] for r in rows)
-        left = feeder.queue.seconds_left() if feeder is not None else None
+        left = feeder.queue.seconds_left(self._to_come()) if feeder is not None else None
         self.progress.results(rows, None if left is None else left / self.stages.workers)
 
 

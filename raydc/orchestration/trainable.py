@@ -24,6 +24,7 @@ from raydc.orchestration.teacher_actor import TeacherPool
 from raydc.packs import attempt_all
 from raydc.result import Row
 from raydc.spec.plan import Planned
+from raydc.workbench import Judge
 
 REPORT_SECONDS = 0.5
 """A step ends with the first evaluation that ends after this."""
@@ -78,12 +79,15 @@ class StudentWorker(tune.Trainable):
         config: dict[str, Any],
         site: Site | None = None,
         teachers: TeacherPool | None = None,
+        judge: Judge | None = None,
         study: str = "",
         timeout_seconds: float | None = None,
     ) -> None:
         assert site is not None
         self._study = study
         self._bench = site.bench(teachers)
+        if judge is not None:
+            self._bench.judge = judge
         self._watchdog = Watchdog(timeout_seconds)
         self.reset_config(config)
 

@@ -21,14 +21,14 @@ from raydc.analysis.joint_laws import JointLaw
 from raydc.analysis.worth import Worth, worth
 from raydc.analysis.worth import describe as describe_worth
 from raydc.errors import InputError
-from raydc.report import drawing
+from raydc.report import drawing, search_history
 from raydc.report.figures import Figures, JointFigure, all_figures
 from raydc.report.label_figures import label_figures
-from raydc.report.sections import mean_quality, tables
+from raydc.report.sections import mean_quality, search_tables, tables
 from raydc.report.sheets import sheets
 from raydc.report.tables import percent
 from raydc.report.trade_figures import envelopes, joint_figures
-from raydc.result import FAILED, Row
+from raydc.result import FAILED, FINISHED, Row
 from raydc.store import Store, write_atomically
 
 MOST_HEAT_MAPS = 12
@@ -44,16 +44,22 @@ class Drawn:
 
 
 def write_report(
-    rows: Sequence[Row], path: Path, store: Store | None, command: str = "", pictures: Path | None = None
+    rows: Sequence[Row],
+    path: Path,
+    store: Store | None,
+    command: str = "",
+    pictures: Path | None = None,
+    history: search_history.History | None = None,
 ) -> Path:
     """Write the report of `rows` to `path`, and its figures into the folder `pictures` if one is given.
 
+    `history` is that of a search (raydc.searching.read_history).
     Raises `InputError` if nothing is finished.
     """
     done = finished(rows)
-    if not done:
+    if not done and history is None:
         raise InputError("there is no finished evaluation to report; run the study first")
-    figures = figures_of(done, store)
+    figures = figures_of(done, store) if done else Figures()
     answers = _worth(done)
     environment = Environment(
         loader=PackageLoader("raydc.report", "templates"),
@@ -67,7 +73,8 @@ def write_report(
         title=", ".join(names),
         version=__version__,
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        summary=summary_sentences(rows, answers, figures.joint),
+        summary=summary_sentences(rows, answers, figures.joint, history),
+        search=_search(history),
         figures=_drawn(figures),
         heat_more=max(0, len(figures.heat) - MOST_HEAT_MAPS),
         sheets=[
@@ -78,7 +85,7 @@ def write_report(
             }
             for sheet in figures.sheets
         ],
-        tables=tables(rows, figures, answers),
+        tables=search_tables(history) + tables(rows, figures, answers),
         command=command,
     )
     write_atomically(path, page.encode())
@@ -119,11 +126,24 @@ def _worth(rows: Sequence[Row]) -> list[Worth]:
         return []
 
 
+def _search(history: search_history.History | None) -> list[Drawn]:
+    """The figure of a search, where points were told."""
+    lines = search_history.progress(history) if history is not None else None
+    return (
+        []
+        if lines is None
+        else [Drawn(lines.title, lines.caption, Markup(drawing.svg(drawing.lines(lines))))]
+    )
+
+
 def summary_sentences(
-    rows: Sequence[Row], answers: Sequence[Worth], joint: Sequence[JointFigure] = ()
+    rows: Sequence[Row],
+    answers: Sequence[Worth],
+    joint: Sequence[JointFigure] = (),
+    history: search_history.History | None = None,
 ) -> list[str]:
     """What the numbers say, in sentences made from them."""
-    done = finished(rows)
+    done = [row for row in rows if row["status"] == FINISHED]
     failed = sum(1 for row in rows if row["status"] == FAILED)
     seeds = len({row["seed"] for row in done})
     hours = sum(row.get("train_seconds") or 0 for row in done) / 3600
@@ -134,6 +154,8 @@ def summary_sentences(
     ]
     if seeds == 1:
         sentences.append("With one replicate there are no intervals: nothing here shows its spread.")
+    if history is not None:
+        return sentences + search_history.sentences(history)
     keys = varying_keys(done)
     best_values, best = max(
         group(done, keys).items(),

@@ -18,6 +18,7 @@ from raydc.analysis.laws import FORMULAS
 from raydc.analysis.sides import levels
 from raydc.analysis.worth import Worth
 from raydc.errors import InputError
+from raydc.report import search_history
 from raydc.report.comparison import comparison_tables
 from raydc.report.figures import Figures, Scatter
 from raydc.report.tables import Table, interval, percent, points
@@ -52,10 +53,37 @@ def tables(rows: Sequence[Row], figures: Figures, answers: Sequence[Worth]) -> l
     if figures.envelopes:
         found.append(_image_frontier_table(rows))
     found += _comparisons(rows)
-    found.append(results_table(finished(rows)))
+    if done := finished(rows):
+        found.append(results_table(done))
     if any(row["status"] == FAILED for row in rows):
         found.append(_failures_table(rows))
     return found
+
+
+def search_tables(history: search_history.History | None) -> list[Table]:
+    """The best points of a search and what mattered; none without one."""
+    if history is None:
+        return []
+    several = len(history["metrics"]) > 1
+    head, body = search_history.points(history)
+    tables = [
+        Table(
+            "Pareto front of the search" if several else "Best points",
+            "Points as they were told: means over replicates, on validation images.",
+            head,
+            body,
+        )
+    ]
+    if history["importances"]:
+        tables.append(
+            Table(
+                "What mattered",
+                "Part of each key in what makes points good (PED-ANOVA, arXiv 2304.10255).",
+                ("key", "importance"),
+                tuple((key, f"{value:.2f}") for key, value in history["importances"].items()),
+            )
+        )
+    return tables
 
 
 def _law_tables(figures: Figures) -> list[Table]:

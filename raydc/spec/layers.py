@@ -8,6 +8,7 @@ from typing import Any
 from raydc.errors import InputError, did_you_mean, one_of
 from raydc.spec import point
 from raydc.spec.keys import show
+from raydc.spec.search import KINDS
 from raydc.spec.study_file import SOURCES, StudyFile
 from raydc.spec.yaml_file import parse_yaml
 
@@ -55,12 +56,12 @@ def flattened(raw: Mapping[str, Any], source: str) -> dict[str, Any]:
 
 
 def leaves(content: Mapping[str, Any], where: str = "") -> dict[str, Any]:
-    """Nested mappings as one with dotted keys."""
+    """Nested mappings as one with dotted keys; what a search may take, as {int: [1, 30]}, stays whole."""
     flat: dict[str, Any] = {}
     for key, value in content.items():
         parts = (
             {f"{key}.{k}": v for k, v in leaves(value, f"{where}{key}.").items()}
-            if isinstance(value, dict) and value
+            if isinstance(value, dict) and value and not value.keys() & {*KINDS}
             else {key: value}
         )
         for name, part in parts.items():
@@ -80,8 +81,8 @@ def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
         if path in chosen:
             raise InputError(f"--set {path} is given twice; keep one")
         value = parse_yaml(text, f"--set {path}")
-        if isinstance(value, dict) and value and path != "grid":
-            chosen |= {f"{path}.{key}": part for key, part in leaves(value).items()}
+        if isinstance(value, dict) and path != "grid":
+            chosen |= leaves({path: value})
         else:
             chosen[path] = value
     return chosen
@@ -110,6 +111,9 @@ def put(raw: dict[str, Any], path: str, value: Any, where: str) -> None:
         )
     if not rest:
         raw[root] = {"name": value} if root == "dataset" and isinstance(value, str) else value
+        return
+    if root == "search":
+        _put_search(raw, rest, value, where)
         return
     if root == "grid" and isinstance(raw.get("grid"), list):
         number, _, rest = rest.partition(".")
@@ -147,3 +151,22 @@ def put(raw: dict[str, Any], path: str, value: Any, where: str) -> None:
         part.pop(rest, None)
     else:
         part[rest] = value
+
+
+def _put_search(raw: dict[str, Any], path: str, value: Any, where: str) -> None:
+    """Put `value` at a path inside `search`; null takes a key of its space out."""
+    *blocks, key = path.split(".", 2)
+    if (blocks and blocks[-1] == "space") or len(blocks) < 2:
+        part = raw
+        for block in ("search", *blocks):
+            if not isinstance(part.get(block), dict):
+                part[block] = {}
+            else:
+                part[block] = dict(part[block])
+            part = part[block]
+        if value is None and blocks[-1:] == ["space"]:
+            part.pop(key, None)
+        else:
+            part[key] = value
+        return
+    raise InputError(f"{where} search.{path}: {blocks[-1]} does not hold keys of its own; set {blocks[-1]}")

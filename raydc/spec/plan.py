@@ -91,6 +91,20 @@ class LabelPass:
 
 
 @dataclass(frozen=True)
+class Asked:
+    """What a search says of an evaluation that it asked for."""
+
+    trial: int
+    """Number of the point."""
+    set_job: SetJob
+    """How its compressed set is made; a point is not known before it is asked, so nobody has made it."""
+    tested: bool = False
+    """Whether it sees the test images: only replicates of the winner do."""
+    judged: bool = False
+    """Whether a scheduler may stop it early."""
+
+
+@dataclass(frozen=True)
 class Planned:
     """An evaluation with the names of everything that it waits for."""
 
@@ -100,6 +114,18 @@ class Planned:
     passes: tuple[LabelPass, ...] = ()
     learned: str | None = None
     """Id of the labels that are learnt for it, if any."""
+    asked: Asked | None = None
+    """Of evaluations that a search asked for."""
+
+    @property
+    def tested(self) -> bool:
+        """Whether the student is tested after its last step."""
+        return self.asked is None or self.asked.tested
+
+    @property
+    def judged(self) -> bool:
+        """Whether a scheduler may stop the student early."""
+        return self.asked is not None and self.asked.judged
 
     @property
     def materials(self) -> tuple[str, ...]:

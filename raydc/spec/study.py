@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from raydc.spec.evaluation import DatasetSpec, Evaluation, TeacherSpec
 from raydc.spec.identity import Namer
 from raydc.spec.keys import Grammar, Point, Value
 from raydc.spec.layers import merged
+from raydc.spec.search import SearchSpec
+from raydc.spec.search_block import search_of
 from raydc.spec.study_file import Resources, framed
 from raydc.spec.yaml_file import LARGEST_FILE_BYTES, dump_yaml, parse_yaml, read_text
 
@@ -45,6 +47,8 @@ class Study:
     """What messages call the file."""
     raw: Mapping[str, Any]
     """The file as merged with `smoke` and `--set`."""
+    search: SearchSpec | None = None
+    """Who asks for points, instead of the grids."""
 
     def located(self, tracking_uri: str | None, store_uri: str | None) -> Study:
         """The study with another tracking server or store, where one is given.
@@ -72,37 +76,64 @@ class Study:
     def evaluations(self, grammar: Grammar | None = None) -> list[Evaluation]:
         """Every evaluation, each once, in the order of the grids.
 
-        Raises `InputError` for a point that cannot be and for a key that applies to no point.
+        Of a search, whose points are not known before they are asked: one evaluation of each of its
+        examples, by which it is checked and its teachers are known. Raises `InputError` for a point that
+        cannot be and for a key that applies to no point.
         """
         grammar = grammar or point.point_grammar()
         namer = Namer("unknown data", grammar)
         unique: dict[str, Evaluation] = {}
         used: set[str] = set()
-        for where, grid in self._grids():
-            for values in itertools.product(*grid.values()):
-                chosen = dict(zip(grid, values, strict=True))
-                given = dict(self.base)
-                for key, rival in point.RIVALS.items():
-                    if key in chosen and given.pop(rival, None) is not None:
-                        used.add(rival)
-                given |= chosen
-                try:
-                    resolved = point.resolve(grammar, given)
-                    teacher = self._teacher(resolved)
-                    scorer = self._scorer(resolved)
-                except InputError as error:
-                    raise InputError(f"{self.source}: {where}{error}") from None
-                used |= resolved.keys()
-                used |= {key for key, value in given.items() if value is None}
-                for seed in self.seeds:
-                    evaluation = Evaluation(self.dataset, resolved, seed, teacher, scorer)
-                    unique.setdefault(namer.evaluation(evaluation), evaluation)
-        given_blocks: list[tuple[str, Mapping[str, Value]]] = [("base.", self.base)]
-        given_blocks += [(where.replace(": ", ".") or "grid.", grid) for where, grid in self._grids()]
-        for where, block in given_blocks:
+        for where, chosen in self._choices():
+            given = self._given(chosen)
+            try:
+                evaluations = self.at(chosen, self.seeds if self.search is None else self.seeds[:1], grammar)
+            except InputError as error:
+                raise InputError(f"{self.source}: {where}{error}") from None
+            used |= evaluations[0].point.keys()
+            used |= self.base.keys() - given.keys()
+            used |= {key for key, value in given.items() if value is None}
+            for evaluation in evaluations:
+                unique.setdefault(namer.evaluation(evaluation), evaluation)
+        for where, block in self._given_blocks():
             if (problem := point.unused(grammar, block, used)) is not None:
                 raise InputError(f"{self.source}: {where}{problem}")
         return list(unique.values())
+
+    def at(
+        self, chosen: Mapping[str, Value], seeds: Iterable[int], grammar: Grammar | None = None
+    ) -> list[Evaluation]:
+        """The replicates `seeds` of one point: the base with `chosen` values.
+
+        Raises `InputError`, without the file's name, if the point cannot be.
+        """
+        grammar = grammar or point.point_grammar()
+        resolved = point.resolve(grammar, self._given(chosen))
+        teacher = self._teacher(resolved)
+        scorer = self._scorer(resolved)
+        return [Evaluation(self.dataset, resolved, seed, teacher, scorer) for seed in seeds]
+
+    def _given(self, chosen: Mapping[str, Value]) -> dict[str, Value]:
+        """What a point gives, without what `chosen` values replace."""
+        rivals = {rival for key, rival in point.RIVALS.items() if key in chosen}
+        return {key: value for key, value in self.base.items() if key not in rivals} | dict(chosen)
+
+    def _choices(self) -> Iterator[tuple[str, dict[str, Value]]]:
+        """What every point chooses, with the words that begin a message about it."""
+        if self.search is not None:
+            for chosen in self.search.examples():
+                yield "", chosen
+            return
+        for where, grid in self._grids():
+            for values in itertools.product(*grid.values()):
+                yield where, dict(zip(grid, values, strict=True))
+
+    def _given_blocks(self) -> list[tuple[str, Mapping[str, Value]]]:
+        """The blocks whose keys must apply somewhere, with the words that begin a message about them."""
+        blocks: list[tuple[str, Mapping[str, Value]]] = [("base.", self.base)]
+        if self.search is not None:
+            return [*blocks, ("search.optuna.space.", {d.key: d.ends() for d in self.search.space})]
+        return blocks + [(where.replace(": ", ".") or "grid.", grid) for where, grid in self._grids()]
 
     def _grids(self) -> list[tuple[str, Mapping[str, tuple[Value, ...]]]]:
         if len(self.grids) == 1:
@@ -253,8 +284,8 @@ def parse_study(text: str, source: str, *, settings: Iterable[str] = (), smoke: 
 def _checked(raw: dict[str, Any], source: str) -> Study:
     file = framed(raw, source)
     grammar = point.point_grammar()
-    if file.search is not None:
-        raise InputError(f"{source}: search is not available in this version; use grid")
+    if file.search is not None and file.grid:
+        raise InputError(f"{source}: search and grid exclude each other; keep one")
     if isinstance(file.resources.workers, int) and file.resources.workers < 1:
         raise InputError(
             f"{source}: resources.workers is {file.resources.workers}, but must be auto or a whole "
@@ -262,9 +293,16 @@ def _checked(raw: dict[str, Any], source: str) -> Study:
         )
     base = cast_block(grammar, file.base, f"{source}: base.")
     teachers = teachers_of(grammar, file, source)
+    dataset = dataset_of(file.dataset, source)
+    search = search_of(grammar, file.search, source)
+    if search is not None and dataset.val_fraction == 0:
+        raise InputError(
+            f"{source}: dataset.val_fraction is 0, but a search chooses by validation images; give a "
+            "fraction above 0, such as 0.1"
+        )
     study = Study(
         name=file.name,
-        dataset=dataset_of(file.dataset, source),
+        dataset=dataset,
         teachers=teachers,
         scorer=scorer_of(grammar, file.scorer, teachers, source),
         base=base,
@@ -276,6 +314,7 @@ def _checked(raw: dict[str, Any], source: str) -> Study:
         store_uri=file.store.uri,
         source=source,
         raw=raw,
+        search=search and search.for_kept(teachers),
     )
     study.evaluations(grammar)
     return study

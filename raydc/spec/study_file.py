@@ -98,6 +98,7 @@ _FORMS = {
     "seeds": "a number of replicates of at least 1 or a list of different whole numbers of at least 0",
     "resources.workers": "auto or a whole number of at least 1",
     "grid": "a mapping of dotted keys to lists, or a list of such mappings",
+    "search": "a mapping {optuna: {trials: N, space: {...}}}",
     "dataset.classes": "a number of classes or a list of class numbers and names",
 }
 

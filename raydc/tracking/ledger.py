@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from raydc.errors import InputError
-from raydc.result import FINISHED, Row, compact
+from raydc.result import FINISHED, Row, compact, untested
 from raydc.store import cut_torn_line
 
 logger = logging.getLogger(__name__)
@@ -45,14 +45,22 @@ def decode(line: bytes) -> Row | None:
 def read_rows(folder: Path) -> dict[str, Row]:
     """The row of each evaluation by id, also while a run is writing.
 
-    A finished row stands whatever follows it; else the newest counts.
+    A finished row stands whatever follows it, unless it was not tested; else the newest counts.
     """
     rows: dict[str, Row] = {}
     for row in _read_all(folder / FILE):
-        name = row["evaluation_id"]
-        if rows.get(name, {}).get("status") != FINISHED:
-            rows[name] = row
+        _take(rows, row)
     return rows
+
+
+def _take(rows: dict[str, Row], row: Row) -> None:
+    name = row["evaluation_id"]
+    if name not in rows or not _stands(rows[name]):
+        rows[name] = row
+
+
+def _stands(row: Row) -> bool:
+    return row["status"] == FINISHED and not untested(row)
 
 
 def _read_all(path: Path) -> Iterator[Row]:
@@ -91,13 +99,11 @@ class Ledger:
         self._file.flush()
         os.fsync(self._file.fileno())
         for row in rows:
-            name = row["evaluation_id"]
-            if self.rows.get(name, {}).get("status") != FINISHED:
-                self.rows[name] = row
+            _take(self.rows, row)
 
     def finished(self) -> set[str]:
-        """Ids of finished evaluations."""
-        return {name for name, row in self.rows.items() if row["status"] == FINISHED}
+        """Ids of evaluations that are finished and, as all but those of a search are, tested."""
+        return {name for name, row in self.rows.items() if _stands(row)}
 
     def __enter__(self) -> Ledger:
         return self

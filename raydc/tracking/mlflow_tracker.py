@@ -25,7 +25,7 @@ from typing import Any
 
 from raydc import __version__
 from raydc.errors import InputError, TrackingError
-from raydc.result import FINISHED, MEASURES, RECORD, Row
+from raydc.result import FAILED, FINISHED, MEASURES, RECORD, STOPPED, Row
 from raydc.tracking.mlflow_ids import note_run
 from raydc.tracking.names import params, run_name, table_view, text, value_of
 from raydc.tracking.reach import probe
@@ -47,6 +47,8 @@ logger = logging.getLogger(__name__)
 PAGE = 5000
 LONGEST_WAIT_SECONDS = 30.0
 _OVER = ("FINISHED", "FAILED", "KILLED")
+_STATUS = {FINISHED: "FINISHED", FAILED: "FAILED", STOPPED: "KILLED"}
+"""What MLflow calls each status of a row."""
 _REFUSED = (
     "INVALID_PARAMETER_VALUE",
     "BAD_REQUEST",
@@ -222,7 +224,7 @@ class MlflowTracker:
 
     def _write(self, row: Row) -> None:
         name = row["evaluation_id"]
-        status = "FINISHED" if row["status"] == FINISHED else "FAILED"
+        status = _STATUS[row["status"]]
         run = self._known.get(name)
         if run is not None and self._done.get(name) == status:
             note_run(self.folder, name, run.info.run_id)
@@ -259,7 +261,7 @@ class MlflowTracker:
             "raydc.evaluation_id": row["evaluation_id"],
             "raydc.study": row["study"],
         }
-        for key in ("protocol_version", *TEXT_TAGS):
+        for key in ("protocol_version", "trial", *TEXT_TAGS):
             if row.get(key) is not None:
                 tags[f"raydc.{key}"] = str(row[key])[:LONGEST_TAG]
         if row.get("test_acc_by_class"):
@@ -416,7 +418,7 @@ def _row(run: Run, experiment: str) -> Row:
         "study": tags.get("raydc.study", experiment),
     }
     row |= {key: value_of(text) for key, text in run.data.params.items()}
-    row["status"] = "finished" if run.info.status == "FINISHED" else "failed"
+    row["status"] = next(status for status, said in _STATUS.items() if said == run.info.status)
     row |= {key: metrics.get(key) for key in MEASURES if key not in ("device", "engine", "test_acc_by_class")}
     row["test_acc_by_class"] = value_of(tags.get("raydc.test_acc_by_class", "null"))
     for key in (*RECORD, "device", "engine"):

@@ -1,0 +1,101 @@
+"""What a search found, in words, a figure and tables; made from search.json (raydc.searching)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from raydc.analysis.curves import label_of
+from raydc.report.figures import Lines, Series
+
+MOST_POINTS = 20
+ACCURACIES = ("val_acc", "train_acc")
+
+History = Mapping[str, Any]
+Trial = Mapping[str, Any]
+
+
+def written(metric: str, value: float) -> str:
+    """`91.2 %` of an accuracy, `12,345` of bytes and steps."""
+    if metric in ACCURACIES:
+        return f"{100 * value:.1f} %"
+    return f"{value:.2f}" if metric.endswith("seconds") else f"{value:,.0f}"
+
+
+def _values(history: History, trial: Trial) -> str:
+    named = zip(history["metrics"], trial["values"], strict=True)
+    return ", ".join(f"{metric} {written(metric, value)}" for metric, value in named)
+
+
+def complete(history: History) -> list[Trial]:
+    """Trials that were told a value, by number."""
+    return [trial for trial in history["trials"] if trial["state"] == "complete"]
+
+
+def sentences(history: History) -> list[str]:
+    """How many points were told, and the winner."""
+    states = [trial["state"] for trial in history["trials"]]
+    counts = {state: states.count(state) for state in ("complete", "failed", "stopped")}
+    said = ", ".join(f"{count} {state}" for state, count in counts.items() if count or state == "complete")
+    found = [f"{sum(counts.values())} of {history['points']} points told: {said}."]
+    if len(history["metrics"]) > 1:
+        found.append(
+            f"{len(history['best'])} points are on the Pareto front: no other is better in all metrics."
+        )
+    winner = next((trial for trial in history["trials"] if trial["number"] == history["winner"]), None)
+    if winner is None:
+        return [*found, "No point is complete, so there is no winner."]
+    replicates = history["replicates"]
+    mean = f" (mean of {replicates} replicates)" if replicates > 1 else ""
+    text = f"The winner is trial {winner['number']}, {label_of(winner['params'])}: "
+    text += f"{_values(history, winner)}{mean}"
+    if (accuracy := history["test_acc"]) is not None:
+        text += f", test_acc {100 * accuracy['value']:.1f} %"
+        if accuracy["low"] is not None:
+            text += f" [{100 * accuracy['low']:.1f}, {100 * accuracy['high']:.1f}]"
+        text += f" in {accuracy['count']} fresh replicate{'s' if accuracy['count'] > 1 else ''}"
+    return [*found, f"{text}."]
+
+
+def progress(history: History) -> Lines | None:
+    """The first metric of every point and the best so far, over trials; None without a complete one."""
+    trials = complete(history)
+    if not trials:
+        return None
+    metric, better = history["metrics"][0], max if history["modes"][0] == "max" else min
+    x = tuple(float(trial["number"]) for trial in trials)
+    told = tuple(float(trial["values"][0]) for trial in trials)
+    best = tuple(better(told[: i + 1]) for i in range(len(told)))
+    nothing = (None,) * len(x)
+    return Lines(
+        title="Search",
+        caption=f"{metric} of each point as it was told, and the best so far ({history['sampler']}).",
+        x_label="trial",
+        y_label=metric,
+        series=(Series("best so far", x, best, nothing, nothing), Series("point", x, told, nothing, nothing)),
+        log=False,
+        percent=metric in ACCURACIES,
+    )
+
+
+def points(history: History) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
+    """Head and body of the table of the best points, or of the Pareto front."""
+    trials: Sequence[Trial] = complete(history)
+    if len(history["metrics"]) > 1:
+        trials = [trial for trial in trials if trial["number"] in history["best"]]
+    sign = -1 if history["modes"][0] == "max" else 1
+    trials = sorted(trials, key=lambda trial: sign * trial["values"][0])[:MOST_POINTS]
+    keys = list(dict.fromkeys(key for trial in trials for key in trial["params"]))
+
+    def cell(value: Any) -> str:
+        return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+    body = tuple(
+        (
+            str(trial["number"]),
+            *(written(m, v) for m, v in zip(history["metrics"], trial["values"], strict=True)),
+            *(cell(trial["params"].get(key)) for key in keys),
+        )
+        for trial in trials
+    )
+    return ("trial", *history["metrics"], *keys), body

@@ -1,0 +1,112 @@
+"""A search inside a run: what is known without training, what its points need, and what came of it.
+
+DIR/search.db    Optuna's storage, the truth of what was asked and told
+DIR/search.json  the search when the run ended, for the report and for other programs
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from raydc.analysis.curves import mean_of
+from raydc.errors import InputError
+from raydc.result import FAILED, FINISHED, Row, reused, untested
+from raydc.spec.evaluation import canonical_json
+from raydc.spec.plan import Planned
+from raydc.spec.study import Study
+from raydc.store import write_atomically
+from raydc.tracking.ledger import Ledger
+
+if TYPE_CHECKING:
+    from raydc.orchestration.search import Search
+
+HISTORY = "search.json"
+
+
+class Answers:
+    """What is known of an evaluation without training it: the ledger, then results of other studies."""
+
+    def __init__(self, ledger: Ledger, others: Mapping[str, Row], study: str) -> None:
+        self._ledger = ledger
+        self._others = others
+        self._study = study
+        self.taken_over = 0
+
+    def __call__(self, planned: Planned) -> Row | None:
+        row = self._ledger.rows.get(planned.id)
+        if row is not None and _answers(row, planned):
+            return row
+        if (other := self._others.get(planned.id)) is None:
+            return None
+        taken = reused(other, planned, self._study)
+        self._ledger.append([taken])
+        self.taken_over += 1
+        return taken
+
+
+def _answers(row: Row, planned: Planned) -> bool:
+    """Whether a row of the ledger is a result of `planned`.
+
+    A point that failed has failed, while a replicate of the winner is tried again by the next run; one that
+    a scheduler stopped counts for its own point only.
+    """
+    if row["status"] == FINISHED:
+        return not planned.tested or not untested(row)
+    if planned.tested:
+        return False
+    assert planned.asked is not None
+    return row["status"] == FAILED or row.get("trial") == planned.asked.trial
+
+
+def searched(study: Study, dataset_id: str) -> str:
+    """Digest of everything that the values of a search depend on."""
+    assert study.search is not None
+    content = {
+        "dataset": dataset_id,
+        "base": study.base,
+        "teachers": [_teacher(teacher) for teacher in study.teachers.values()],
+        "scorer": study.scorer and _teacher(study.scorer),
+        "seeds": study.seeds,
+        "space": [asdict(dimension) for dimension in study.search.space],
+        "metrics": study.search.metrics,
+        "modes": study.search.modes,
+    }
+    return hashlib.sha256(canonical_json(content).encode()).hexdigest()
+
+
+def _teacher(teacher: Any) -> dict[str, Any]:
+    """A teacher without the epochs that it keeps, of which more may be kept later."""
+    return {key: value for key, value in asdict(teacher).items() if key != "keep"}
+
+
+def history_of(search: Search, ledger: Ledger) -> dict[str, Any]:
+    """The search as JSON, with the winner's test accuracy where it was measured."""
+    history = search.history()
+    rows = [ledger.rows.get(planned.id) for planned in search.winners()]
+    seen = [row["test_acc"] for row in rows if row is not None and row["status"] == FINISHED]
+    history["points"] = search.spec.points
+    history["replicates"] = len(search.study.seeds)
+    history["test_acc"] = asdict(mean_of(seen)) if seen else None
+    return history
+
+
+def write_history(out: Path, history: Mapping[str, Any]) -> None:
+    """Write search.json into a study's folder."""
+    write_atomically(out / HISTORY, json.dumps(history, indent=1, allow_nan=False).encode())
+
+
+def read_history(out: Path) -> dict[str, Any] | None:
+    """The search of a study's folder, as it was when its last run ended; None without one."""
+    path = out / HISTORY
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: it cannot be read: {error}; run the study again") from None
+    return content

@@ -1,0 +1,75 @@
+"""What a report says of a search."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from raydc.report.html import write_report
+from raydc.report.search_history import points, progress, sentences
+
+
+def history(**changes: Any) -> dict[str, Any]:
+    def trial(number: int, value: float | None, rate: float) -> dict[str, Any]:
+        state = "failed" if value is None else "complete"
+        values = None if value is None else [value]
+        return {
+            "number": number,
+            "state": state,
+            "values": values,
+            "params": {"train.lr": rate},
+            "reason": None,
+        }
+
+    return {
+        "sampler": "tpe",
+        "scheduler": "none",
+        "metrics": ["val_acc"],
+        "modes": ["max"],
+        "trials": [trial(0, 0.5, 0.1), trial(1, None, 9.0), trial(2, 0.75, 0.02), trial(3, 0.625, 0.03)],
+        "best": [2],
+        "winner": 2,
+        "importances": {"train.lr": 1.0},
+        "points": 6,
+        "replicates": 3,
+        "test_acc": {"value": 0.7, "low": 0.65, "high": 0.75, "count": 5},
+        **changes,
+    }
+
+
+def test_the_winner_in_a_sentence() -> None:
+    assert sentences(history()) == [
+        "4 of 6 points told: 3 complete, 1 failed.",
+        "The winner is trial 2, lr 0.02: val_acc 75.0 % (mean of 3 replicates), "
+        "test_acc 70.0 % [65.0, 75.0] in 5 fresh replicates.",
+    ]
+    assert sentences(history(winner=None))[-1] == "No point is complete, so there is no winner."
+    assert (
+        sentences(history(test_acc=None, replicates=1))[-1]
+        == "The winner is trial 2, lr 0.02: val_acc 75.0 %."
+    )
+
+
+def test_the_best_so_far_never_falls() -> None:
+    lines = progress(history())
+    assert lines is not None
+    best, told = lines.series
+    assert best.x == told.x == (0.0, 2.0, 3.0)
+    assert best.y == (0.5, 0.75, 0.75)
+    down = progress(history(modes=["min"]))
+    assert down is not None
+    assert down.series[0].y == (0.5, 0.5, 0.5)
+    assert progress(history(trials=[])) is None
+
+
+def test_the_best_points_come_first() -> None:
+    head, body = points(history())
+    assert head == ("trial", "val_acc", "train.lr")
+    assert body == (("2", "75.0 %", "0.02"), ("3", "62.5 %", "0.03"), ("0", "50.0 %", "0.1"))
+
+
+def test_a_report_of_a_search_that_tested_nothing(tmp_path: Path) -> None:
+    text = write_report([], tmp_path / "report.html", None, history=history()).read_text()
+    assert '<section id="search">' in text
+    assert "The winner is trial 2" in text
+    assert "<h3>What mattered</h3>" in text
