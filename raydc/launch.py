@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raydc import folder, searching
+from raydc.compress import method_keys, pool_of
 from raydc.data.dataset import Dataset, open_dataset
 from raydc.data.imported import digest_of
 from raydc.errors import InputError
@@ -34,7 +35,6 @@ from raydc.study_page import publish_origin, publish_plan, publish_results
 from raydc.teachers.checkpoint import check_given, file_digest
 from raydc.tracking.ledger import Ledger, read_rows
 from raydc.tracking.tracker import Tracker
-from raydc.workbench import method_keys, pool_of
 
 if TYPE_CHECKING:
     from raydc.orchestration.search import Search

@@ -10,42 +10,32 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from raydc.augmentation.views import Views
+from raydc.compress import Compressor
 from raydc.data.dataset import Dataset
 from raydc.data.image_set import CompressedSet
-from raydc.data.imported import digest_of
 from raydc.errors import ArtifactError
 from raydc.labels import transforms
 from raydc.labels.learned import Course, Lesson
 from raydc.labels.learning import learn_stored
 from raydc.labels.store import read_logits, write_logits
 from raydc.labels.views import SEGMENT_ROWS, ViewLogits, segment_name, segments
-from raydc.methods.pool import Made, Pool
 from raydc.networks.zoo import initialised
 from raydc.seeding import seed_of
-from raydc.spec import catalog
 from raydc.spec.evaluation import Evaluation, Recipe, TeacherSpec
 from raydc.spec.keys import Value
 from raydc.spec.plan import LabelPass, Planned, SetJob, TrajectoryJob, ViewsAsked
 from raydc.store import Artifact, Store, get
-from raydc.teachers.checkpoint import (
-    Loaded,
-    load_checkpoint,
-    name_of,
-    score_records,
-    store_given,
-)
+from raydc.teachers.checkpoint import Loaded, load_checkpoint, store_given
 from raydc.teachers.expert import OnProgress, train_trajectory
-from raydc.teachers.observer import Observer
 from raydc.training.engine import Chassis
 from raydc.training.group import ALONE, Group
 from raydc.training.inputs import Inputs, TensorInputs, part_inputs
@@ -53,10 +43,6 @@ from raydc.training.packed import Member
 from raydc.training.roads import fastest_road, students_that_fit
 
 T = TypeVar("T")
-FEATURE_BLOCK = 2048
-FLOAT16_BYTES = 2
-MOST_TILES = 4
-"""Along a side of an image, as many as `patch_shuffle` draws numbers for."""
 VIEWS_TOGETHER = 1024
 """Images of views that are rendered before they are forwarded."""
 
@@ -112,40 +98,6 @@ def labelled(label_pass: LabelPass, store: Store) -> bool:
     return segments(label_pass, store, steps)[1] >= steps
 
 
-def method_keys(evaluation: Evaluation) -> dict[str, Value]:
-    """The keys of `images` that the method of `evaluation` reads, by their name inside the block."""
-    images = evaluation.block("images")
-    names = [key.name.removeprefix("images.") for key in catalog.METHODS[evaluation.method].keys]
-    return {name: images[name] for name in names if name in images}
-
-
-def pool_of(
-    dataset: Dataset,
-    evaluation: Evaluation,
-    scores: Mapping[str, NDArray[np.float32]] | None = None,
-    features: NDArray[np.float32] | None = None,
-    observe: Observer | None = None,
-) -> Pool:
-    """What the method of `evaluation` chooses from."""
-    keys = method_keys(evaluation)
-    keys |= {key.removeprefix("images."): value for key, value in evaluation.digests.items()}
-    dropped = evaluation.point.get("images.drop_class")
-    seed = seed_of("images", evaluation.image_seed, evaluation.method, keys, evaluation.ipc)
-    return Pool(
-        labels=dataset.train.labels,
-        classes=tuple(c for c in range(dataset.classes) if c != dropped),
-        ipc=evaluation.ipc,
-        generator=np.random.Generator(np.random.Philox(seed)),
-        scores=scores or {},
-        take=dataset.train.take,
-        shape=(dataset.channels, dataset.resolution, dataset.resolution),
-        space=dataset.space,
-        class_names=dataset.class_names,
-        features=features,
-        observe=observe,
-    )
-
-
 class Workbench:
     """What evaluations on one dataset need, made at most once."""
 
@@ -163,6 +115,7 @@ class Workbench:
         self.judge: Judge = Lenient()
         self.images_forwarded = 0
         """Images that teachers of this workbench have labelled."""
+        self.compressor = Compressor(dataset, store, device, self._checkpoint)
         self._sets = Recent(64)
         self._teachers = Recent(8)
         self._inputs = Recent(16)
@@ -203,7 +156,7 @@ class Workbench:
             return
         start = time.perf_counter()
         images = job.evaluation.block("images")
-        made = self._compress(job, images)
+        made = self.compressor.make(job)
         with self.store.draft("set") as draft:
             made.save(draft.folder, str(images["encoding"]), self.dataset.class_names)
             draft.commit(
@@ -213,86 +166,6 @@ class Workbench:
                 images_bytes=made.images_bytes,
                 seconds=time.perf_counter() - start,
             )
-
-    def _compress(self, job: SetJob, images: dict[str, Value]) -> CompressedSet:
-        method = catalog.METHODS[str(images["method"])]
-        for key, expected in job.evaluation.digests.items():
-            path = str(job.evaluation.point[key])
-            if digest_of(key, path) != expected:
-                raise ArtifactError(f"{key} is {path!r}, whose contents have changed since the run began")
-        pool = pool_of(
-            self.dataset,
-            job.evaluation,
-            scores=self._scores(job) if method.needs_at(job.evaluation.point) == "scores" else {},
-            features=self._features(job) if method.needs == "features" else None,
-            observe=self._observer(job) if method.needs == "observer" else None,
-        )
-        made = method.load()(pool, **method_keys(job.evaluation))
-        if isinstance(made, Made):
-            assert len(made.labels) == pool.ipc * len(pool.classes), f"{method.name} made {len(made.labels)}"
-            assert max(made.grid) <= MOST_TILES, f"{method.name} made a grid of {made.grid}"
-            return self._set_of(made, str(images["encoding"]))
-        rows, train = made, self.dataset.train
-        assert len(rows) == pool.ipc * len(pool.classes), f"{method.name} chose {len(rows)} images"
-        return CompressedSet.from_pixels(
-            train.take(rows),
-            train.labels[rows],
-            str(images["encoding"]),
-            sources=train.index[rows][:, None],
-        )
-
-    def _set_of(self, made: Made, encoding: str) -> CompressedSet:
-        sources = None if made.sources is None else self.dataset.train.index[made.sources]
-        if made.space == "pixel":
-            pixels = np.asarray(made.images, np.uint8)
-            whole = CompressedSet.from_pixels(pixels, made.labels, encoding, sources=sources, grid=made.grid)
-            return replace(whole, soft_labels=made.soft_labels)
-        return CompressedSet(
-            np.asarray(made.images, np.float32),
-            made.labels,
-            images_bytes=made.images.size * FLOAT16_BYTES,
-            space=made.space,
-            sources=sources,
-            grid=made.grid,
-            soft_labels=made.soft_labels,
-        )
-
-    def _scores(self, job: SetJob) -> dict[str, NDArray[np.float32]]:
-        need = job.scoring
-        assert need is not None
-        assert need.epoch is not None
-        records = score_records(job.scorers, need.epoch, self.store)
-        names = catalog.METHODS[job.evaluation.method].scores_of(job.evaluation.point)
-        scores = {}
-        for name in names:
-            score = catalog.SCORES[name]
-            scores[name] = score.load()(records[:, : score.epochs])
-        return scores
-
-    def _features(self, job: SetJob) -> NDArray[np.float32]:
-        """Penultimate features [N, D] of the train part; passed once, stored, and mapped."""
-        need = job.scoring
-        assert need is not None
-        trajectory = job.scorers[0]
-        name = name_of(trajectory, need.epoch)
-        artifact = self.store.find("features", name)
-        if artifact is None:
-            loaded = self._checkpoint(trajectory, need.epoch, need.scorer)
-            blocks = [
-                loaded.teacher.features(TensorInputs(loaded.inputs(torch.from_numpy(pixels).to(self.device))))
-                for pixels in self.dataset.train.blocks(FEATURE_BLOCK)
-            ]
-            with self.store.draft("features") as draft:
-                np.save(draft.path("features.npy"), torch.cat(blocks).numpy())
-                draft.commit(name)
-            artifact = get(self.store, "features", name)
-        features: NDArray[np.float32] = np.load(artifact.path("features.npy"), mmap_mode="r")
-        return features
-
-    def _observer(self, job: SetJob) -> Observer:
-        need = job.scoring
-        assert need is not None
-        return Observer(self.dataset, self._checkpoint(job.scorers[0], need.epoch, need.scorer))
 
     def compressed_set(self, name: str) -> tuple[CompressedSet, Artifact]:
         """A compressed set from the store, with what was measured while it was made."""

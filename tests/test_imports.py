@@ -33,6 +33,7 @@ RANKS = {
     "methods": (3, CORE_PACKAGES),
     "teachers": (3, CORE_PACKAGES),
     "labels": (3, CORE_PACKAGES),
+    "compress": (4, CORE_PACKAGES),
     "workbench": (4, CORE_PACKAGES),
     "evaluate": (4, CORE_PACKAGES),
     "label_service": (4, set()),

@@ -79,7 +79,7 @@ def test_an_observer_sees_what_rded_keeps(tmp_path: Path, small: Callable[..., S
     (job,) = plan.sets.values()
     assert job.scoring is not None
     assert (job.scoring.what, job.scoring.epoch, job.scoring.networks) == ("observer", 3, 1)
-    observer = bench._observer(job)
+    observer = bench.compressor.observer(job)
     pixels, labels = bench.dataset.train.images[:20], bench.dataset.train.labels[:20]
     network = observer._loaded.teacher.network
     with torch.no_grad():
