@@ -88,8 +88,8 @@ class Compressor:
         pool = pool_of(
             self.dataset,
             job.evaluation,
-            scores=self._scores(job) if method.needs_at(job.evaluation.point) == "scores" else {},
-            features=self._features(job) if method.needs == "features" else None,
+            scores=self.scores(job) if method.needs_at(job.evaluation.point) == "scores" else {},
+            features=self.features(job) if method.needs == "features" else None,
             observe=self.observer(job) if method.needs == "observer" else None,
         )
         made = method.load()(pool, **method_keys(job.evaluation))
@@ -122,7 +122,8 @@ class Compressor:
             soft_labels=made.soft_labels,
         )
 
-    def _scores(self, job: SetJob) -> dict[str, NDArray[np.float32]]:
+    def scores(self, job: SetJob) -> dict[str, NDArray[np.float32]]:
+        """The scores [N] that the set of `job` is chosen by; larger is harder."""
         need = job.scoring
         assert need is not None
         assert need.epoch is not None
@@ -134,7 +135,7 @@ class Compressor:
             scores[name] = score.load()(records[:, : score.epochs])
         return scores
 
-    def _features(self, job: SetJob) -> NDArray[np.float32]:
+    def features(self, job: SetJob) -> NDArray[np.float32]:
         """Penultimate features [N, D] of the train part; passed once, stored, and mapped."""
         need = job.scoring
         assert need is not None

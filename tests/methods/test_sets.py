@@ -117,7 +117,7 @@ def test_each_switch_of_pca_alone(tmp_path: Path, small: Callable[..., Study]) -
         assert one.grid == (side, side)
         assert one.sources is not None
         if point["images.prune"] != "none":
-            hardness = bench._scores(job)[point["images.prune"]]
+            hardness = bench.compressor.scores(job)[point["images.prune"]]
             train = bench.dataset.train
             for label in range(10):
                 members = np.flatnonzero(train.labels == label)
