@@ -10,29 +10,21 @@ import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from importlib.util import find_spec
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raydc import folder, searching
-from raydc.compress import method_keys, pool_of
-from raydc.data.dataset import Dataset, open_dataset
-from raydc.data.imported import digest_of
-from raydc.errors import InputError
-from raydc.networks import zoo
 from raydc.orchestration.progress import Progress
+from raydc.ready import Ready, get_ready, with_digests
 from raydc.recording import Record, Recorder
 from raydc.result import FAILED, FINISHED, Row, reused
-from raydc.spec import catalog
-from raydc.spec.evaluation import Evaluation, TeacherSpec, canonical_json
+from raydc.spec.evaluation import Evaluation
 from raydc.spec.facts import bind
 from raydc.spec.plan import Plan, Planned, make_plan
-from raydc.spec.point import point_grammar
 from raydc.spec.study import Study
-from raydc.store import Store, open_store, write_atomically
+from raydc.store import open_store, write_atomically
 from raydc.study_page import publish_origin, publish_plan, publish_results
-from raydc.teachers.checkpoint import check_given, file_digest
 from raydc.tracking.ledger import Ledger, read_rows
 from raydc.tracking.tracker import Tracker
 
@@ -85,117 +77,6 @@ class Summary:
         if self.failed:
             return 3
         return 4 if self.behind else 0
-
-
-@dataclass(frozen=True)
-class Ready:
-    """A study that was found possible on its data."""
-
-    study: Study
-    dataset: Dataset
-    store: Store
-    plan: Plan
-
-
-def with_digests(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
-    """The evaluations with the digests of the files that they name, which stand in ids for the paths."""
-    known: dict[str, str] = {}
-    files = [key.name for key in point_grammar().keys.values() if key.file]
-
-    def digests(evaluation: Evaluation) -> dict[str, str]:
-        found = {}
-        for key in files:
-            if (path := evaluation.point.get(key)) is not None:
-                if path not in known:
-                    known[path] = digest_of(key, path)
-                found[key] = known[path]
-        return found
-
-    def named(teacher: TeacherSpec | None) -> TeacherSpec | None:
-        if teacher is None or teacher.checkpoint is None:
-            return teacher
-        if teacher.checkpoint not in known:
-            known[teacher.checkpoint] = file_digest(teacher.checkpoint)
-        return replace(teacher, digest=known[teacher.checkpoint])
-
-    return [
-        replace(e, teacher=named(e.teacher), scorer=named(e.scorer), digests=digests(e)) for e in evaluations
-    ]
-
-
-def check_files(evaluations: Sequence[Evaluation], dataset: Dataset) -> None:
-    """Raise `InputError` if a compressed set that comes from a file does not fit the data."""
-    seen: dict[str, bool] = {}
-    for evaluation in evaluations:
-        if not evaluation.digests:
-            continue
-        method = catalog.METHODS[evaluation.method]
-        images = evaluation.block("images")
-        name = canonical_json(images)
-        if name not in seen:
-            made = method.load()(pool_of(dataset, evaluation), **method_keys(evaluation))
-            seen[name] = getattr(made, "soft_labels", None) is not None
-        kind = catalog.LABELS[str(evaluation.point["labels.kind"])]
-        if kind.brought and not seen[name]:
-            raise InputError(
-                f"labels.kind is {kind.name}, but the set at {images['path']!r} brings no soft labels; "
-                "choose hard or soft"
-            )
-
-
-def get_ready(study: Study, store: Store, download: bool = False) -> Ready:
-    """Open the data, check the study against them, and plan; `InputError` if it is not possible."""
-    if study.system_metrics and find_spec("psutil") is None:
-        raise InputError(
-            f"{study.source}: tracking.system_metrics needs psutil, which is not installed; "
-            "pip install 'raydc[server]'"
-        )
-    try:
-        dataset = open_dataset(study.dataset, store, download=download)
-    except InputError as error:
-        raise InputError(f"{study.source}: {error}") from None
-    evaluations = bind(study.evaluations(), dataset.facts, study.source)
-    try:
-        evaluations = with_digests(evaluations)
-    except InputError as error:
-        raise InputError(f"{study.source}: {error}") from None
-    archs = {e.arch for e in evaluations}
-    archs |= {t.arch for e in evaluations for t in (e.teacher, e.scorer) if t is not None}
-    for arch in sorted(archs):
-        try:
-            zoo.check(arch, dataset.channels, dataset.classes, dataset.resolution)
-        except InputError as error:
-            raise InputError(f"{study.source}: {_key_of(arch, evaluations)}: {error}") from None
-    given = {t.name: t for e in evaluations for t in (e.teacher, e.scorer) if t and not t.trained_here}
-    for teacher in given.values():
-        try:
-            check_given(teacher, dataset, _epochs_of(teacher, evaluations))
-        except InputError as error:
-            raise InputError(f"{study.source}: {error}") from None
-    try:
-        check_files(evaluations, dataset)
-    except InputError as error:
-        raise InputError(f"{study.source}: {error}") from None
-    if study.search is not None and dataset.val is None:
-        raise InputError(
-            f"{study.source}: dataset.val_fraction leaves no validation image, but a search chooses by them; "
-            "raise it"
-        )
-    return Ready(study, dataset, store, make_plan(evaluations, dataset.id))
-
-
-def _epochs_of(teacher: TeacherSpec, evaluations: Sequence[Evaluation]) -> set[int]:
-    """Epochs that are asked of a teacher."""
-    asked = (e.point.get("labels.teacher_epoch") for e in evaluations if e.teacher == teacher)
-    return {epoch for epoch in asked if epoch is not None}
-
-
-def _key_of(arch: str, evaluations: Sequence[Evaluation]) -> str:
-    """The key that names an architecture."""
-    teachers = {
-        t.name for e in evaluations for t in (e.teacher, e.scorer) if t is not None and t.arch == arch
-    }
-    return "student.arch" if any(e.arch == arch for e in evaluations) else f"{min(teachers)}.arch"
 
 
 def run(

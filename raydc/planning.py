@@ -15,7 +15,7 @@ from raydc.console import duration, size
 from raydc.errors import InputError
 from raydc.estimate import Estimate, estimate, rates
 from raydc.exported import export_line
-from raydc.launch import Ready, get_ready, with_digests
+from raydc.ready import Ready, get_ready, with_digests
 from raydc.result import Row
 from raydc.spec.plan import Plan, make_plan
 from raydc.spec.study import Study

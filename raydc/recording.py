@@ -7,17 +7,15 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from raydc.analysis.curves import varying_keys
 from raydc.errors import InputError, TrackingError
+from raydc.ready import Ready
 from raydc.result import FINISHED, Row, spec_columns, untested
 from raydc.store import Store
 from raydc.tracking.ledger import Ledger
 from raydc.tracking.tracker import NoTracker, Tracker
-
-if TYPE_CHECKING:
-    from raydc.launch import Ready
 
 logger = logging.getLogger(__name__)
 

@@ -52,6 +52,7 @@ RANKS = {
     "folder": (7, {"pandas", "pyarrow"}),
     "launch": (7, set()),
     "planning": (7, {"torch"}),
+    "ready": (7, set()),
     "recording": (7, set()),
     "rows": (7, set()),
     "searching": (7, set()),

@@ -17,8 +17,9 @@ from typer.testing import CliRunner
 from raydc import shipped
 from raydc.cli import app
 from raydc.evaluate import attempt, make_everything
-from raydc.launch import Ready, get_ready, open_search
+from raydc.launch import open_search
 from raydc.planning import search_evaluations
+from raydc.ready import Ready, get_ready
 from raydc.result import Row
 from raydc.searching import Answers
 from raydc.spec.study import Study, load_study

@@ -13,8 +13,8 @@ import torch
 from raydc.data.dataset import Dataset
 from raydc.errors import InputError
 from raydc.evaluate import evaluate, make_everything
-from raydc.launch import Ready, get_ready
 from raydc.networks.zoo import initialised
+from raydc.ready import Ready, get_ready
 from raydc.spec.study import Study, parse_study
 from raydc.store import LocalStore
 from raydc.workbench import Workbench
