@@ -65,7 +65,7 @@ def _located(spec: DatasetSpec, data: str | None) -> DatasetSpec:
         return spec
     if spec.source == "named" and spec.name == "digits":
         raise InputError(f"--data is {data!r}, but the study's dataset is digits, which needs no files")
-    if spec.source == "named" and any(Path(data).rglob("*.parquet")):
+    if spec.source in ("named", "hub") and any(Path(data).rglob("*.parquet")):
         return replace(spec, source="parquet", location=data)
     return replace(spec, location=data)
 

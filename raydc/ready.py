@@ -8,6 +8,7 @@ from importlib.util import find_spec
 
 from raydc.compress import method_keys, pool_of
 from raydc.data.dataset import Dataset, open_dataset
+from raydc.data.hub import located
 from raydc.data.imported import digest_of
 from raydc.errors import InputError
 from raydc.networks import zoo
@@ -31,8 +32,11 @@ class Ready:
     plan: Plan
 
 
-def with_digests(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
-    """The evaluations with the digests of the files that they name, which stand in ids for the paths."""
+def with_digests(evaluations: Sequence[Evaluation], download: bool = False) -> list[Evaluation]:
+    """The evaluations with the digests of the files that they name, which stand in ids for the paths.
+
+    `download` fetches what is on the hub and not on this machine.
+    """
     known: dict[str, str] = {}
     files = [key.name for key in point_grammar().keys.values() if key.file]
 
@@ -41,6 +45,7 @@ def with_digests(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
         for key in files:
             if (path := evaluation.point.get(key)) is not None:
                 if path not in known:
+                    located(key, path, download)
                     known[path] = digest_of(key, path)
                 found[key] = known[path]
         return found
@@ -90,7 +95,7 @@ def get_ready(study: Study, store: Store, download: bool = False) -> Ready:
         raise InputError(f"{study.source}: {error}") from None
     evaluations = bind(study.evaluations(), dataset.facts, study.source)
     try:
-        evaluations = with_digests(evaluations)
+        evaluations = with_digests(evaluations, download)
     except InputError as error:
         raise InputError(f"{study.source}: {error}") from None
     archs = {e.arch for e in evaluations}

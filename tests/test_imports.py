@@ -26,6 +26,7 @@ RANKS = {
     "result": (1, set()),
     "store": (2, CORE_PACKAGES),
     "data": (2, CORE_PACKAGES),
+    "data.hub": (2, {"huggingface_hub"}),
     "data.imported": (2, CORE_PACKAGES | {"h5py"}),
     "networks": (2, CORE_PACKAGES),
     "augmentation": (2, CORE_PACKAGES),

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from raydc.data.decoding import decoded, pixels_of, zca_refusal
 from raydc.data.folder import folder
+from raydc.data.hub import hub_folder
 from raydc.data.parquet import parquet
 from raydc.data.pixels import DecodedPixels, EncodedPixels, Pixels
 from raydc.data.source import Source
@@ -153,6 +154,9 @@ class Dataset:
 
 def open_source(spec: DatasetSpec, download: bool = False) -> Source:
     """The source that `spec` names; `InputError` if it is not there or not what it should be."""
+    if spec.source == "hub":
+        assert spec.location is not None
+        return parquet(str(hub_folder("dataset.hub", spec.location, download)), "dataset.hub")
     assert spec.source in ("named", "parquet", "folder")
     if spec.source == "parquet":
         assert spec.location is not None

@@ -5,6 +5,7 @@
     set.h5                             the datasets `data` and `label` (arXiv 2406.10485)
     DIR/CLASS/*.png                    a folder a class (SRe2L, CDA, RDED, ...)
     DIR/*.parquet                      a row an image: hubs, and raydc's own sets
+    hub:OWNER/NAME                     a dataset on the Hugging Face hub, of either of the last two forms
 
 Files are read without executing anything: torch.load with weights_only, images by Pillow.
 """
@@ -26,6 +27,7 @@ import torch
 from numpy.typing import NDArray
 
 from raydc.data.folder import SUFFIXES, FolderSplit
+from raydc.data.hub import located
 from raydc.data.image_set import CompressedSet
 from raydc.data.parquet import ParquetSplit, image_and_label
 from raydc.data.source import Split
@@ -53,7 +55,7 @@ class ImportedSet:
 
 def digest_of(key: str, path: str) -> str:
     """SHA-256 of the file (with its labels) or folder that `key` names; `InputError` if it is unreadable."""
-    root = Path(path)
+    root = located(key, path)
     files = sorted(p for p in root.rglob("*") if p.is_file()) if root.is_dir() else _files_of(root)
     text = hashlib.sha256()
     try:
@@ -70,7 +72,7 @@ def digest_of(key: str, path: str) -> str:
 
 def read_set(path: str, class_names: Sequence[str]) -> ImportedSet:
     """The compressed set at `path`; `InputError` if it is none, or not of these classes."""
-    root = Path(path)
+    root = located("images.path", path)
     if not root.exists():
         raise InputError(f"images.path is {path!r}, but there is no such file or folder")
     if root.is_dir():

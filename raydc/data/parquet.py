@@ -88,12 +88,12 @@ class ParquetSplit:
         return decode_image(*self.encoded(index))
 
 
-def parquet(location: str) -> Source:
-    """The dataset in the folder `location`."""
+def parquet(location: str, key: str = "dataset.parquet") -> Source:
+    """The dataset in the folder `location`, which `key` names in messages."""
     folder = Path(location)
     if not folder.is_dir():
         raise InputError(
-            f"dataset.parquet is {location!r}, but there is no such folder; give the folder that holds "
+            f"{key} is {location!r}, but there is no such folder; give the folder that holds "
             "train-*.parquet and test-*.parquet"
         )
     by_split: dict[str, list[Path]] = {}
@@ -104,7 +104,7 @@ def parquet(location: str) -> Source:
     if "train" not in by_split or not test_names:
         found = one_of(sorted(by_split)) or "none"
         raise InputError(
-            f"dataset.parquet is {location!r}, whose files name the splits {found}; there must be "
+            f"{key} is {location!r}, whose files name the splits {found}; there must be "
             f"train-*.parquet and one of {one_of(f'{name}-*.parquet' for name in TEST_NAMES)}"
         )
     schema = _schema(by_split["train"][0])
@@ -117,7 +117,7 @@ def parquet(location: str) -> Source:
         if (test.labels >= 0).all():
             break
     else:
-        raise InputError(f"dataset.parquet is {location!r}, whose test split has no labels; add them")
+        raise InputError(f"{key} is {location!r}, whose test split has no labels; add them")
     names = _class_names(schema, columns[1])
     if names is None:
         names = tuple(str(i) for i in range(int(train.labels.max(initial=-1)) + 1))

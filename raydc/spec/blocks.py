@@ -125,8 +125,6 @@ def dataset_of(file: DatasetFile, source: str) -> DatasetSpec:
             ) from None
     elif file.root is not None:
         raise InputError(f"{source}: dataset.root goes with dataset.name only; take it out")
-    if kind == "hub":
-        raise InputError(f"{source}: dataset.hub is not available in this version; use dataset.parquet")
     classes = file.classes
     if isinstance(classes, int) and classes < 2:
         raise InputError(f"{source}: dataset.classes is {classes}, but must be at least 2")

@@ -249,8 +249,8 @@ METHODS.add(
         keys=(
             Key(
                 "images.path",
-                Text(form="the path of a file or a folder"),
-                "file or folder of the imported set; the first ipc images of each class are taken",
+                Text(form="the path of a file or a folder, or hub:OWNER/NAME"),
+                "file or folder of the imported set, or a dataset on the Hugging Face hub; the first ipc images of each class are taken",
                 file=True,
             ),
             Key(
