@@ -29,9 +29,10 @@ VARIABLE = "RAYDC_PLUGINS"
 
 def use(files: Sequence[Path]) -> None:
     """Load plugin files here and in all processes that are started from here."""
-    known = [path for path in os.environ.get(VARIABLE, "").split(os.pathsep) if path]
-    given = [str(file.absolute()) for file in files]
-    os.environ[VARIABLE] = os.pathsep.join(dict.fromkeys([*known, *given]))
+    if files:
+        known = [path for path in os.environ.get(VARIABLE, "").split(os.pathsep) if path]
+        given = [str(file.absolute()) for file in files]
+        os.environ[VARIABLE] = os.pathsep.join(dict.fromkeys([*known, *given]))
     load()
 
 
