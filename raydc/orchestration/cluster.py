@@ -41,8 +41,8 @@ def probe(address: str) -> None:
         return
     if address.startswith(("http://", "https://")):
         raise InputError(
-            f"--address is {address!r}, the URL of a job server, but must be Ray's own address (HOST:6379, or "
-            "auto on a machine of the cluster); `raydc submit` takes the URL"
+            f"--address is {address!r}, the URL of a job server, but must be Ray's own address (HOST:6379, "
+            "or auto on a machine of the cluster); `raydc submit` takes the URL"
         )
     host, _, port = address.removeprefix("ray://").rpartition(":")
     try:
@@ -59,12 +59,12 @@ def token_refused(address: str) -> InputError:
     """What to say where a cluster does not take our token; Ray sends none unless the mode is set."""
     if os.environ.get("RAY_AUTH_MODE") != "token":
         return InputError(
-            f"--address is {address!r}, a cluster that asks for a token; set RAY_AUTH_MODE=token, and its token "
-            "in RAY_AUTH_TOKEN or its file in RAY_AUTH_TOKEN_PATH"
+            f"--address is {address!r}, a cluster that asks for a token; set RAY_AUTH_MODE=token, and its "
+            "token in RAY_AUTH_TOKEN or its file in RAY_AUTH_TOKEN_PATH"
         )
     return InputError(
-        f"--address is {address!r}, which refuses our token; put the cluster's own into RAY_AUTH_TOKEN, or its "
-        "file into RAY_AUTH_TOKEN_PATH (by default ~/.ray/auth_token)"
+        f"--address is {address!r}, which refuses our token; put the cluster's own into RAY_AUTH_TOKEN, or "
+        "its file into RAY_AUTH_TOKEN_PATH (by default ~/.ray/auth_token)"
     )
 
 

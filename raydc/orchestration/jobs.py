@@ -31,6 +31,7 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 from raydc import plugins
 from raydc.errors import InputError
 from raydc.orchestration.cluster import PROBE_SECONDS, token_refused
+from raydc.spec.catalog import DATASETS
 from raydc.spec.study import Study
 
 STUDY_FILE = "study.yaml"
@@ -84,8 +85,8 @@ def check(job: Job, address: str) -> None:
     for option, uri in (("--store", store), ("--tracking-uri", study.tracking_uri)):
         if uri is not None and _holds_secret(uri):
             raise InputError(
-                f"{option} holds a password, which everybody who sees the cluster's jobs would read; leave it "
-                "out and set it in the environment of the cluster's nodes"
+                f"{option} holds a password, which everybody who sees the cluster's jobs would read; leave "
+                "it out and set it in the environment of the cluster's nodes"
             )
     for key, path in _paths(study):
         if "://" not in path and not Path(path).is_absolute():
@@ -103,8 +104,11 @@ def _holds_secret(uri: str) -> bool:
 def _paths(study: Study) -> Iterator[tuple[str, str]]:
     """Every file or folder that a study reads, with the key that names it."""
     data = study.dataset
-    if data.location is not None and data.source != "hub":
-        yield f"dataset.{'root' if data.source == 'named' else data.source}", data.location
+    if data.source == "named":
+        if DATASETS[data.name].fetchable:
+            yield "dataset.root", data.location or "data"
+    elif data.location is not None and data.source != "hub":
+        yield f"dataset.{data.source}", data.location
     for teacher in (*study.teachers.values(), *((study.scorer,) if study.scorer else ())):
         if teacher.checkpoint is not None:
             yield f"{teacher.name}.checkpoint", teacher.checkpoint

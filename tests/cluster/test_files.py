@@ -40,11 +40,19 @@ def test_nothing_listens_everywhere_and_no_secret_is_written_down(path: Path) ->
 
 
 def test_a_secret_would_be_seen() -> None:
-    for text in ("MLFLOW_AUTH_ADMIN_PASSWORD=hunter22", 'RAY_AUTH_TOKEN: "abcdef12"', "AKIAABCDEFGHIJKLMNOP", "0" * 32):
+    for text in (
+        "MLFLOW_AUTH_ADMIN_PASSWORD=hunter22",
+        'RAY_AUTH_TOKEN: "abcdef12"',
+        "AKIAABCDEFGHIJKLMNOP",
+        "0" * 32,
+    ):
         assert SECRET.search(text) is not None, text
 
 
-STARTERS = [*RAY_UP, *(p for p in SCRIPTS if "ray start" in p.read_text() or "symmetric-run" in p.read_text())]
+STARTERS = [
+    *RAY_UP,
+    *(p for p in SCRIPTS if "ray start" in p.read_text() or "symmetric-run" in p.read_text()),
+]
 
 
 @pytest.mark.parametrize("path", STARTERS, ids=name)

@@ -70,7 +70,9 @@ def test_every_pod_is_behind_a_policy() -> None:
     guarded = set(closed["podSelector"]["matchExpressions"][0]["values"])
     labels = [cluster_of(f)[g]["template"] for f in RAY for g in ("headGroupSpec",)]
     labels += [worker["template"] for f in RAY for worker in cluster_of(f)["workerGroupSpecs"]]
-    labels += [d["spec"]["template"] for d in documents(ROOT / "kubernetes" / "mlflow.yaml") if "Depl" in d["kind"]]
+    labels += [
+        d["spec"]["template"] for d in documents(ROOT / "kubernetes" / "mlflow.yaml") if "Depl" in d["kind"]
+    ]
     labels += documents(ROOT / "kubernetes" / "door.yaml")
     (job,) = documents(ROOT / "kubernetes" / "rayjob.yaml")
     labels.append(job["spec"]["submitterPodTemplate"])
