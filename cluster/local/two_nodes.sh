@@ -85,6 +85,12 @@ kill_session() { # SESSION: the processes that the node's process started
   for one in $(ps -o pid= -s "$1" 2>/dev/null); do kill -KILL "$one" 2>/dev/null || true; done
 }
 
+failed() { # NAME: say why a node did not start, and leave nothing
+  tail -n 5 "$DIR/$1.log" >&2
+  "$0" stop
+  exit 1
+}
+
 case ${1:-} in
 start)
   if alive head; then
@@ -99,9 +105,10 @@ start)
   chmod 700 "$DIR"
   (umask 077 && head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \n' >"$DIR/token")
   head_node
-  wait_for 60 joined head && wait_for 60 answers 127.0.0.1 "$DASHBOARD" || { tail -5 "$DIR/head.log" >&2; "$0" stop; exit 1; }
+  wait_for 60 joined head || failed head
+  wait_for 60 answers 127.0.0.1 "$DASHBOARD" || failed head
   worker_node
-  wait_for 60 joined worker || { tail -5 "$DIR/worker.log" >&2; "$0" stop; exit 1; }
+  wait_for 60 joined worker || failed worker
   cat <<END
 two nodes run; before other commands:
   export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$DIR/token

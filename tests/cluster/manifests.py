@@ -2,7 +2,8 @@
 
 The schema of KubeRay's resources is 1.4 MB and the API server's own is larger, so neither is kept here. This
 holds, by hand, the kinds that the launchers use: the keys that each level may have (a misspelt one is an
-error) and those that it must have (marked with !). The lists are those of KubeRay 1.6 (ray.io/v1) and Kubernetes 1.30.
+error) and those that it must have (marked with !). The lists are those of KubeRay 1.6 (ray.io/v1) and
+Kubernetes 1.30.
 """
 
 from __future__ import annotations
