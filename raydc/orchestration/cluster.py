@@ -93,7 +93,14 @@ def connected(address: str | None, resources: Resources) -> Iterator[Capacity]:
             ray.init(address, **common)
         except AuthenticationError:
             raise token_refused(address) from None
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except ConnectionError:
+            # Ray does not say why a head that listens hung up.
+            raise InputError(
+                f"--address is {address!r}, which does not let us in: there is no Ray cluster, or its token is "
+                "another; set RAY_AUTH_MODE=token, and its token in RAY_AUTH_TOKEN or its file in "
+                "RAY_AUTH_TOKEN_PATH, or leave --address out"
+            ) from None
+        except (RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
             raise InputError(
                 f"--address is {address!r}, where no Ray cluster answers ({reason}); start one or leave "

@@ -127,8 +127,8 @@ def connect(address: str) -> JobSubmissionClient:
             f"--address is {address!r}, but must be the URL of the cluster's job server, such as "
             "http://127.0.0.1:8265"
         )
-    for part in ("dashboard_sdk", "job.sdk"):
-        logging.getLogger(f"ray.dashboard.modules.{part}").setLevel(logging.ERROR)
+    for part in ("dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk", "_private.runtime_env.packaging"):
+        logging.getLogger(f"ray.{part}").setLevel(logging.ERROR)
     try:
         port = parts.port or (443 if parts.scheme == "https" else 80)
         socket.create_connection((parts.hostname, port), timeout=PROBE_SECONDS).close()
