@@ -96,8 +96,8 @@ def connected(address: str | None, resources: Resources) -> Iterator[Capacity]:
         except ConnectionError:
             # Ray does not say why a head that listens hung up.
             raise InputError(
-                f"--address is {address!r}, which does not let us in: there is no Ray cluster, or its token is "
-                "another; set RAY_AUTH_MODE=token, and its token in RAY_AUTH_TOKEN or its file in "
+                f"--address is {address!r}, which does not let us in: there is no Ray cluster, or its token "
+                "is another; set RAY_AUTH_MODE=token, and its token in RAY_AUTH_TOKEN or its file in "
                 "RAY_AUTH_TOKEN_PATH, or leave --address out"
             ) from None
         except (RuntimeError, ValueError) as error:

@@ -127,7 +127,11 @@ def connect(address: str) -> JobSubmissionClient:
             f"--address is {address!r}, but must be the URL of the cluster's job server, such as "
             "http://127.0.0.1:8265"
         )
-    for part in ("dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk", "_private.runtime_env.packaging"):
+    for part in (
+        "dashboard.modules.dashboard_sdk",
+        "dashboard.modules.job.sdk",
+        "_private.runtime_env.packaging",
+    ):
         logging.getLogger(f"ray.{part}").setLevel(logging.ERROR)
     try:
         port = parts.port or (443 if parts.scheme == "https" else 80)
