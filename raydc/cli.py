@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from raydc import __version__, plugins
-from raydc.commands import analysing, asking, benchmarking, comparing, running
+from raydc.commands import analysing, asking, benchmarking, comparing, running, submitting
 from raydc.commands.terminal import reported, say
 
 app = typer.Typer(
@@ -56,6 +56,7 @@ for _command in (
     analysing.report,
     running.reproduce,
     running.sync,
+    submitting.submit,
     asking.doctor,
 ):
     app.command()(_command)

@@ -243,6 +243,7 @@ def _execute(
     previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
         with connected(address, study.resources) as capacity:
+            signal.signal(signal.SIGTERM, _interrupt)  # Ray has put its own in its place.
             if not capacity.gpus and compiler() is None:
                 progress.note(NO_COMPILER)
             if search is None:

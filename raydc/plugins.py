@@ -8,7 +8,8 @@ A plugin is a module that adds entries to the catalogue when it is imported:
 
 It is found as an entry point of the group `raydc.plugins`, or as a file in RAYDC_PLUGINS (paths joined by the
 system's path separator; `raydc --plugin FILE` sets it). Workers read the same, so a file must lie where
-every machine of a cluster sees it. A target in a file is named by the file's own module, its stem.
+every machine of a cluster sees it; `raydc submit` sends it along. A target in a file is named by the
+file's own module, its stem.
 """
 
 from __future__ import annotations
@@ -27,21 +28,25 @@ GROUP = "raydc.plugins"
 VARIABLE = "RAYDC_PLUGINS"
 
 
-def use(files: Sequence[Path]) -> None:
+def use(given: Sequence[Path]) -> None:
     """Load plugin files here and in all processes that are started from here."""
-    if files:
-        known = [path for path in os.environ.get(VARIABLE, "").split(os.pathsep) if path]
-        given = [str(file.absolute()) for file in files]
-        os.environ[VARIABLE] = os.pathsep.join(dict.fromkeys([*known, *given]))
+    if given:
+        named = [str(path.absolute()) for path in (*files(), *given)]
+        os.environ[VARIABLE] = os.pathsep.join(dict.fromkeys(named))
     load()
+
+
+def files() -> list[Path]:
+    """The plugin files that are in use here."""
+    return [Path(path) for path in os.environ.get(VARIABLE, "").split(os.pathsep) if path]
 
 
 def load() -> None:
     """Load every plugin once; `InputError` names one that cannot be loaded."""
     for entry in importlib.metadata.entry_points(group=GROUP):
         _load_entry(entry.name, entry.value)
-    for path in filter(None, os.environ.get(VARIABLE, "").split(os.pathsep)):
-        _load_file(path)
+    for path in files():
+        _load_file(str(path))
 
 
 @cache

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from raydc import shipped
-from raydc.commands.terminal import AsJson, StoreUri, TrackingUri, emit, reported, say, show_table
+from raydc.commands.terminal import Address, AsJson, StoreUri, TrackingUri, emit, reported, say, show_table
 from raydc.errors import InputError, one_of
 
 
@@ -51,11 +51,19 @@ def list_things(
         emit(rows, as_json, show)
 
 
-def doctor(tracking_uri: TrackingUri = None, store: StoreUri = None, as_json: AsJson = False) -> None:
-    """Check Python, torch, the device, Ray, MLflow and the disk."""
-    from raydc.doctor import examine
+def doctor(
+    address: Address = None, tracking_uri: TrackingUri = None, store: StoreUri = None, as_json: AsJson = False
+) -> None:
+    """Check Python, torch, the device, Ray, MLflow and the disk; with --address every node of a cluster."""
+    with reported():
+        if address is None:
+            from raydc.doctor import examine
 
-    found = examine(tracking_uri, store or ".")
+            found = examine(tracking_uri, store or ".")
+        else:
+            from raydc.cluster_doctor import examine_cluster
+
+            found = examine_cluster(address, tracking_uri, store)
     rows = [{"check": f.check, "ok": f.ok, "found": f.found, "mend": None if f.ok else f.mend} for f in found]
     emit(rows, as_json, lambda: show_table("raydc doctor", rows))
     raise typer.Exit(0 if all(f.ok for f in found) else 2)

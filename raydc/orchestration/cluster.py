@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import ray
+from ray.exceptions import AuthenticationError
 
 from raydc.errors import InputError
 from raydc.spec.study_file import Resources
@@ -38,6 +39,11 @@ def probe(address: str) -> None:
     """Raise `InputError` unless something listens at a cluster's `address` (HOST:PORT or ray://...)."""
     if address in ("auto", "local"):
         return
+    if address.startswith(("http://", "https://")):
+        raise InputError(
+            f"--address is {address!r}, the URL of a job server, but must be Ray's own address (HOST:6379, "
+            "or auto on a machine of the cluster); `raydc submit` takes the URL"
+        )
     host, _, port = address.removeprefix("ray://").rpartition(":")
     try:
         with socket.create_connection((host, int(port)), timeout=PROBE_SECONDS):
@@ -47,6 +53,19 @@ def probe(address: str) -> None:
             f"--address is {address!r}, where no Ray cluster answers ({error}); start one or leave "
             "--address out"
         ) from None
+
+
+def token_refused(address: str) -> InputError:
+    """What to say where a cluster does not take our token; Ray sends none unless the mode is set."""
+    if os.environ.get("RAY_AUTH_MODE") != "token":
+        return InputError(
+            f"--address is {address!r}, a cluster that asks for a token; set RAY_AUTH_MODE=token, and its "
+            "token in RAY_AUTH_TOKEN or its file in RAY_AUTH_TOKEN_PATH"
+        )
+    return InputError(
+        f"--address is {address!r}, which refuses our token; put the cluster's own into RAY_AUTH_TOKEN, or "
+        "its file into RAY_AUTH_TOKEN_PATH (by default ~/.ray/auth_token)"
+    )
 
 
 @contextmanager
@@ -72,7 +91,16 @@ def connected(address: str | None, resources: Resources) -> Iterator[Capacity]:
     else:
         try:
             ray.init(address, **common)
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except AuthenticationError:
+            raise token_refused(address) from None
+        except ConnectionError:
+            # Ray does not say why a head that listens hung up.
+            raise InputError(
+                f"--address is {address!r}, which does not let us in: there is no Ray cluster, or its token "
+                "is another; set RAY_AUTH_MODE=token, and its token in RAY_AUTH_TOKEN or its file in "
+                "RAY_AUTH_TOKEN_PATH, or leave --address out"
+            ) from None
+        except (RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
             raise InputError(
                 f"--address is {address!r}, where no Ray cluster answers ({reason}); start one or leave "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import ssl
 import urllib.error
 import urllib.request
 
@@ -30,7 +31,7 @@ def probe(uri: str) -> None:
     address = uri.rstrip("/") + "/api/2.0/mlflow/experiments/search?max_results=1"
     try:
         request = urllib.request.Request(address, headers=_credentials())
-        with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS):
+        with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS, context=_trust(scheme)):
             return
     except urllib.error.HTTPError as error:
         if error.code in (401, 403):
@@ -42,6 +43,13 @@ def probe(uri: str) -> None:
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
         raise TrackingError(f"MLflow at {uri} does not answer ({reason})") from None
+
+
+def _trust(scheme: str) -> ssl.SSLContext | None:
+    """Whose certificates we believe: those that MLflow's own client believes."""
+    if scheme != "https":
+        return None
+    return ssl.create_default_context(cafile=os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH"))
 
 
 def _credentials() -> dict[str, str]:
