@@ -250,8 +250,8 @@ METHODS.add(
             Key(
                 "images.path",
                 Text(form="the path of a file or a folder, or hub:OWNER/NAME"),
-                "file or folder of the imported set, or a dataset on the Hugging Face hub; the first ipc images"
-                " of each class are taken",
+                "file or folder of the imported set, or a dataset on the Hugging Face hub; its first ipc"
+                " images of each class are taken",
                 file=True,
             ),
             Key(
