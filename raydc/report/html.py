@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from raydc.analysis.joint_laws import JointLaw
 from raydc.analysis.worth import Worth, worth
 from raydc.analysis.worth import describe as describe_worth
 from raydc.errors import InputError
-from raydc.report import drawing
+from raydc.report import charts, drawing
 from raydc.report.figures import Figures, JointFigure, all_figures
 from raydc.report.label_figures import label_figures
 from raydc.report.sections import mean_quality, tables
@@ -41,14 +42,22 @@ class Drawn:
     title: str
     caption: str
     svg: Markup
+    """For a page without scripts, and for papers."""
+    chart: charts.Chart
+    """For a page with scripts."""
 
 
 def write_report(
-    rows: Sequence[Row], path: Path, store: Store | None, command: str = "", pictures: Path | None = None
+    rows: Sequence[Row],
+    path: Path,
+    store: Store | None,
+    command: str = "",
+    pictures: Path | None = None,
+    formats: Sequence[str] = ("png",),
 ) -> Path:
     """Write the report of `rows` to `path`, and its figures into the folder `pictures` if one is given.
 
-    Raises `InputError` if nothing is finished.
+    formats: of the pictures, some of `drawing.FORMATS`. Raises `InputError` if nothing is finished.
     """
     done = finished(rows)
     if not done:
@@ -79,26 +88,40 @@ def write_report(
             for sheet in figures.sheets
         ],
         tables=tables(rows, figures, answers),
+        missing=missing(figures),
         command=command,
+        script=Markup((resources.files("raydc.report") / "templates" / "chart.js").read_text("utf-8")),
     )
     write_atomically(path, page.encode())
     if pictures is not None:
-        _save(figures, pictures)
+        _save(figures, pictures, formats)
     return path
 
 
-def _save(figures: Figures, folder: Path) -> None:
-    """Every figure as a PNG file, named as the Python API names it."""
-    folder.mkdir(exist_ok=True)
+def _save(figures: Figures, folder: Path, formats: Sequence[str]) -> None:
+    """Every figure as a file of each format, named as the Python API names it; images as PNG."""
+    folder.mkdir(parents=True, exist_ok=True)
     figures = replace(figures, heat=figures.heat[:MOST_HEAT_MAPS])
     for name, figure in drawing.drawn(figures).items():
-        drawing.save(figure, folder / f"{_file_name(name)}.png")
+        for format_ in formats:
+            drawing.save(figure, folder / f"{_file_name(name)}.{format_}")
     for sheet in figures.sheets:
         write_atomically(folder / f"{_file_name(f'images {sheet.title}')}.png", sheet.png)
 
 
 def _file_name(title: str) -> str:
     return "-".join(re.findall(r"[A-Za-z0-9.]+", title))
+
+
+def missing(figures: Figures) -> list[str]:
+    """What the data or the store do not allow, with the reason."""
+    reasons = {
+        "curves and laws (one number of images only)": figures.curves,
+        "heat maps (temperature and teacher epoch do not both vary)": figures.heat,
+        "a frontier (one configuration only)": figures.frontier,
+        "images (the compressed sets are not in a store that can be read from here)": figures.sheets,
+    }
+    return [reason for reason, there in reasons.items() if not there]
 
 
 def figures_of(rows: Sequence[Row], store: Store | None) -> Figures:
@@ -160,16 +183,16 @@ def summary_sentences(
 
 
 def _drawn(figures: Figures) -> dict[str, list[Drawn]]:
-    def draw(make: Any, items: Sequence[Any]) -> list[Drawn]:
-        return [Drawn(f.title, f.caption, Markup(drawing.svg(make(f)))) for f in items]
+    def draw(picture: Any, chart: Any, items: Sequence[Any]) -> list[Drawn]:
+        return [Drawn(f.title, f.caption, Markup(drawing.svg(picture(f))), chart(f)) for f in items]
 
     return {
-        "curves": draw(drawing.lines, figures.curves),
-        "laws": draw(drawing.laws, figures.laws),
-        "joint": draw(drawing.joint, figures.joint),
-        "heat": draw(drawing.heat, figures.heat[:MOST_HEAT_MAPS]),
-        "frontier": draw(drawing.scatter, figures.frontier),
-        "envelopes": draw(drawing.lines, figures.envelopes),
-        "labels": draw(drawing.lines, figures.labels),
-        "similarity": draw(drawing.heat, figures.similarity),
+        "curves": draw(drawing.lines, charts.lines, figures.curves),
+        "laws": draw(drawing.laws, charts.laws, figures.laws),
+        "joint": draw(drawing.joint, charts.joint, figures.joint),
+        "heat": draw(drawing.heat, charts.heat, figures.heat[:MOST_HEAT_MAPS]),
+        "frontier": draw(drawing.scatter, charts.scatter, figures.frontier),
+        "envelopes": draw(drawing.lines, charts.lines, figures.envelopes),
+        "labels": draw(drawing.lines, charts.lines, figures.labels),
+        "similarity": draw(drawing.heat, charts.heat, figures.similarity),
     }

@@ -41,21 +41,19 @@ def missed(law: JointLaw) -> str:
     return f"{100 * float(law.holdout.mean()):+.1f} points (rms {100 * size:.1f})"
 
 
-def tables(rows: Sequence[Row], figures: Figures, answers: Sequence[Worth]) -> list[Table]:
-    """The tables of the report, in its order."""
-    found = [*_law_tables(figures), *_joint_tables(figures)]
-    if answers:
-        found.append(_worth_table(answers))
-    if ranked := _ranked(rows):
-        found.append(_ranking_table(ranked))
-    found += [_frontier_table(scatter) for scatter in figures.frontier]
-    if figures.envelopes:
-        found.append(_image_frontier_table(rows))
-    found += _comparisons(rows)
-    found.append(results_table(finished(rows)))
-    if any(row["status"] == FAILED for row in rows):
-        found.append(_failures_table(rows))
-    return found
+def tables(rows: Sequence[Row], figures: Figures, answers: Sequence[Worth]) -> dict[str, list[Table]]:
+    """The tables of each section of the report; a section that the data do not allow has none."""
+    ranked = _ranked(rows)
+    return {
+        "laws": _law_tables(figures),
+        "joint": _joint_tables(figures),
+        "frontier": [_frontier_table(scatter) for scatter in figures.frontier],
+        "envelope": [_image_frontier_table(rows)] if figures.envelopes else [],
+        "worth": [_worth_table(answers)] if answers else [],
+        "compare": [*_comparisons(rows), *([_ranking_table(ranked)] if ranked else [])],
+        "results": [results_table(finished(rows))],
+        "failures": [_failures_table(rows)] if any(row["status"] == FAILED for row in rows) else [],
+    }
 
 
 def _law_tables(figures: Figures) -> list[Table]:
