@@ -36,7 +36,9 @@ def rows_of(kind: str) -> list[dict[str, Any]]:
     methods, ipcs, epochs, temperatures, seeds = (range(count) for count in KINDS[kind])
     generator = np.random.default_rng(0)
     found = []
-    for method, ipc, epoch, temperature, seed in itertools.product(methods, ipcs, epochs, temperatures, seeds):
+    for method, ipc, epoch, temperature, seed in itertools.product(
+        methods, ipcs, epochs, temperatures, seeds
+    ):
         hard = epoch == 0 and temperature == 0
         best = 0.75 - 0.02 * method - 0.01 * abs(np.log2((epoch + 1) / IPCS[ipc])) - 0.002 * temperature
         accuracy = best - 0.4 * IPCS[ipc] ** -0.5 + generator.normal(0, 0.01)
@@ -82,7 +84,9 @@ def measure(kind: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS))
     parser.add_argument("--alone", choices=list(KINDS), help=argparse.SUPPRESS)
     arguments = parser.parse_args()

@@ -52,7 +52,7 @@ def lines(data: Lines) -> Chart:
 
 def laws(data: LawFigure) -> Chart:
     """Points with fitted laws and bands; points without a law are hollow."""
-    series = []
+    series: list[dict[str, Any]] = []
     for law in data.laws:
         x = np.geomspace(law.curve.x[0], law.curve.x[-1], FINE)
         fitted = {"line": _xy(x, law.predict(x)), "band": _band(x, law.band(x))}
@@ -60,7 +60,8 @@ def laws(data: LawFigure) -> Chart:
     for fit in data.unfitted:
         points = _means(fit.curve.x, fit.curve)
         series.append(_series(f"{fit.curve.label} (no fit)", len(series), points=points, hollow=True))
-    places = sorted({float(x) for found in (*data.laws, *data.unfitted) for x in found.curve.x})
+    curves = [*(law.curve for law in data.laws), *(fit.curve for fit in data.unfitted)]
+    places = sorted({float(x) for curve in curves for x in curve.x})
     return _chart(
         data.title, _axis(data.x_label, log=True, places=places), _axis(data.y_label, "percent"), series
     )
@@ -189,5 +190,3 @@ def _band(x: Iterable[float], ends: tuple[Any, Any] | None) -> dict[str, Any] | 
 def _numbers(values: Iterable[float | None]) -> list[float | None]:
     """Numbers short enough for a page of thousands; None for what is not a number."""
     return [None if v is None or not np.isfinite(v) else float(f"{v:.{DIGITS}g}") for v in values]
-
-

@@ -49,6 +49,8 @@ APART = 1.025
 """Bars of different kept information at one number of images are drawn this far from each other."""
 WIDTH, HEIGHT = 7.2, 4.2
 MOST_TICKS = 12
+MOST_NUMBERS = 150
+"""Cells of a heat map in which a number can still be read."""
 MOST_VECTORS = 2000
 """Points that are drawn one by one; more are a picture inside the SVG or PDF, whose size is then bounded."""
 
@@ -253,16 +255,21 @@ def laws(data: LawFigure) -> Figure:
 
 
 def heat(data: Heat) -> Figure:
-    """A table of colours with the numbers written in."""
+    """A table of colours with the numbers written in, or a colour bar where they would be too many."""
     columns, rows = len(data.x), len(data.y)
-    figure, axes = _axes(1.0 + 0.62 * columns, 0.9 + 0.4 * rows)
+    written = columns * rows <= MOST_NUMBERS
+    size = (0.62, 0.4) if written else (0.3, 0.25)
+    figure, axes = _axes(1.0 + size[0] * columns + (not written), 0.9 + size[1] * rows)
     values = np.array([[np.nan if v is None else v for v in row] for row in data.values])
-    axes.imshow(values, cmap="viridis", aspect="auto", origin="lower")
+    colours = axes.imshow(values, cmap="viridis", aspect="auto", origin="lower")
     axes.grid(visible=False)
     axes.set_xticks(range(columns), [f"{x:g}" for x in data.x])
     axes.set_yticks(range(rows), [f"{y:g}" for y in data.y])
     axes.set(xlabel=data.x_label, ylabel=data.y_label, title=data.title)
     axes.title.set_fontsize(9)
+    if not written:
+        figure.colorbar(colours, format=FuncFormatter(lambda value, _: f"{100 * value:g} %"))
+        return figure
     middle = (np.nanmin(values) + np.nanmax(values)) / 2
     for (row, column), value in np.ndenumerate(values):
         if not np.isnan(value):
@@ -318,11 +325,11 @@ def entropy(points: Sequence[MeanPoint]) -> Figure:
     for number, label in enumerate(kinds):
         colour, marker = look(number)
         members = [point for point in points if point.label == label]
-        look: Any = {"color": colour, "marker": marker, "capsize": 2, "linewidth": 1.2}
+        style: Any = {"color": colour, "marker": marker, "capsize": 2, "linewidth": 1.2}
         h, nll = [p.entropy for p in members], [p.nll for p in members]
         y = [mean.value for mean in h]
-        over.errorbar([p.ratio for p in members], y, yerr=_bars(h), markersize=5, label=label, **look)
-        plane.errorbar([mean.value for mean in nll], y, xerr=_bars(nll), yerr=_bars(h), markersize=3, **look)
+        over.errorbar([p.ratio for p in members], y, yerr=_bars(h), markersize=5, label=label, **style)
+        plane.errorbar([mean.value for mean in nll], y, xerr=_bars(nll), yerr=_bars(h), markersize=3, **style)
         whole = [p for p in members if p.ratio == 1]
         plane.plot([p.nll.value for p in whole], [p.entropy.value for p in whole], marker, color=colour)
     over.set(xlabel="crop ratio (part of the area; 1 is the whole image)", ylabel="entropy H, nats")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,7 +42,7 @@ class Series:
     """What was chosen at each point, to be shown beside it."""
 
 
-def series_of(label: str, x: Sequence[float], means: Sequence[Mean], notes: tuple[str, ...] = ()) -> Series:
+def series_of(label: str, x: Iterable[float], means: Sequence[Mean], notes: tuple[str, ...] = ()) -> Series:
     """A line through means."""
     return Series(
         label=label,

@@ -32,6 +32,7 @@ from raydc.report.trade_figures import envelopes, joint_figures
 from raydc.result import FAILED, Row
 from raydc.store import Store, write_atomically
 
+TEMPLATES = resources.files("raydc.report") / "templates"
 MOST_HEAT_MAPS = 12
 
 
@@ -90,7 +91,7 @@ def write_report(
         tables=tables(rows, figures, answers),
         missing=missing(figures),
         command=command,
-        script=Markup((resources.files("raydc.report") / "templates" / "chart.js").read_text("utf-8")),
+        scripts=[Markup((TEMPLATES / name).read_text("utf-8")) for name in ("chart.js", "theme.js")],
     )
     write_atomically(path, page.encode())
     if pictures is not None:

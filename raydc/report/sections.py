@@ -132,9 +132,9 @@ def _worth_table(answers: Sequence[Worth]) -> Table:
     return Table(
         "Worth",
         "Hard-labelled images a class that reach the accuracy of the soft labels, read off the hard "
-        "labels' law inside their data.",
+        "labels' law inside their data." + _more(len(answers), "printed by `raydc worth`"),
         ("group", "IPC", "labels", "soft", "hard", "hard-labelled images a class"),
-        tuple(_worth_row(item) for item in answers),
+        tuple(_worth_row(item) for item in answers[:MOST_TABLE_ROWS]),
     )
 
 
@@ -150,6 +150,11 @@ def _worth_row(item: Worth) -> tuple[str, ...]:
     )
 
 
+def _more(count: int, where: str) -> str:
+    """Where the rest of a table is that would be too long for a page."""
+    return f" {count - MOST_TABLE_ROWS} more are {where}." if count > MOST_TABLE_ROWS else ""
+
+
 def _ranked(rows: Sequence[Row]) -> list[Ranking]:
     """DD-Ranking's scores, if any method has random images to be compared with."""
     try:
@@ -163,9 +168,11 @@ def _ranking_table(ranked: Sequence[Ranking]) -> Table:
         "DD-Ranking",
         "IOR: improvement over random images under the same labels and recipe. ARS: augmentation-robust "
         "score, of points with augmentation. HLR and LRS need the accuracy of the full dataset: "
-        "raydc ddranking DIR --full-acc FRACTION.",
+        "raydc ddranking DIR --full-acc FRACTION." + _more(len(ranked), "printed by `raydc ddranking`"),
         ("method", "test accuracy", "IOR", "ARS"),
-        tuple((r.label, percent(r.test_acc), percent(r.ior), percent(r.ars)) for r in ranked),
+        tuple(
+            (r.label, percent(r.test_acc), percent(r.ior), percent(r.ars)) for r in ranked[:MOST_TABLE_ROWS]
+        ),
     )
 
 

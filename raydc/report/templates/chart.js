@@ -22,7 +22,6 @@
   const VIRIDIS = ["440154", "472d7b", "3b528b", "2c728e", "21918c", "28ae80", "5ec962", "addc30", "fde725"];
 
   // --- numbers and elements ----------------------------------------------------------------------
-
   const short = (value, digits = 4) => String(Number(value.toPrecision(digits)));
   const FORMATS = {
     number: short,
@@ -33,16 +32,15 @@
     },
   };
 
-  function add(element, parent, attributes, text) {
+  function add(element, parent, attributes = {}, text = null) {
     for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
     if (text !== null) element.textContent = text;
     return parent.appendChild(element);
   }
-  const make = (parent, name, attributes = {}, text = null) => add(document.createElementNS(SVG, name), parent, attributes, text);
-  const html = (parent, name, attributes = {}, text = null) => add(document.createElement(name), parent, attributes, text);
+  const make = (parent, name, ...rest) => add(document.createElementNS(SVG, name), parent, ...rest);
+  const html = (parent, name, ...rest) => add(document.createElement(name), parent, ...rest);
 
   // --- an axis: values to pixels and back ----------------------------------------------------------
-
   class Axis {
     constructor(spec, [low, high], from, to) {
       Object.assign(this, { spec, from, to });
@@ -60,16 +58,15 @@
       const bent = low + ((pixel - this.from) / (this.to - this.from)) * (high - low);
       return this.spec.log ? 10 ** bent : bent;
     }
+    // (pixel, text) of each tick.
     ticks() {
       const [low, high] = [this.from, this.to].map((pixel) => this.back(pixel));
       const inside = (values) => values.filter((value) => value >= low && value <= high);
-      const places = inside(this.spec.places);
-      if (places.length > 1 && (this.spec.log || places.length <= 12)) return places;
-      const decades = this.spec.log ? inside(steps(this.ends, 1).flatMap((d) => [1, 2, 5].map((n) => n * 10 ** d))) : [];
-      return decades.length > 1 ? decades : inside(steps([low, high]));
-    }
-    format(value) {
-      return FORMATS[this.spec.format](value, 6);
+      const { places, log, format } = this.spec;
+      const round = log ? steps(this.ends, 1).flatMap((d) => [1, 2, 5].map((n) => n * 10 ** d)) : [];
+      const given = log || places.length <= 12 ? places : [];
+      const shown = [given, round].map(inside).find((values) => values.length > 1) ?? inside(steps([low, high]));
+      return shown.map((value) => [this.at(value), FORMATS[format](value, 6)]);
     }
   }
 
@@ -86,19 +83,18 @@
 
   function extent(values, log) {
     const bent = values.filter((v) => v !== null && (!log || v > 0)).map((v) => (log ? Math.log10(v) : v));
-    let low = Infinity, high = -Infinity;
-    for (const v of bent) { low = Math.min(low, v); high = Math.max(high, v); }
+    const [low, high] = [Math.min, Math.max].map((of) => bent.reduce((a, b) => of(a, b)));
     const room = 0.05 * (high - low) || 0.05 * Math.abs(high) || 1;
     return [low - room, high + room].map((v) => (log ? 10 ** v : v));
   }
 
   // --- what all charts share: the picture, its size, the tip, the keyboard ---------------------------
-
   class Chart {
     constructor(figure, data) {
       Object.assign(this, { data, figure, hits: [], chosen: -1, width: 0 });
       this.box = figure.querySelector(".chart");
-      this.svg = make(this.box, "svg", { tabindex: 0, role: "img", "aria-label": `${data.title}: ${data.y.label} over ${data.x.label}; arrow keys read the points` });
+      const label = `${data.title}: ${data.y.label} over ${data.x.label}; arrow keys read the points`;
+      this.svg = make(this.box, "svg", { tabindex: 0, role: "img", "aria-label": label });
       this.tip = html(this.box, "div", { class: "tip", role: "status", hidden: "" });
       this.tools = html(figure, "div", { class: "tools" });
       html(this.tools, "button", { type: "button" }, "Save SVG").addEventListener("click", () => this.save());
@@ -109,8 +105,8 @@
       new ResizeObserver(() => this.box.clientWidth !== this.width && this.draw()).observe(this.box);
     }
     place(event) {
-      const corner = this.svg.getBoundingClientRect();
-      return [event.clientX - corner.left, event.clientY - corner.top];
+      const { left, top } = this.svg.getBoundingClientRect();
+      return [event.clientX - left, event.clientY - top];
     }
     sized(height) {
       this.width = this.box.clientWidth;
@@ -121,8 +117,8 @@
       this.chosen = -1;
       this.tip.hidden = true;
     }
-    moved(x, y) {
-      this.choose(this.find(x, y));
+    moved(...place) {
+      this.choose(this.find(...place));
     }
     pressed(event) {
       const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
@@ -155,16 +151,17 @@
         const half = 3.6 * text.length + 3;
         if (axis === "x" && (pixel - half < free || pixel + half > this.width)) continue;
         free = pixel + half;
-        const spot = axis === "x" ? { x: pixel, y: at + 17, class: "middle" } : { x: at - 7, y: pixel + 4, class: "end" };
-        make(this.svg, "text", spot, text);
+        if (axis === "x") make(this.svg, "text", { x: pixel, y: at + 17, class: "middle" }, text);
+        else make(this.svg, "text", { x: at - 7, y: pixel + 4, class: "end" }, text);
       }
       const middle = (places[0][0] + places[places.length - 1][0]) / 2;
       if (axis === "x") make(this.svg, "text", { x: middle, y: at + 37, class: "middle name" }, name);
       else make(this.svg, "text", { transform: `translate(13 ${middle}) rotate(-90)`, class: "middle name" }, name);
     }
     save() {
+      const still = this.figure.querySelector("noscript").textContent;
       const link = document.createElement("a");
-      link.href = URL.createObjectURL(new Blob([this.figure.querySelector("noscript").textContent], { type: "image/svg+xml" }));
+      link.href = URL.createObjectURL(new Blob([still], { type: "image/svg+xml" }));
       link.download = `${this.data.title.replace(/[^A-Za-z0-9.]+/g, "-")}.svg`;
       link.click();
       URL.revokeObjectURL(link.href);
@@ -172,6 +169,8 @@
   }
 
   // --- points, lines and bands over two axes ---------------------------------------------------------
+  const lineClass = (series) => (series.wide ? "line wide" : "line");
+  const pointsClass = (series) => (series.hollow ? "points hollow" : "points");
 
   class Plot extends Chart {
     constructor(figure, data) {
@@ -182,7 +181,7 @@
       this.svg.addEventListener("dblclick", () => this.zoom(null));
       this.svg.addEventListener("pointerdown", (event) => this.grabbed(event));
       this.svg.addEventListener("pointerup", (event) => this.dropped(event));
-      this.svg.addEventListener("pointercancel", () => this.let_go());
+      this.svg.addEventListener("pointercancel", () => this.released());
       if (data.series.length > 1) this.legend();
       this.zoom(null);
     }
@@ -193,8 +192,8 @@
         const button = html(legend, "button", { type: "button", "aria-pressed": "true" });
         const key = make(button, "svg", { width: 22, height: 12, "aria-hidden": "true" });
         this.styled(key, series);
-        if (series.line) make(key, "path", { class: series.wide ? "line wide" : "line", d: "M0,6h22" });
-        if (series.marker) make(key, "path", { class: series.hollow ? "points hollow" : "points", d: `M11,6${MARKERS[series.marker]}` });
+        if (series.line) make(key, "path", { class: lineClass(series), d: "M0,6h22" });
+        if (series.marker) make(key, "path", { class: pointsClass(series), d: `M11,6${MARKERS[series.marker]}` });
         html(button, "span", {}, series.label);
         button.addEventListener("click", () => {
           const shown = this.hidden.delete(series);
@@ -217,7 +216,8 @@
     draw() {
       this.sized(Math.round(Math.max(260, Math.min(440, 0.62 * this.box.clientWidth))));
       const seen = this.data.series.filter((series) => !this.hidden.has(series));
-      const all = (seen.length ? seen : this.data.series).flatMap((s) => [s.points, s.line, s.band]).filter((part) => part);
+      const parts = (seen.length ? seen : this.data.series).flatMap((s) => [s.points, s.line, s.band]);
+      const all = parts.filter((part) => part);
       const { x, y } = this.data;
       const [xs, ys] = this.ranges ?? [
         extent(all.flatMap((part) => part.x), x.log),
@@ -233,32 +233,36 @@
     }
     frame() {
       const { left, right, top, bottom } = this.plot;
-      const [across, up] = [this.x.ticks().map((v) => [this.x.at(v), this.x.format(v)]), this.y.ticks().map((v) => [this.y.at(v), this.y.format(v)])];
-      make(this.svg, "path", { class: "grid-lines", d: across.map(([p]) => `M${p},${top}V${bottom}`).join("") + up.map(([p]) => `M${left},${p}H${right}`).join("") });
+      const [across, up] = [this.x, this.y].map((axis) => axis.ticks());
+      const grid = [...across.map(([p]) => `M${p},${top}V${bottom}`), ...up.map(([p]) => `M${left},${p}H${right}`)];
+      make(this.svg, "path", { class: "grid-lines", d: grid.join("") });
       make(this.svg, "path", { class: "axis", d: `M${left},${top}V${bottom}H${right}` });
       this.labelled("x", this.data.x.label, bottom, across);
       this.labelled("y", this.data.y.label, left, up);
-      const inner = make(this.svg, "svg", { x: left, y: top, width: right - left, height: bottom - top, viewBox: `${left} ${top} ${right - left} ${bottom - top}` });
-      this.layer = make(inner, "g");
+      const [width, height] = [right - left, bottom - top];
+      const box = { x: left, y: top, width, height, viewBox: `${left} ${top} ${width} ${height}` };
+      this.layer = make(this.svg, "svg", box); // what lies outside of it is cut off
     }
     series(series) {
       const group = make(this.layer, "g");
       this.styled(group, series);
-      const path = (xs, ys) => xs.map((x, i) => (ys[i] === null ? "" : `${this.x.at(x).toFixed(1)},${this.y.at(ys[i]).toFixed(1)}`)).filter((text) => text);
+      const place = (x, y) => `${this.x.at(x).toFixed(1)},${this.y.at(y).toFixed(1)}`;
+      const path = (xs, ys) => xs.flatMap((x, i) => (ys[i] === null ? [] : [place(x, ys[i])]));
       const { points, line, band } = series;
       if (band) {
         const edge = [...path(band.x, band.low), ...path(band.x, band.high).reverse()];
         make(group, "path", { class: "band", d: `M${edge.join("L")}z` });
       }
-      if (line) make(group, "path", { class: series.wide ? "line wide" : "line", d: `M${path(line.x, line.y).join("L")}` });
+      if (line) make(group, "path", { class: lineClass(series), d: `M${path(line.x, line.y).join("L")}` });
       if (!points) return;
       const places = points.x.map((x) => x * (points.apart ?? 1));
       if (points.low && points.bars !== false) {
-        const bars = places.map((x, i) => points.low[i] === null ? "" : `M${this.x.at(x)},${this.y.at(points.low[i])}V${this.y.at(points.high[i])}`);
+        const bar = (x, low, high) => (low === null ? "" : `M${place(x, low)}L${place(x, high)}`);
+        const bars = places.map((x, i) => bar(x, points.low[i], points.high[i]));
         make(group, "path", { class: "bars", d: bars.join("") });
       }
-      const marks = path(places, points.y).map((place) => `M${place}${MARKERS[series.marker]}`);
-      make(group, "path", { class: series.hollow ? "points hollow" : "points", d: marks.join("") });
+      const marks = path(places, points.y).map((at) => `M${at}${MARKERS[series.marker]}`);
+      make(group, "path", { class: pointsClass(series), d: marks.join("") });
       const { left, right, top, bottom } = this.plot;
       places.forEach((value, i) => {
         const [x, y] = [this.x.at(value), this.y.at(points.y[i])];
@@ -269,13 +273,16 @@
       const { x, y, low, high, count, note } = series.points;
       const [over, value] = [FORMATS[this.data.x.format], FORMATS[this.data.y.format]];
       const ends = low && low[i] !== null ? ` [${value(low[i])}, ${value(high[i])}]` : "";
-      const lines = [series.label, `${this.data.x.label}: ${over(x[i])}`, `${this.data.y.label}: ${value(y[i])}${ends}`];
-      if (count) lines.push(`${count[i]} replicate${count[i] === 1 ? "" : "s"}`);
-      if (note && note[i]) lines.push(note[i]);
-      return lines;
+      return [
+        series.label,
+        `${this.data.x.label}: ${over(x[i])}`,
+        `${this.data.y.label}: ${value(y[i])}${ends}`,
+        ...(count ? [`${count[i]} replicate${count[i] === 1 ? "" : "s"}`] : []),
+        ...(note && note[i] ? [note[i]] : []),
+      ];
     }
-    mark({ x, y }) {
-      return make(this.layer, "circle", { class: "ring", cx: x, cy: y, r: 8 });
+    mark(hit) {
+      return make(this.layer, "circle", { class: "ring", cx: hit.x, cy: hit.y, r: 8 });
     }
     find(x, y) {
       let best = -1, least = NEAR ** 2;
@@ -290,32 +297,36 @@
       if (event.button !== 0) return;
       this.start = this.place(event);
       this.flat = event.pointerType === "touch";
-      this.svg.setPointerCapture?.(event.pointerId);
+      this.svg.setPointerCapture(event.pointerId);
       this.choose(this.find(...this.start));
     }
     area([x, y]) {
       const { left, right, top, bottom } = this.plot;
-      const clamp = (value, low, high) => Math.max(low, Math.min(high, value));
-      const [xs, ys] = [[this.start[0], x].map((v) => clamp(v, left, right)), [this.start[1], y].map((v) => clamp(v, top, bottom))];
-      const flat = this.flat || Math.abs(ys[1] - ys[0]) < DRAG;
-      const steep = !this.flat && Math.abs(xs[1] - xs[0]) < DRAG;
-      return { xs: steep ? [left, right] : xs.sort((a, b) => a - b), ys: flat ? [top, bottom] : ys.sort((a, b) => a - b), none: flat && Math.abs(x - this.start[0]) < DRAG };
+      const between = (a, b, low, high) => [Math.max(low, Math.min(a, b)), Math.min(high, Math.max(a, b))];
+      const flat = this.flat || Math.abs(y - this.start[1]) < DRAG;
+      const steep = Math.abs(x - this.start[0]) < DRAG;
+      return {
+        xs: steep ? [left, right] : between(x, this.start[0], left, right),
+        ys: flat ? [top, bottom] : between(y, this.start[1], top, bottom),
+        none: flat && steep,
+      };
     }
     moved(x, y) {
       if (!this.start) return super.moved(x, y);
       const { xs, ys, none } = this.area([x, y]);
-      this.frame_of_drag?.remove();
-      if (!none) this.frame_of_drag = make(this.layer, "rect", { class: "drag", x: xs[0], y: ys[0], width: xs[1] - xs[0], height: ys[1] - ys[0] });
+      this.dragged?.remove();
+      const size = { width: xs[1] - xs[0], height: ys[1] - ys[0] };
+      if (!none) this.dragged = make(this.layer, "rect", { class: "drag", x: xs[0], y: ys[0], ...size });
     }
     dropped(event) {
       if (!this.start) return;
       const { xs, ys, none } = this.area(this.place(event));
-      this.let_go();
+      this.released();
       if (!none) this.zoom([xs.map((p) => this.x.back(p)), [ys[1], ys[0]].map((p) => this.y.back(p))]);
     }
-    let_go() {
+    released() {
       this.start = null;
-      this.frame_of_drag?.remove();
+      this.dragged?.remove();
     }
     pressed(event) {
       const factor = { "+": 0.5, "-": 2 }[event.key];
@@ -323,19 +334,19 @@
       else if (factor) {
         const { left, right, top, bottom } = this.plot;
         const { x, y } = this.hits[this.chosen] ?? { x: (left + right) / 2, y: (top + bottom) / 2 };
-        const near = (centre, ends) => ends.map((end) => centre + factor * (end - centre));
-        this.zoom([near(x, [left, right]).map((p) => this.x.back(p)), near(y, [bottom, top]).map((p) => this.y.back(p))]);
+        const near = (axis, centre, ends) => ends.map((end) => axis.back(centre + factor * (end - centre)));
+        this.zoom([near(this.x, x, [left, right]), near(this.y, y, [bottom, top])]);
       } else return super.pressed(event);
       event.preventDefault();
     }
   }
 
   // --- heat maps -------------------------------------------------------------------------------------
-
   function ramp(part) {
     const place = part * (VIRIDIS.length - 1);
     const index = Math.min(VIRIDIS.length - 2, Math.floor(place));
-    const [a, b] = [VIRIDIS[index], VIRIDIS[index + 1]].map((hex) => [0, 2, 4].map((i) => parseInt(hex.slice(i, i + 2), 16)));
+    const parts = (hex) => [0, 2, 4].map((i) => parseInt(hex.slice(i, i + 2), 16));
+    const [a, b] = [parts(VIRIDIS[index]), parts(VIRIDIS[index + 1])];
     return `rgb(${a.map((v, i) => Math.round(v + (place - index) * (b[i] - v))).join(",")})`;
   }
 
@@ -360,8 +371,10 @@
         const hit = { x: left + (c + 0.5) * wide, y: bottom - (r + 0.5) * tall, r, c, wide, tall };
         const cell = { x: hit.x - wide / 2, y: hit.y - tall / 2, width: wide, height: tall };
         make(this.svg, "rect", { ...cell, fill: ramp(part) });
-        if (wide >= 30) make(this.svg, "text", { x: hit.x, y: hit.y + 4, class: "middle cell", fill: part < 0.55 ? "#fff" : "#000" }, (100 * value).toFixed(1));
         this.hits.push(hit);
+        if (wide < 30) return;
+        const look = { class: "middle cell", fill: part < 0.55 ? "#fff" : "#000" };
+        make(this.svg, "text", { x: hit.x, y: hit.y + 4, ...look }, (100 * value).toFixed(1));
       }));
       this.labelled("x", x.label, bottom, x.names.map((name, c) => [left + (c + 0.5) * wide, name]));
       this.labelled("y", y.label, left, y.names.map((name, r) => [bottom - (r + 0.5) * tall, name]));
@@ -379,18 +392,9 @@
     }
   }
 
-  // --- the page ----------------------------------------------------------------------------------------
-
   for (const figure of document.querySelectorAll("figure.drawn")) {
     const data = JSON.parse(figure.querySelector("script").textContent);
-    data.kind === "heat" ? new Heat(figure, data) : new Plot(figure, data);
+    if (data.kind === "heat") new Heat(figure, data);
+    else new Plot(figure, data);
   }
-
-  const theme = document.getElementById("theme");
-  theme.hidden = false;
-  theme.addEventListener("click", () => {
-    const root = document.documentElement;
-    const now = root.dataset.theme ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
-    root.dataset.theme = now === "dark" ? "light" : "dark";
-  });
 })();
