@@ -31,10 +31,10 @@ from raydc.spec.plan import Plan, make_plan
 from raydc.spec.point import point_grammar
 from raydc.spec.study import Study
 from raydc.store import Store, open_store, write_atomically
-from raydc.study_page import publish_origin, publish_results
+from raydc.study_page import counted, publish_origin, publish_results
 from raydc.teachers.checkpoint import check_given, file_digest
 from raydc.tracking.ledger import Ledger, read_rows
-from raydc.tracking.tracker import NoTracker, Tracker
+from raydc.tracking.tracker import PLANNED, NoTracker, Tracker
 from raydc.workbench import method_keys, pool_of
 
 logger = logging.getLogger(__name__)
@@ -252,6 +252,7 @@ def run(
         record = Record(ready, out, resuming=resuming, pool=pool)
         with Ledger(out) as ledger:
             write_atomically(out / folder.STUDY, study.to_yaml().encode())
+            folder.write_plan(out, counted(ready.plan, ready.dataset.classes))
             summary = _run(ready, ledger, record, out, address, reuse, progress, finish)
     summary.wall_seconds = time.monotonic() - began
     return summary
@@ -297,6 +298,7 @@ def _start_tracker(ready: Ready, out: Path) -> Tracker:
         study.tracking_uri or default_uri(out), study.name, out, varying, study.system_metrics
     )
     tracker.start()
+    tracker.describe({PLANNED: len(ready.plan.evaluations)}, {})
     return tracker
 
 

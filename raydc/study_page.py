@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 from collections.abc import Iterator, Sequence
@@ -32,14 +31,13 @@ MOST_NOTED = 12
 
 
 def publish_origin(tracker: Tracker, dataset: Dataset, plan: Plan, store: Store) -> None:
-    """What the results come from: data, teachers, plan and environment."""
+    """What the results come from: data, teachers and environment."""
     counts = {"train": len(dataset.train), "test": len(dataset.test), "classes": dataset.classes}
     if dataset.val is not None:
         counts["val"] = len(dataset.val)
     source = str(dataset.spec.location or dataset.spec.name)
     tracker.used(UsedDataset(dataset.spec.name, dataset.fingerprint, source, counts))
     tracker.teachers(teacher_curves(plan, store))
-    tracker.attach_text(json.dumps(counted(plan, dataset.classes), indent=1) + "\n", "plan.json")
     tracker.attach_text(environment(), "environment.txt")
 
 
@@ -48,7 +46,8 @@ def publish_results(tracker: Tracker, rows: Sequence[Row], out: Path) -> None:
     status = [row["status"] for row in rows]
     metrics = {"evaluations": len(rows), "finished": status.count(FINISHED), "failed": status.count(FAILED)}
     tracker.describe(metrics, {NOTE: note(rows)})
-    tracker.attach(out / name for name in (folder.STUDY, folder.RESULTS, folder.REPORT, folder.FIGURES))
+    files = (folder.STUDY, folder.PLAN, folder.RESULTS, folder.REPORT, folder.FIGURES)
+    tracker.attach(out / name for name in files)
 
 
 def note(rows: Sequence[Row]) -> str:
