@@ -124,7 +124,7 @@ def picture(state: State) -> RenderableType:
         table.add_row("", ProgressBar(total=state.planned, completed=state.ended, width=40))
     if state.per_minute is not None:
         table.add_row("rate", f"{state.per_minute:.3g} a minute")
-    table.add_row("time left" if state.exit_code is None else "state", ending(state))
+    table.add_row("state", ending(state))
     if state.best is not None:
         table.add_row("best", Text(f"{100 * state.best:.1f} %  {state.best_name}"))
     if state.last_at is not None:
