@@ -44,6 +44,7 @@ bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.decoding
 	$(BIN)/python -m benchmarks.study
 	$(BIN)/python -m benchmarks.selection
+	$(BIN)/python -m benchmarks.report
 
 clean:
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

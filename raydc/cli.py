@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from raydc import __version__, plugins
-from raydc.commands import analysing, asking, benchmarking, comparing, running, submitting
+from raydc.commands import analysing, asking, benchmarking, comparing, running, submitting, watching
 from raydc.commands.terminal import reported, say
 
 app = typer.Typer(
@@ -45,6 +45,7 @@ def _main(
 for _command in (
     running.run,
     running.plan,
+    watching.watch,
     analysing.results,
     analysing.fit,
     analysing.frontier,

@@ -1,6 +1,7 @@
 """A study's folder: who may write it, and what lies in it.
 
 DIR/study.yaml       the study as merged
+DIR/plan.json        the plan in numbers
 DIR/ledger.jsonl     the truth (raydc.tracking.ledger)
 DIR/tracked.jsonl    which MLflow run records which evaluation
 DIR/mlflow.db        MLflow's records, where the study has no tracking server
@@ -13,7 +14,9 @@ from __future__ import annotations
 
 import fcntl
 import io
+import json
 import os
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,7 +35,10 @@ from raydc.tracking.ledger import read_rows
 from raydc.tracking.mlflow_ids import run_ids
 
 STUDY, RESULTS, REPORT, LOCK = "study.yaml", "results.parquet", "report.html", ".lock"
+PLAN = "plan.json"
 FIGURES = "figures"
+LOCK_TRIES = 5
+"""A watcher holds the lock for a moment, so a run asks for it again."""
 
 
 def default_store(out: Path) -> str:
@@ -79,20 +85,52 @@ def _study(out: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
+def write_plan(out: Path, numbers: Mapping[str, Any]) -> None:
+    """Write what a study takes: counts by name, `evaluations` among them."""
+    write_atomically(out / PLAN, (json.dumps(numbers, indent=1) + "\n").encode())
+
+
+def planned(out: Path) -> int | None:
+    """Evaluations of the plan; None in a folder whose run began before plans were written."""
+    path = out / PLAN
+    return int(json.loads(read_text(path))["evaluations"]) if path.is_file() else None
+
+
+def is_going(out: Path) -> bool:
+    """Whether a run holds the folder's lock."""
+    path = out / LOCK
+    if not path.is_file():
+        return False
+    with path.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False
+
+
 @contextmanager
 def locked(out: Path) -> Iterator[None]:
     """Keep every other run out of the folder; the lock dies with its process."""
     file: IO[str] = (out / LOCK).open("a+")
     try:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not any(_lock(file, wait) for wait in [0.0] + [0.1] * (LOCK_TRIES - 1)):
             raise InputError(
                 f"--out is {str(out)!r}, where another run is going; wait for it or give another folder"
-            ) from None
+            )
         yield
     finally:
         file.close()
+
+
+def _lock(file: IO[str], wait_seconds: float) -> bool:
+    """Whether the lock could be taken after a wait."""
+    time.sleep(wait_seconds)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def read_folder(out: Path) -> list[Row]:

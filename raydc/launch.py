@@ -24,7 +24,7 @@ from raydc.spec.facts import bind
 from raydc.spec.plan import Plan, Planned, make_plan
 from raydc.spec.study import Study
 from raydc.store import open_store, write_atomically
-from raydc.study_page import publish_origin, publish_plan, publish_results
+from raydc.study_page import counted, publish_origin, publish_results
 from raydc.tracking.ledger import Ledger, read_rows
 from raydc.tracking.tracker import Tracker
 
@@ -109,6 +109,8 @@ def run(
         resuming = bool(read_rows(out))
         record = Record(ready, out, resuming=resuming, pool=pool)
         with Ledger(out) as ledger:
+            counts = {**counted(ready.plan, ready.dataset.classes), "evaluations": ready.evaluations}
+            folder.write_plan(out, counts)
             others = _known_elsewhere(ready, ledger)
             run_all = _run if study.search is None else _run_search
             summary = run_all(ready, ledger, record, others if reuse else {}, out, address, progress, finish)
@@ -209,7 +211,6 @@ def _run(
     recorder.share()
     # The tracker passes over what it has, so this repairs what a kill left open.
     record.tracker().record([ledger.rows[name] for name in earlier])
-    publish_plan(record.tracker(), plan, dataset.classes)
     _conclude(ready, ledger, record.tracker(), plan.evaluations, out, summary, finish)
     return summary
 

@@ -15,7 +15,7 @@ from raydc.console import duration, size
 from raydc.errors import InputError
 from raydc.estimate import Estimate, estimate, rates
 from raydc.exported import export_line
-from raydc.ready import Ready, get_ready, with_digests
+from raydc.ready import Ready, get_ready, search_evaluations, with_digests
 from raydc.result import Row
 from raydc.spec.plan import Plan, make_plan
 from raydc.spec.study import Study
@@ -113,12 +113,6 @@ class StudyPlan:
         if self.estimate is None:
             return UNKNOWN
         return f"{'at most' if self.study.search is None else 'about'} {size(self.estimate.store_bytes)}"
-
-
-def search_evaluations(study: Study) -> int:
-    """Evaluations that a search takes at most."""
-    assert study.search is not None
-    return study.search.points * len(study.seeds) + study.search.winner_seeds
 
 
 def plan_study(study: Study, out: Path | None, store_uri: str | None, download: bool) -> StudyPlan:

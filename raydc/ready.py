@@ -31,6 +31,17 @@ class Ready:
     store: Store
     plan: Plan
 
+    @property
+    def evaluations(self) -> int:
+        """Evaluations of the study; of a search, at most."""
+        return len(self.plan.evaluations) if self.study.search is None else search_evaluations(self.study)
+
+
+def search_evaluations(study: Study) -> int:
+    """Evaluations that a search takes at most."""
+    assert study.search is not None
+    return study.search.points * len(study.seeds) + study.search.winner_seeds
+
 
 def with_digests(evaluations: Sequence[Evaluation], download: bool = False) -> list[Evaluation]:
     """The evaluations with the digests of the files that they name, which stand in ids for the paths.

@@ -15,7 +15,7 @@ from raydc.ready import Ready
 from raydc.result import FINISHED, Row, spec_columns, untested
 from raydc.store import Store
 from raydc.tracking.ledger import Ledger
-from raydc.tracking.tracker import NoTracker, Tracker
+from raydc.tracking.tracker import PLANNED, NoTracker, Tracker
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +63,7 @@ def _start_tracker(ready: Ready, out: Path) -> Tracker:
         study.tracking_uri or default_uri(out), study.name, out, varying, study.system_metrics
     )
     tracker.start()
+    tracker.describe({PLANNED: ready.evaluations}, {})
     return tracker
 
 

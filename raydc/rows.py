@@ -21,12 +21,17 @@ def load_rows(where: str, tracking_uri: str | None = None) -> list[Row]:
     nothing there, `TrackingError` if MLflow does not answer.
     """
     if where.startswith(MLFLOW):
-        if tracking_uri is None:
-            raise InputError(f"{where} needs --tracking-uri, which says where MLflow is")
         from raydc.tracking.mlflow_tracker import read_experiment
 
-        return read_experiment(where.removeprefix(MLFLOW), tracking_uri)
+        return read_experiment(*experiment_of(where, tracking_uri))
     return read_folder(Path(where))
+
+
+def experiment_of(where: str, tracking_uri: str | None) -> tuple[str, str]:
+    """The name of `mlflow:EXPERIMENT` and where it is; `InputError` if that is not said."""
+    if tracking_uri is None:
+        raise InputError(f"{where} needs --tracking-uri, which says where MLflow is")
+    return where.removeprefix(MLFLOW), tracking_uri
 
 
 def only(rows: Sequence[Row], settings: Iterable[str]) -> list[Row]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 from collections.abc import Iterator, Sequence
@@ -27,15 +26,10 @@ if TYPE_CHECKING:
 
 NOTE = "mlflow.note.content"
 """The tag that MLflow shows as a run's description."""
-FILES = (folder.STUDY, folder.RESULTS, folder.REPORT, folder.FIGURES, searching.HISTORY)
+FILES = (folder.STUDY, folder.PLAN, folder.RESULTS, folder.REPORT, folder.FIGURES, searching.HISTORY)
 """Files and folders of a study's folder, as far as they are there."""
 MOST_NOTED = 12
 """Configurations in the note."""
-
-
-def publish_plan(tracker: Tracker, plan: Plan, classes: int) -> None:
-    """What a study was to do."""
-    tracker.attach_text(json.dumps(counted(plan, classes), indent=1) + "\n", "plan.json")
 
 
 def publish_origin(tracker: Tracker, dataset: Dataset, plan: Plan, store: Store) -> None:

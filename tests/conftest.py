@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,6 +37,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     lacking = {
         "gpu": None if torch.cuda.is_available() else "needs a CUDA device",
         "compiler": None if compiler() else "needs a C++ compiler and Python's headers",
+        "browser": None if shutil.which("chromium") else "needs chromium",
     }
     for item in items:
         for marker, reason in lacking.items():

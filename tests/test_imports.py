@@ -64,6 +64,7 @@ RANKS = {
     "reference": (7, set()),
     "sync": (7, set()),
     "study_page": (7, set()),
+    "watch": (7, set()),
     "study": (7, {"pandas", "matplotlib", "rich"}),
     "__init__": (-1, set()),
     "__main__": (7, set()),

@@ -186,18 +186,19 @@ def varying_keys(rows: Sequence[Row], exclude: Iterable[str] = ()) -> list[str]:
 def telling_apart(rows: Sequence[Row], names: Iterable[str], given: Sequence[str] = ()) -> list[str]:
     """The fewest of `names` that tell all points apart that the columns `given` leave together."""
     chosen: list[str] = []
-    groups = len({_values(row, given) for row in rows})
+    groups = len({values_of(row, given) for row in rows})
     for name in names:
         if len({_hashable(row.get(name)) for row in rows}) < 2:
             continue
-        parts = {_values(row, (*given, *chosen, name)) for row in rows}
+        parts = {values_of(row, (*given, *chosen, name)) for row in rows}
         if len(parts) > groups:
             chosen.append(name)
             groups = len(parts)
     return chosen
 
 
-def _values(row: Row, names: Iterable[str]) -> tuple[Any, ...]:
+def values_of(row: Row, names: Iterable[str]) -> tuple[Any, ...]:
+    """The row's values of `names`, as `group` calls its groups."""
     return tuple(_hashable(row.get(name)) for name in names)
 
 
@@ -209,7 +210,7 @@ def group(rows: Sequence[Row], keys: Sequence[str]) -> dict[tuple[Any, ...], lis
     """Rows by their values of `keys`, in rising order: the order in which rows were made shows nowhere."""
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
-        groups.setdefault(_values(row, keys), []).append(row)
+        groups.setdefault(values_of(row, keys), []).append(row)
     return dict(sorted(groups.items(), key=lambda item: [_rank(value) for value in item[0]]))
 
 

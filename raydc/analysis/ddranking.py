@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from raydc.analysis.contrast import Term, by_seed, combined
-from raydc.analysis.curves import Mean, finished, group, label_of, varying_keys
+from raydc.analysis.curves import Mean, finished, group, label_of, values_of, varying_keys
 from raydc.errors import InputError, one_of
 from raydc.result import Row, columns, is_spec_column
 
@@ -114,13 +114,24 @@ def _full(full: Sequence[Row] | float | None) -> list[Row] | float | None:
     return hard
 
 
+@dataclass(frozen=True)
+class _Bare:
+    """Rows of one method whose students saw the images as they are."""
+
+    names: list[str]
+    """The keys in which they agree with their augmented twins."""
+    rows: dict[tuple[Any, ...], list[Row]]
+    """By the values of these."""
+    everything: bool
+    """Whether the method has no other rows."""
+
+
 class _Table:
     """Looks up the counterparts of rows."""
 
     def __init__(
         self, rows: Sequence[Row], full: list[Row] | float | None, weight: float, gamma: float
     ) -> None:
-        self.rows = rows
         self.full = full
         self.weight = weight
         self.gamma = gamma
@@ -134,6 +145,23 @@ class _Table:
             if name != "images.method"
             and not (name.startswith(("images.", "scorer.")) and _absent(name, self.random))
         ]
+        self.alike_random = group(self.random, self.shared)
+        self.of_set = [n for n in self.names if n.startswith(("dataset.", "images.", "scorer.", "student."))]
+        self.hard = group([row for row in rows if row.get("labels.kind") == "hard"], self.of_set)
+        self.bare = {
+            method: self._without_augmentation(members)
+            for (method,), members in group(rows, ["images.method"]).items()
+        }
+
+    def _without_augmentation(self, alike: list[Row]) -> _Bare:
+        """What of a method's rows was trained without augmentation."""
+        bare = [row for row in alike if _plain(row)]
+        names = [
+            name
+            for name in self.names
+            if name != "train.augment" and not (name.startswith("train.") and _absent(name, bare))
+        ]
+        return _Bare(names, group(bare, names), everything=len(bare) == len(alike))
 
     def ranking(self, key: dict[str, Any], members: list[Row]) -> Ranking:
         """The scores of one point."""
@@ -157,7 +185,7 @@ class _Table:
 
     def _gain(self, row: Row, own: dict[int, float], notes: list[str]) -> list[Term]:
         """Improvement over random; empty, with a note, if it is not known."""
-        random = _equal(row, self.random, self.shared)
+        random = self.alike_random.get(values_of(row, self.shared), [])
         if not random:
             notes.append(f"no random images with all else equal{self._nearest(row)}")
             return []
@@ -176,9 +204,8 @@ class _Table:
             return [], 0.0
         hard = members
         if row.get("labels.kind") != "hard":
-            same = [n for n in self.names if n.startswith(("dataset.", "images.", "scorer.", "student."))]
-            candidates = (r for r in self.rows if r.get("labels.kind") == "hard")
-            hard = self._of_one_recipe(row, _equal(row, candidates, same), "the method's hard labels", notes)
+            candidates = self.hard.get(values_of(row, self.of_set), [])
+            hard = self._of_one_recipe(row, candidates, "the method's hard labels", notes)
         if not hard:
             return [], 0.0
         images = Term(-1, by_seed(hard))
@@ -208,18 +235,12 @@ class _Table:
 
     def _ars(self, row: Row, gain: list[Term], notes: list[str]) -> Mean | None:
         """The augmentation-robust score of a point with augmentation."""
-        alike = [r for r in self.rows if r.get("images.method") == row.get("images.method")]
+        bare = self.bare[row.get("images.method")]
         if _plain(row):
-            if all(map(_plain, alike)):
+            if bare.everything:
                 notes.append("ARS needs the same images with augmentation")
             return None
-        bare = [r for r in alike if _plain(r)]
-        names = [
-            name
-            for name in self.names
-            if name != "train.augment" and not (name.startswith("train.") and _absent(name, bare))
-        ]
-        twins = _equal(row, bare, names)
+        twins = bare.rows.get(values_of(row, bare.names), [])
         if not twins:
             notes.append("ARS needs the same images with train.augment none")
             return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -277,8 +278,17 @@ def worth(where: Where, only: Only = None, tracking_uri: TrackingUri = None, as_
         emit(rows, as_json, lambda: show_table("What soft labels are worth", shown))
 
 
-def write(where: str, tracking_uri: str | None, store: str | None) -> Path:
-    """Write the report of a folder or an experiment; returns its path."""
+def write(
+    where: str,
+    tracking_uri: str | None,
+    store: str | None,
+    pictures: Path | None = None,
+    formats: Sequence[str] = ("png",),
+) -> Path:
+    """Write the report of a folder or an experiment, and figures; returns the report's path.
+
+    A folder always gets its figures; those of an experiment are written if `pictures` says where.
+    """
     from raydc import folder
     from raydc.report.html import write_report
     from raydc.rows import MLFLOW, load_rows
@@ -288,16 +298,38 @@ def write(where: str, tracking_uri: str | None, store: str | None) -> Path:
     rows = load_rows(where, tracking_uri)
     if where.startswith(MLFLOW):
         name = where.removeprefix(MLFLOW)
-        return write_report(rows, Path(f"{name}-report.html"), open_store(store) if store else None)
+        opened = open_store(store) if store else None
+        return write_report(rows, Path(f"{name}-report.html"), opened, "", pictures, formats)
     directory = Path(where)
     uri = store or folder.store_of(directory)
     command = f"raydc run {directory / folder.STUDY} --out {directory}"
-    pictures, history = directory / folder.FIGURES, read_history(directory)
-    return write_report(rows, directory / folder.REPORT, open_store(uri), command, pictures, history)
+    pictures, history = pictures or directory / folder.FIGURES, read_history(directory)
+    return write_report(rows, directory / folder.REPORT, open_store(uri), command, pictures, formats, history)
 
 
-def report(where: Where, tracking_uri: TrackingUri = None, store: StoreUri = None) -> None:
-    """One self-contained report.html with figures and tables."""
+def report(
+    where: Where,
+    figures: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write the figures here (default: DIR/figures).")
+    ] = None,
+    formats: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--format", help="Of the figures: svg and pdf for papers, png (default); may be repeated."
+        ),
+    ] = None,
+    tracking_uri: TrackingUri = None,
+    store: StoreUri = None,
+) -> None:
+    """One self-contained report.html with charts and tables, and its figures as files."""
     with reported():
-        path = write(where, tracking_uri, store)
+        from raydc.report.drawing import FORMATS
+
+        for name in formats or []:
+            if name not in FORMATS:
+                raise InputError(f"--format is {name!r}, but must be {one_of(FORMATS)}")
+        try:
+            path = write(where, tracking_uri, store, figures, formats or ["png"])
+        except OSError as error:
+            raise InputError(f"the report of {where} cannot be written: {error}") from None
     say(f"report: {path}")

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from raydc import shipped
+from raydc.commands import completing
 from raydc.commands.terminal import Address, AsJson, StoreUri, TrackingUri, emit, reported, say, show_table
 from raydc.errors import InputError, one_of
 
@@ -15,7 +16,8 @@ def list_things(
     what: Annotated[
         str,
         typer.Argument(
-            help="datasets, methods, scores, labels, recipes, augmentations, studies or reproductions."
+            help=f"{one_of(completing.KINDS)}.",
+            autocompletion=completing.kinds,
         ),
     ],
     as_json: AsJson = False,
@@ -24,24 +26,17 @@ def list_things(
     with reported():
         from raydc.spec import catalog
 
-        registries: dict[str, Any] = {
-            "datasets": catalog.DATASETS,
-            "methods": catalog.METHODS,
-            "scores": catalog.SCORES,
-            "labels": catalog.LABELS,
-            "recipes": catalog.RECIPES,
-            "augmentations": catalog.AUGMENTATIONS,
-        }
         if what == "studies":
             rows = [{"name": s.name, "summary": s.summary} for s in shipped.studies()]
         elif what == "reproductions":
             from raydc import reproduce as reproductions
 
             rows = [{"name": n, "summary": reproductions.load(n).source} for n in reproductions.names()]
-        elif what in registries:
-            rows = [{"name": entry.name, "summary": entry.summary} for entry in registries[what]]
+        elif what in completing.KINDS:
+            registry: Any = getattr(catalog, what.upper())
+            rows = [{"name": entry.name, "summary": entry.summary} for entry in registry]
         else:
-            raise InputError(f"list {what}: it must be {one_of([*registries, 'studies', 'reproductions'])}")
+            raise InputError(f"list {what}: it must be {one_of(completing.KINDS)}")
 
         def show() -> None:
             width = max((len(row["name"]) for row in rows), default=0)

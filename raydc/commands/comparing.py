@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from raydc.commands import completing
 from raydc.commands.terminal import AsJson, Only, TrackingUri, emit, reported, say, show_table
 from raydc.errors import InputError
 
@@ -20,7 +21,9 @@ def compare(
     where: Annotated[
         list[str],
         typer.Argument(
-            metavar="A B...", help="Studies' folders or mlflow:EXPERIMENT; the first is the baseline."
+            metavar="A B...",
+            help="Studies' folders or mlflow:EXPERIMENT; the first is the baseline.",
+            autocompletion=completing.folders,
         ),
     ],
     by: Annotated[

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from raydc import shipped
+from raydc.commands import completing
 from raydc.commands.analysing import signed, write
 from raydc.commands.terminal import (
     Address,
@@ -142,7 +143,13 @@ def print_summary(summary: Summary) -> None:
 
 
 def reproduce(
-    name: Annotated[str, typer.Argument(help="A paper's table or claim, such as label-worth-table2.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="A paper's table or claim, such as label-worth-table2.",
+            autocompletion=completing.reproductions,
+        ),
+    ],
     cells: Annotated[
         list[str] | None,
         typer.Option("--cells", help="Cells or claims to run, such as ipc-10 (default: all)."),

@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from raydc.commands import completing
 from raydc.errors import InputError, TrackingError
 
 PIPE_WIDTH = 160
@@ -20,8 +21,18 @@ PIPE_WIDTH = 160
 out = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
 err = Console(stderr=True)
 
-StudyArgument = Annotated[str, typer.Argument(help="A study file, or the name of one that comes with raydc.")]
-Where = Annotated[str, typer.Argument(metavar="DIR", help="A study's folder, or mlflow:EXPERIMENT.")]
+StudyArgument = Annotated[
+    str,
+    typer.Argument(
+        help="A study file, or the name of one that comes with raydc.", autocompletion=completing.studies
+    ),
+]
+Where = Annotated[
+    str,
+    typer.Argument(
+        metavar="DIR", help="A study's folder, or mlflow:EXPERIMENT.", autocompletion=completing.folders
+    ),
+]
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a key, such as base.train.steps=50."),

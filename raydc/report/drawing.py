@@ -42,12 +42,17 @@ STYLE: Any = {
     "axes.axisbelow": True,
     "legend.frameon": False,
     "svg.hashsalt": "raydc",
+    "pdf.fonttype": 42,
     "figure.dpi": 100,
 }
 APART = 1.025
 """Bars of different kept information at one number of images are drawn this far from each other."""
 WIDTH, HEIGHT = 7.2, 4.2
 MOST_TICKS = 12
+MOST_NUMBERS = 150
+"""Cells of a heat map in which a number can still be read."""
+MOST_VECTORS = 2000
+"""Points that are drawn one by one; more are a picture inside the SVG or PDF, whose size is then bounded."""
 
 
 def svg(figure: Figure) -> str:
@@ -63,6 +68,10 @@ def save(figure: Figure, file: Path) -> None:
     """Write the figure in the format that the name of `file` ends in; `ValueError` for an unknown one."""
     with mpl.rc_context(STYLE):
         figure.savefig(file, bbox_inches="tight", dpi=150)
+
+
+FORMATS = ("png", "svg", "pdf")
+"""What `raydc report --figures` writes."""
 
 
 def _axes(width: float = WIDTH, height: float = HEIGHT) -> tuple[Figure, Axes]:
@@ -100,8 +109,9 @@ def _bytes(count: float) -> str:
     return f"{count:g} GB"
 
 
-def _look(number: int) -> tuple[str, str]:
-    return COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
+def look(number: int) -> tuple[str, str]:
+    """Colour and marker of a series; the pair comes again after 64 of them."""
+    return COLOURS[number % len(COLOURS)], MARKERS[(number + number // len(COLOURS)) % len(MARKERS)]
 
 
 def _legend(axes: Axes, entries: int) -> None:
@@ -113,7 +123,7 @@ def lines(data: Lines) -> Figure:
     """Curves with error bars."""
     figure, axes = _axes()
     for number, series in enumerate(data.series):
-        colour, marker = _look(number)
+        colour, marker = look(number)
         errors = None
         if all(value is not None for value in (*series.low, *series.high)):
             y = np.array(series.y)
@@ -221,7 +231,7 @@ def laws(data: LawFigure) -> Figure:
     figure, axes = _axes()
     number = 0
     for law in data.laws:
-        colour, marker = _look(number)
+        colour, marker = look(number)
         x = law.curve.x
         fine = np.geomspace(x[0], x[-1], 200)
         band = law.band(fine)
@@ -231,7 +241,7 @@ def laws(data: LawFigure) -> Figure:
         axes.plot(x, law.curve.means, marker, color=colour, markersize=5, label=law.curve.label)
         number += 1
     for fit in data.unfitted:
-        colour, marker = _look(number)
+        colour, marker = look(number)
         label = f"{fit.curve.label} (no fit)"
         x, y = fit.curve.x, fit.curve.means
         axes.plot(x, y, marker, color=colour, markersize=5, fillstyle="none", label=label)
@@ -245,16 +255,21 @@ def laws(data: LawFigure) -> Figure:
 
 
 def heat(data: Heat) -> Figure:
-    """A table of colours with the numbers written in."""
+    """A table of colours with the numbers written in, or a colour bar where they would be too many."""
     columns, rows = len(data.x), len(data.y)
-    figure, axes = _axes(1.0 + 0.62 * columns, 0.9 + 0.4 * rows)
+    written = columns * rows <= MOST_NUMBERS
+    size = (0.62, 0.4) if written else (0.3, 0.25)
+    figure, axes = _axes(1.0 + size[0] * columns + (not written), 0.9 + size[1] * rows)
     values = np.array([[np.nan if v is None else v for v in row] for row in data.values])
-    axes.imshow(values, cmap="viridis", aspect="auto", origin="lower")
+    colours = axes.imshow(values, cmap="viridis", aspect="auto", origin="lower")
     axes.grid(visible=False)
     axes.set_xticks(range(columns), [f"{x:g}" for x in data.x])
     axes.set_yticks(range(rows), [f"{y:g}" for y in data.y])
     axes.set(xlabel=data.x_label, ylabel=data.y_label, title=data.title)
     axes.title.set_fontsize(9)
+    if not written:
+        figure.colorbar(colours, format=FuncFormatter(lambda value, _: f"{100 * value:g} %"))
+        return figure
     middle = (np.nanmin(values) + np.nanmax(values)) / 2
     for (row, column), value in np.ndenumerate(values):
         if not np.isnan(value):
@@ -269,7 +284,7 @@ def scatter(data: Scatter) -> Figure:
     figure, axes = _axes()
     names = list(dict.fromkeys(data.groups))
     for number, name in enumerate(names):
-        colour, marker = _look(number)
+        colour, marker = look(number)
         members = [p for p, g in zip(data.points, data.groups, strict=True) if g == name]
         axes.plot(
             [p.total_bytes for p in members],
@@ -279,6 +294,7 @@ def scatter(data: Scatter) -> Figure:
             markersize=4,
             alpha=0.6,
             label=name,
+            rasterized=len(data.points) > MOST_VECTORS,
         )
     best = [p for p in data.points if p.on_frontier]
     axes.step(
@@ -307,13 +323,13 @@ def entropy(points: Sequence[MeanPoint]) -> Figure:
         over, plane = figure.subplots(1, 2)
     kinds = list(dict.fromkeys(point.label for point in points))
     for number, label in enumerate(kinds):
-        colour, marker = _look(number)
+        colour, marker = look(number)
         members = [point for point in points if point.label == label]
-        look: Any = {"color": colour, "marker": marker, "capsize": 2, "linewidth": 1.2}
+        style: Any = {"color": colour, "marker": marker, "capsize": 2, "linewidth": 1.2}
         h, nll = [p.entropy for p in members], [p.nll for p in members]
         y = [mean.value for mean in h]
-        over.errorbar([p.ratio for p in members], y, yerr=_bars(h), markersize=5, label=label, **look)
-        plane.errorbar([mean.value for mean in nll], y, xerr=_bars(nll), yerr=_bars(h), markersize=3, **look)
+        over.errorbar([p.ratio for p in members], y, yerr=_bars(h), markersize=5, label=label, **style)
+        plane.errorbar([mean.value for mean in nll], y, xerr=_bars(nll), yerr=_bars(h), markersize=3, **style)
         whole = [p for p in members if p.ratio == 1]
         plane.plot([p.nll.value for p in whole], [p.entropy.value for p in whole], marker, color=colour)
     over.set(xlabel="crop ratio (part of the area; 1 is the whole image)", ylabel="entropy H, nats")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,8 +36,23 @@ class Series:
     y: tuple[float, ...]
     low: tuple[float | None, ...]
     high: tuple[float | None, ...]
+    counts: tuple[int, ...]
+    """Replicates of each point."""
     notes: tuple[str, ...] = ()
     """What was chosen at each point, to be shown beside it."""
+
+
+def series_of(label: str, x: Iterable[float], means: Sequence[Mean], notes: tuple[str, ...] = ()) -> Series:
+    """A line through means."""
+    return Series(
+        label=label,
+        x=tuple(map(float, x)),
+        y=tuple(m.value for m in means),
+        low=tuple(m.low for m in means),
+        high=tuple(m.high for m in means),
+        counts=tuple(m.count for m in means),
+        notes=notes,
+    )
 
 
 @dataclass(frozen=True)
@@ -138,6 +153,7 @@ class Sheet:
 class Figures:
     """All figures of a report."""
 
+    search: list[Lines] = field(default_factory=list)
     curves: list[Lines] = field(default_factory=list)
     heat: list[Heat] = field(default_factory=list)
     laws: list[LawFigure] = field(default_factory=list)
@@ -190,18 +206,6 @@ def _named_curves(rows: Sequence[Row]) -> list[Curve]:
     return curves(rows, by=by)
 
 
-def _series(curve: Curve, notes: tuple[str, ...] = ()) -> Series:
-    means = curve.means_with_intervals()
-    return Series(
-        label=curve.label,
-        x=tuple(map(float, curve.x)),
-        y=tuple(m.value for m in means),
-        low=tuple(m.low for m in means),
-        high=tuple(m.high for m in means),
-        notes=notes,
-    )
-
-
 LEAST_RATIO = 8.0
 """An axis whose values span more than this is drawn logarithmically."""
 
@@ -218,14 +222,22 @@ def line_figure(rows: Sequence[Row], x: str, y: str, by: Sequence[str] | None) -
         caption="Bars are 95 % intervals from the spread of replicates, pooled over a line.",
         x_label=x,
         y_label=y,
-        series=tuple(_series(curve) for curve in found),
+        series=tuple(series_of(c.label, c.x, c.means_with_intervals()) for c in found),
         log=min(places) > 0 and max(places) / min(places) > LEAST_RATIO,
         percent=fraction,
     )
 
 
 def _accuracy_over_ipc(named: Sequence[Curve], chosen: Sequence[Row]) -> Lines:
-    series = [_series(curve, tuple(_chosen_note(curve, x, chosen) for x in curve.x)) for curve in named]
+    series = [
+        series_of(
+            curve.label,
+            curve.x,
+            curve.means_with_intervals(),
+            tuple(_chosen_note(curve, x, chosen) for x in curve.x),
+        )
+        for curve in named
+    ]
     return Lines(
         title="Accuracy over images per class",
         caption=(

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +22,17 @@ from raydc.analysis.joint_laws import JointLaw
 from raydc.analysis.worth import Worth, worth
 from raydc.analysis.worth import describe as describe_worth
 from raydc.errors import InputError
-from raydc.report import drawing, search_history
+from raydc.report import charts, drawing, search_history
 from raydc.report.figures import Figures, JointFigure, all_figures
 from raydc.report.label_figures import label_figures
-from raydc.report.sections import mean_quality, search_tables, tables
+from raydc.report.sections import mean_quality, tables
 from raydc.report.sheets import sheets
 from raydc.report.tables import percent
 from raydc.report.trade_figures import envelopes, joint_figures
 from raydc.result import FAILED, FINISHED, Row
 from raydc.store import Store, write_atomically
 
+TEMPLATES = resources.files("raydc.report") / "templates"
 MOST_HEAT_MAPS = 12
 
 
@@ -41,6 +43,9 @@ class Drawn:
     title: str
     caption: str
     svg: Markup
+    """For a page without scripts, and for papers."""
+    chart: charts.Chart
+    """For a page with scripts."""
 
 
 def write_report(
@@ -49,17 +54,19 @@ def write_report(
     store: Store | None,
     command: str = "",
     pictures: Path | None = None,
+    formats: Sequence[str] = ("png",),
     history: search_history.History | None = None,
 ) -> Path:
     """Write the report of `rows` to `path`, and its figures into the folder `pictures` if one is given.
 
-    `history` is that of a search (raydc.searching.read_history).
-    Raises `InputError` if nothing is finished.
+    formats: of the pictures, some of `drawing.FORMATS`. history: of a search
+    (raydc.searching.read_history). Raises `InputError` if nothing is finished.
     """
     done = finished(rows)
     if not done and history is None:
         raise InputError("there is no finished evaluation to report; run the study first")
     figures = figures_of(done, store) if done else Figures()
+    figures.search = [] if history is None else search_history.progress(history)
     answers = _worth(done)
     environment = Environment(
         loader=PackageLoader("raydc.report", "templates"),
@@ -74,7 +81,6 @@ def write_report(
         version=__version__,
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         summary=summary_sentences(rows, answers, figures.joint, history),
-        search=_search(history),
         figures=_drawn(figures),
         heat_more=max(0, len(figures.heat) - MOST_HEAT_MAPS),
         sheets=[
@@ -85,27 +91,41 @@ def write_report(
             }
             for sheet in figures.sheets
         ],
-        tables=search_tables(history) + tables(rows, figures, answers),
+        tables=tables(rows, figures, answers, history),
+        missing=missing(figures),
         command=command,
+        scripts=[Markup((TEMPLATES / name).read_text("utf-8")) for name in ("chart.js", "theme.js")],
     )
     write_atomically(path, page.encode())
     if pictures is not None:
-        _save(figures, pictures)
+        _save(figures, pictures, formats)
     return path
 
 
-def _save(figures: Figures, folder: Path) -> None:
-    """Every figure as a PNG file, named as the Python API names it."""
-    folder.mkdir(exist_ok=True)
+def _save(figures: Figures, folder: Path, formats: Sequence[str]) -> None:
+    """Every figure as a file of each format, named as the Python API names it; images as PNG."""
+    folder.mkdir(parents=True, exist_ok=True)
     figures = replace(figures, heat=figures.heat[:MOST_HEAT_MAPS])
     for name, figure in drawing.drawn(figures).items():
-        drawing.save(figure, folder / f"{_file_name(name)}.png")
+        for format_ in formats:
+            drawing.save(figure, folder / f"{_file_name(name)}.{format_}")
     for sheet in figures.sheets:
         write_atomically(folder / f"{_file_name(f'images {sheet.title}')}.png", sheet.png)
 
 
 def _file_name(title: str) -> str:
     return "-".join(re.findall(r"[A-Za-z0-9.]+", title))
+
+
+def missing(figures: Figures) -> list[str]:
+    """What the data or the store do not allow, with the reason."""
+    reasons = {
+        "curves and laws (one number of images only)": figures.curves,
+        "heat maps (temperature and teacher epoch do not both vary)": figures.heat,
+        "a frontier (one configuration only)": figures.frontier,
+        "images (the compressed sets are not in a store that can be read from here)": figures.sheets,
+    }
+    return [reason for reason, there in reasons.items() if not there]
 
 
 def figures_of(rows: Sequence[Row], store: Store | None) -> Figures:
@@ -124,16 +144,6 @@ def _worth(rows: Sequence[Row]) -> list[Worth]:
         return worth(rows)
     except InputError:
         return []
-
-
-def _search(history: search_history.History | None) -> list[Drawn]:
-    """The figure of a search, where points were told."""
-    lines = search_history.progress(history) if history is not None else None
-    return (
-        []
-        if lines is None
-        else [Drawn(lines.title, lines.caption, Markup(drawing.svg(drawing.lines(lines))))]
-    )
 
 
 def summary_sentences(
@@ -182,16 +192,17 @@ def summary_sentences(
 
 
 def _drawn(figures: Figures) -> dict[str, list[Drawn]]:
-    def draw(make: Any, items: Sequence[Any]) -> list[Drawn]:
-        return [Drawn(f.title, f.caption, Markup(drawing.svg(make(f)))) for f in items]
+    def draw(picture: Any, chart: Any, items: Sequence[Any]) -> list[Drawn]:
+        return [Drawn(f.title, f.caption, Markup(drawing.svg(picture(f))), chart(f)) for f in items]
 
     return {
-        "curves": draw(drawing.lines, figures.curves),
-        "laws": draw(drawing.laws, figures.laws),
-        "joint": draw(drawing.joint, figures.joint),
-        "heat": draw(drawing.heat, figures.heat[:MOST_HEAT_MAPS]),
-        "frontier": draw(drawing.scatter, figures.frontier),
-        "envelopes": draw(drawing.lines, figures.envelopes),
-        "labels": draw(drawing.lines, figures.labels),
-        "similarity": draw(drawing.heat, figures.similarity),
+        "search": draw(drawing.lines, charts.lines, figures.search),
+        "curves": draw(drawing.lines, charts.lines, figures.curves),
+        "laws": draw(drawing.laws, charts.laws, figures.laws),
+        "joint": draw(drawing.joint, charts.joint, figures.joint),
+        "heat": draw(drawing.heat, charts.heat, figures.heat[:MOST_HEAT_MAPS]),
+        "frontier": draw(drawing.scatter, charts.scatter, figures.frontier),
+        "envelopes": draw(drawing.lines, charts.lines, figures.envelopes),
+        "labels": draw(drawing.lines, charts.lines, figures.labels),
+        "similarity": draw(drawing.heat, charts.heat, figures.similarity),
     }

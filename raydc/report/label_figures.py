@@ -12,7 +12,7 @@ from raydc.analysis.curves import finished, group, mean_of
 from raydc.analysis.labels import LabelFacts, among_others, divergence, label_facts, similarity, softmax
 from raydc.data.image_set import CompressedSet
 from raydc.labels.store import read_logits
-from raydc.report.figures import Heat, Lines, Marked, Series
+from raydc.report.figures import Heat, Lines, Marked, series_of
 from raydc.result import Row
 from raydc.store import Store
 
@@ -126,8 +126,7 @@ def _by_epoch(teacher: str, said: Sequence[Said]) -> Lines:
     series = []
     for label, measure in measures.items():
         means = [mean_of([measure(facts) for facts in s.facts]) for s in said]
-        low, high = tuple(m.low for m in means), tuple(m.high for m in means)
-        series.append(Series(label, epochs, tuple(m.value for m in means), low, high))
+        series.append(series_of(label, epochs, means))
     return Lines(
         title=f"What {teacher} says, by epoch",
         caption=(
@@ -146,10 +145,7 @@ def _by_rank(teacher: str, said: Sequence[Said]) -> Lines:
     series = []
     for one in chosen:
         means = [mean_of(list(values)) for values in np.transpose([facts.by_rank for facts in one.facts])]
-        ranks = tuple(float(rank) for rank in range(1, len(means) + 1))
-        values = tuple(m.value for m in means)
-        low, high = tuple(m.low for m in means), tuple(m.high for m in means)
-        series.append(Series(f"epoch {one.epoch}", ranks, values, low, high))
+        series.append(series_of(f"epoch {one.epoch}", range(1, len(means) + 1), means))
     return Lines(
         title=f"Probability by rank, {teacher}",
         caption=f"Mean probability that {teacher} gives to the largest class, the second, and so on.",
@@ -187,7 +183,6 @@ def divergence_figure(name: str, by_epoch: Mapping[int, Sequence[float]]) -> Lin
     means = [mean_of(by_epoch[epoch]) for epoch in epochs]
     least = min(range(len(epochs)), key=lambda i: means[i].value)
     places = tuple(float(epoch) for epoch in epochs)
-    low, high = tuple(m.low for m in means), tuple(m.high for m in means)
     value = means[least].value
     return Lines(
         title=f"Learned labels against {name}",
@@ -197,7 +192,7 @@ def divergence_figure(name: str, by_epoch: Mapping[int, Sequence[float]]) -> Lin
         ),
         x_label="teacher epoch",
         y_label="Jensen-Shannon divergence, nats",
-        series=(Series("learned labels", places, tuple(m.value for m in means), low, high),),
+        series=(series_of("learned labels", places, means),),
         log=epochs[0] > 0,
         percent=False,
         marked=Marked("least", (places[least],), (value,), (f"epoch {epochs[least]}",)),

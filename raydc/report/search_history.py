@@ -57,25 +57,31 @@ def sentences(history: History) -> list[str]:
     return [*found, f"{text}."]
 
 
-def progress(history: History) -> Lines | None:
-    """The first metric of every point and the best so far, over trials; None without a complete one."""
+def progress(history: History) -> list[Lines]:
+    """The first metric of every point and the best so far, over trials; empty without a complete one."""
     trials = complete(history)
     if not trials:
-        return None
+        return []
     metric, better = history["metrics"][0], max if history["modes"][0] == "max" else min
     x = tuple(float(trial["number"]) for trial in trials)
     told = tuple(float(trial["values"][0]) for trial in trials)
     best = tuple(better(told[: i + 1]) for i in range(len(told)))
-    nothing = (None,) * len(x)
-    return Lines(
-        title="Search",
-        caption=f"{metric} of each point as it was told, and the best so far ({history['sampler']}).",
-        x_label="trial",
-        y_label=metric,
-        series=(Series("best so far", x, best, nothing, nothing), Series("point", x, told, nothing, nothing)),
-        log=False,
-        percent=metric in ACCURACIES,
+    nothing, counts = (None,) * len(x), (int(history["replicates"]),) * len(x)
+    series = (
+        Series("best so far", x, best, nothing, nothing, counts),
+        Series("point", x, told, nothing, nothing, counts),
     )
+    return [
+        Lines(
+            title="Search",
+            caption=f"{metric} of each point as it was told, and the best so far ({history['sampler']}).",
+            x_label="trial",
+            y_label=metric,
+            series=series,
+            log=False,
+            percent=metric in ACCURACIES,
+        )
+    ]
 
 
 def points(history: History) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:

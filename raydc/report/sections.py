@@ -42,22 +42,25 @@ def missed(law: JointLaw) -> str:
     return f"{100 * float(law.holdout.mean()):+.1f} points (rms {100 * size:.1f})"
 
 
-def tables(rows: Sequence[Row], figures: Figures, answers: Sequence[Worth]) -> list[Table]:
-    """The tables of the report, in its order."""
-    found = [*_law_tables(figures), *_joint_tables(figures)]
-    if answers:
-        found.append(_worth_table(answers))
-    if ranked := _ranked(rows):
-        found.append(_ranking_table(ranked))
-    found += [_frontier_table(scatter) for scatter in figures.frontier]
-    if figures.envelopes:
-        found.append(_image_frontier_table(rows))
-    found += _comparisons(rows)
-    if done := finished(rows):
-        found.append(results_table(done))
-    if any(row["status"] == FAILED for row in rows):
-        found.append(_failures_table(rows))
-    return found
+def tables(
+    rows: Sequence[Row],
+    figures: Figures,
+    answers: Sequence[Worth],
+    history: search_history.History | None = None,
+) -> dict[str, list[Table]]:
+    """The tables of each section of the report; a section that the data do not allow has none."""
+    ranked, done = _ranked(rows), finished(rows)
+    return {
+        "search": search_tables(history),
+        "laws": _law_tables(figures),
+        "joint": _joint_tables(figures),
+        "frontier": [_frontier_table(scatter) for scatter in figures.frontier],
+        "envelope": [_image_frontier_table(rows)] if figures.envelopes else [],
+        "worth": [_worth_table(answers)] if answers else [],
+        "compare": [*_comparisons(rows), *([_ranking_table(ranked)] if ranked else [])],
+        "results": [results_table(done)] if done else [],
+        "failures": [_failures_table(rows)] if any(row["status"] == FAILED for row in rows) else [],
+    }
 
 
 def search_tables(history: search_history.History | None) -> list[Table]:
@@ -162,9 +165,9 @@ def _worth_table(answers: Sequence[Worth]) -> Table:
     return Table(
         "Worth",
         "Hard-labelled images a class that reach the accuracy of the soft labels, read off the hard "
-        "labels' law inside their data.",
+        "labels' law inside their data." + _more(len(answers), "printed by `raydc worth`"),
         ("group", "IPC", "labels", "soft", "hard", "hard-labelled images a class"),
-        tuple(_worth_row(item) for item in answers),
+        tuple(_worth_row(item) for item in answers[:MOST_TABLE_ROWS]),
     )
 
 
@@ -180,6 +183,11 @@ def _worth_row(item: Worth) -> tuple[str, ...]:
     )
 
 
+def _more(count: int, where: str) -> str:
+    """Where the rest of a table is that would be too long for a page."""
+    return f" {count - MOST_TABLE_ROWS} more are {where}." if count > MOST_TABLE_ROWS else ""
+
+
 def _ranked(rows: Sequence[Row]) -> list[Ranking]:
     """DD-Ranking's scores, if any method has random images to be compared with."""
     try:
@@ -193,9 +201,11 @@ def _ranking_table(ranked: Sequence[Ranking]) -> Table:
         "DD-Ranking",
         "IOR: improvement over random images under the same labels and recipe. ARS: augmentation-robust "
         "score, of points with augmentation. HLR and LRS need the accuracy of the full dataset: "
-        "raydc ddranking DIR --full-acc FRACTION.",
+        "raydc ddranking DIR --full-acc FRACTION." + _more(len(ranked), "printed by `raydc ddranking`"),
         ("method", "test accuracy", "IOR", "ARS"),
-        tuple((r.label, percent(r.test_acc), percent(r.ior), percent(r.ars)) for r in ranked),
+        tuple(
+            (r.label, percent(r.test_acc), percent(r.ior), percent(r.ars)) for r in ranked[:MOST_TABLE_ROWS]
+        ),
     )
 
 

@@ -11,7 +11,7 @@ from raydc.analysis.curves import label_of
 from raydc.analysis.frontier import EPOCH, ImagePoint, image_frontier, qualities
 from raydc.analysis.joint_laws import FORMULAS, JointLaw, NoJointLaw, fit_joint
 from raydc.analysis.surfaces import KEPT, Surface, surfaces
-from raydc.report.figures import JointFigure, Lines, Marked, Series
+from raydc.report.figures import JointFigure, Lines, Marked, series_of
 from raydc.result import Row
 
 MOST_FIGURES = 12
@@ -68,15 +68,8 @@ def _envelope(name: str, points: Sequence[ImagePoint]) -> Lines:
     series = []
     for label in dict.fromkeys(line_of(point.labels) for point in points):
         line = _best_by_ipc([point for point in points if line_of(point.labels) == label])
-        series.append(
-            Series(
-                label,
-                tuple(point.ipc for point in line),
-                tuple(point.test_acc.value for point in line),
-                tuple(point.test_acc.low for point in line),
-                tuple(point.test_acc.high for point in line),
-            )
-        )
+        notes = tuple(label_of({k: v for k, v in p.labels.items() if k != EPOCH}) for p in line)
+        series.append(series_of(label, [p.ipc for p in line], [p.test_acc for p in line], notes))
     best = [point for point in points if point.best]
     where = "" if name == "all" else f" ({name})"
     return Lines(

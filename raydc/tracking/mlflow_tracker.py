@@ -20,6 +20,7 @@ import queue
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from raydc.result import FAILED, FINISHED, MEASURES, RECORD, STOPPED, Row
 from raydc.tracking.mlflow_ids import note_run
 from raydc.tracking.names import params, run_name, table_view, text, value_of
 from raydc.tracking.reach import probe
-from raydc.tracking.tracker import TeacherCurve, UsedDataset
+from raydc.tracking.tracker import PLANNED, TeacherCurve, UsedDataset
 
 # Failing requests are tried again here, with the study's own patience.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
@@ -46,9 +47,11 @@ logger = logging.getLogger(__name__)
 
 PAGE = 5000
 LONGEST_WAIT_SECONDS = 30.0
-_OVER = ("FINISHED", "FAILED", "KILLED")
 _STATUS = {FINISHED: "FINISHED", FAILED: "FAILED", STOPPED: "KILLED"}
 """What MLflow calls each status of a row."""
+_EXIT_CODES = {"FINISHED": 0, "FAILED": 3, "KILLED": 130}
+"""Of a run that left its study with this status."""
+_OVER = tuple(_EXIT_CODES)
 _REFUSED = (
     "INVALID_PARAMETER_VALUE",
     "BAD_REQUEST",
@@ -388,11 +391,31 @@ def _search(client: MlflowClient, experiment: str, query: str) -> Iterator[Run]:
             return
 
 
+@dataclass(frozen=True)
+class Record:
+    """What MLflow has of an experiment at one moment."""
+
+    name: str
+    rows: list[Row]
+    """Of all finished and failed runs, whoever logged them."""
+    planned: int | None
+    """Evaluations of the plan, where the experiment is a study of raydc."""
+    running: int | None
+    """Evaluations that others are logging; a study of raydc records its own when they have ended."""
+    exit_code: int | None
+    """What the study's run exited with, but for 4; None while it is going."""
+
+
 def read_experiment(name: str, uri: str) -> list[Row]:
     """Rows of all finished and failed runs of an MLflow experiment, whoever logged them.
 
     Raises `InputError` if there is no such experiment, `TrackingError` if MLflow does not answer.
     """
+    return read_record(name, uri).rows
+
+
+def read_record(name: str, uri: str) -> Record:
+    """Everything that MLflow has of an experiment; raises as `read_experiment`."""
     quiet()
     try:
         client = _client(uri)
@@ -402,7 +425,17 @@ def read_experiment(name: str, uri: str) -> list[Row]:
         runs = list(_search(client, experiment.experiment_id, ""))
     except (MlflowException, requests.RequestException, OSError) as error:
         raise TrackingError(_reason(uri, error)) from None
-    return [_row(run, name) for run in runs if run.info.status in _OVER and _is_evaluation(run)]
+    evaluations = [run for run in runs if _is_evaluation(run)]
+    over = [run for run in evaluations if run.info.status in _OVER]
+    rows = [_row(run, name) for run in over]
+    study = next((run for run in runs if run.data.tags.get("raydc.role") == "study"), None)
+    if study is not None:
+        planned = study.data.metrics.get(PLANNED)
+        code = _EXIT_CODES.get(study.info.status)
+        return Record(name, rows, None if planned is None else int(planned), None, code)
+    running = len(evaluations) - len(over)
+    failed = any(run.info.status != "FINISHED" for run in over)
+    return Record(name, rows, None, running, None if running else 3 if failed else 0)
 
 
 def _is_evaluation(run: Run) -> bool:

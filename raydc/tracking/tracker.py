@@ -9,6 +9,9 @@ from typing import Any, Protocol
 
 from raydc.result import Row
 
+PLANNED = "planned"
+"""Measure of a study's own run: the evaluations of its plan, known when it begins."""
+
 
 @dataclass(frozen=True)
 class UsedDataset:

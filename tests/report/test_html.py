@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,18 +44,46 @@ class Outside(HTMLParser):
                 self.loads.append(value)
 
 
+def page_of(text: str) -> Outside:
+    page = Outside()
+    page.feed(text)
+    return page
+
+
+def charts_of(text: str) -> list[dict[str, Any]]:
+    """The data of every chart on a page."""
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    found = re.findall(r'<script type="application/json">(.*?)</script>', text, re.DOTALL)
+    return [json.loads(chart, parse_constant=refuse) for chart in found]
+
+
 def test_the_report_has_every_part_and_loads_nothing(tmp_path: Path) -> None:
     path = write_report(some_rows(), tmp_path / "report.html", None, "raydc run x")
     text = path.read_text()
-    page = Outside()
-    page.feed(text)
+    page = page_of(text)
     assert [load for load in page.loads if not load.startswith(("#", "data:"))] == []
     assert "url(http" not in text
-    for part in ("summary", "curves", "laws", "labels", "frontier", "images", "tables"):
-        assert f'<section id="{part}">' in text
+    order = [
+        "summary",
+        "curves",
+        "heat",
+        "laws",
+        "frontier",
+        "envelope",
+        "worth",
+        "compare",
+        "results",
+        "again",
+    ]
+    assert re.findall(r'<section id="(\w+)">', text) == order
+    assert set(re.findall(r'<a href="#(\w+)">', text)) == set(order) - {"summary", "again"}
     assert page.tags.count("svg") >= 4
-    for title in ("Laws", "Worth", "Pareto frontier", "Results"):
+    for title in ("Laws", "Worth", "Pareto frontier"):
         assert f"<h3>{title}</h3>" in text
+    assert "Not here: images (the compressed sets" in text
     assert "What labels are worth:" in text
     assert re.search(r"do as well as [\d.]+ \[[\d.]+, ", text)
 
@@ -77,11 +107,11 @@ def test_a_study_of_images_and_knowledge_gets_its_sections(tmp_path: Path) -> No
     text = write_report(kept_rows(), tmp_path / "report.html", None).read_text()
     for part in ("joint", "envelope"):
         assert f'<section id="{part}">' in text
-    for title in ("Joint laws", "What twice the label entries are worth", "Frontier over images"):
+    for title in ("Joint laws", "What twice the label entries are worth"):
         assert f"<h3>{title}</h3>" in text
     assert "a - f n^-c k^-e" in text
     assert "upper envelope" in text
-    assert text.count("kept entries 10") == 2
+    assert text.count("kept entries 10") == 2 * 2  # the static figures and the data of the charts
     assert re.search(r"10 images a class with 2 kept entries do as well as [\d.]+ \[[\d.]+, ", text)
 
 
@@ -94,12 +124,14 @@ def test_a_study_of_one_kind_of_label_has_no_such_sections(tmp_path: Path) -> No
 def test_what_results_say_is_escaped(tmp_path: Path) -> None:
     bad = some_rows()
     for row in bad:
-        row["study"] = "<script>alert(1)</script>"
+        row["study"] = "</script><script>alert(1)</script>"
         row["images.method"] = "<img src=x onerror=alert(1)>"
     bad.append({**bad[0], "evaluation_id": "x", "status": "failed", "error": "<script>boom</script>"})
     text = write_report(bad, tmp_path / "report.html", None).read_text()
-    assert "<script>" not in text
+    assert "<script>alert" not in text
+    assert "<script>boom" not in text
     assert "<img src=x" not in text
+    assert page_of(text).tags.count("script") == 2 + len(charts_of(text))
     assert "&lt;script&gt;boom" in text
 
 
@@ -121,3 +153,45 @@ def test_one_replicate_is_said_to_have_no_intervals(tmp_path: Path) -> None:
 def test_nothing_finished_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no finished evaluation"):
         write_report([{**some_rows()[0], "status": "failed"}], tmp_path / "report.html", None)
+
+
+def test_charts_hold_what_the_figures_show(tmp_path: Path) -> None:
+    text = write_report(some_rows(), tmp_path / "report.html", None).read_text()
+    curves = next(c for c in charts_of(text) if c["title"] == "Accuracy over images per class")
+    hard = next(s for s in curves["series"] if s["label"] == "hard")
+    assert hard["points"]["x"] == [1, 2, 5, 10, 20, 50] == curves["x"]["places"]
+    assert hard["points"]["count"] == [3] * 6
+    assert hard["points"]["y"][0] == pytest.approx(0.3, abs=0.03)
+    middle = [
+        (low + high) / 2 for low, high in zip(hard["points"]["low"], hard["points"]["high"], strict=True)
+    ]
+    assert middle == pytest.approx(hard["points"]["y"], abs=1e-5)
+    heats = [c for c in charts_of(text) if c["kind"] == "heat"]
+    assert len(heats) == 6
+    assert heats[0]["x"]["names"] == ["1", "4"]
+    assert heats[0]["y"]["names"] == ["1", "30"]
+
+
+def test_figures_are_saved_in_every_format(tmp_path: Path) -> None:
+    write_report(
+        some_rows(), tmp_path / "report.html", None, pictures=tmp_path / "a" / "b", formats=("svg", "pdf")
+    )
+    names = sorted(path.name for path in (tmp_path / "a" / "b").iterdir())
+    assert {"accuracy.svg", "accuracy.pdf", "laws.svg", "frontier.pdf"} <= set(names)
+    assert (tmp_path / "a" / "b" / "accuracy.pdf").read_bytes().startswith(b"%PDF")
+    assert "images per class</text>" in (tmp_path / "a" / "b" / "accuracy.svg").read_text()
+
+
+def test_thousands_of_configurations_stay_a_small_page(tmp_path: Path) -> None:
+    many = [
+        {**row, "images.method": "el2n", "labels.temperature": float(t), "evaluation_id": f"{t}{row['seed']}"}
+        for t in range(1, 401)
+        for row in rows("soft", power(0.8, 0.4, 0.5), noise=0.01, seeds=1)
+    ]
+    path = write_report([*many, *some_rows()], tmp_path / "report.html", None)
+    text = path.read_text()
+    assert path.stat().st_size < 2e6
+    assert "more rows are in results.parquet" in text
+    frontier = next(c for c in charts_of(text) if c["title"] == "Accuracy over stored bytes")
+    assert sum(len(s["points"]["x"]) for s in frontier["series"] if "points" in s) > 2400
+    assert "<image " in text  # the static figure of so many points is a picture

@@ -51,15 +51,13 @@ def test_the_winner_in_a_sentence() -> None:
 
 
 def test_the_best_so_far_never_falls() -> None:
-    lines = progress(history())
-    assert lines is not None
+    [lines] = progress(history())
     best, told = lines.series
     assert best.x == told.x == (0.0, 2.0, 3.0)
     assert best.y == (0.5, 0.75, 0.75)
-    down = progress(history(modes=["min"]))
-    assert down is not None
+    [down] = progress(history(modes=["min"]))
     assert down.series[0].y == (0.5, 0.5, 0.5)
-    assert progress(history(trials=[])) is None
+    assert progress(history(trials=[])) == []
 
 
 def test_the_best_points_come_first() -> None:

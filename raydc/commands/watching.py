@@ -1,0 +1,136 @@
+"""raydc watch: how far a study is, here or where MLflow records it."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from raydc.commands.terminal import TrackingUri, Where, out, reported, say
+from raydc.console import LINE_SECONDS, duration
+
+if TYPE_CHECKING:
+    from raydc.watch import State
+
+SHARE_OF_READING = 0.1
+"""Part of the time that may go into reading; a record of thousands is read less often."""
+
+
+def watch(
+    where: Where,
+    tracking_uri: TrackingUri = None,
+    once: Annotated[bool, typer.Option("--once", help="Say how far it is, and leave.")] = False,
+    every: Annotated[float, typer.Option(min=0.1, metavar="SECONDS", help="Time between two looks.")] = 2.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object a line, one a look.")] = False,
+) -> None:
+    """Watch a running study, here or in MLflow, until it ends; exits as its run does."""
+    with reported():
+        from raydc.watch import state_of
+
+        states = _states(lambda: state_of(where, tracking_uri), every, once)
+        try:
+            state = _json(states) if as_json else _live(states) if out.is_terminal else _lines(states)
+        except KeyboardInterrupt:
+            raise typer.Exit(0) from None
+    raise typer.Exit(state.exit_code or 0)
+
+
+def _states(look: Callable[[], State], every: float, once: bool) -> Iterator[State]:
+    """A state now and then, until the study has ended."""
+    while True:
+        began = time.monotonic()
+        state = look()
+        took = time.monotonic() - began
+        yield state
+        if once or state.exit_code is not None:
+            return
+        time.sleep(max(every, took / SHARE_OF_READING))
+
+
+def _json(states: Iterator[State]) -> State:
+    for state in states:
+        sys.stdout.write(json.dumps(state.row(), allow_nan=False) + "\n")
+        sys.stdout.flush()
+    return state
+
+
+def _lines(states: Iterator[State]) -> State:
+    """A line where there is news, and not too often; failures as they come."""
+    said, spoke = "", -LINE_SECONDS
+    known: set[str] = set()
+    for state in states:
+        for failure in reversed(state.failures):
+            if failure.evaluation_id not in known:
+                known.add(failure.evaluation_id)
+                say(f"failed: {failure.evaluation_id}: {failure.error}")
+        line, now = told(state), time.monotonic()
+        if state.exit_code is not None or (line != said and now - spoke >= LINE_SECONDS):
+            say(line)
+            said, spoke = line, now
+    return state
+
+
+def _live(states: Iterator[State], console: Console = out) -> State:
+    with Live(console=console, auto_refresh=False) as live:
+        for state in states:
+            live.update(picture(state), refresh=True)
+    return state
+
+
+def told(state: State) -> str:
+    """`quickstart: 12/300 ended, 1 failed, 40/min, best 91.0 % (...), 7 min 12 s left`."""
+    of = f"/{state.planned}" if state.planned is not None else ""
+    parts = [f"{state.study}: {state.ended}{of} ended", *_counts(state)]
+    if state.per_minute is not None and state.exit_code is None:
+        parts.append(f"{state.per_minute:.3g}/min")
+    if state.best is not None:
+        parts.append(f"best {100 * state.best:.1f} % ({state.best_name})")
+    parts.append(ending(state))
+    return ", ".join(parts)
+
+
+def _counts(state: State) -> list[str]:
+    """What is not plainly finished."""
+    counts = {"failed": state.failed, "stopped": state.stopped, "running": state.running or 0}
+    return [f"{count} {name}" for name, count in counts.items() if count]
+
+
+def ending(state: State) -> str:
+    """How the study ended, or how long it still takes."""
+    if state.exit_code is None:
+        return "going" if state.seconds_left is None else f"{duration(state.seconds_left)} left"
+    return {0: "done", 3: "done, some failed", 4: "done, MLflow is behind", 130: "interrupted"}[
+        state.exit_code
+    ]
+
+
+def picture(state: State) -> RenderableType:
+    """The state as a block for a terminal."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim")
+    table.add_column()
+    of = "" if state.planned is None else f" of {state.planned}"
+    table.add_row("ended", Text(", ".join([f"{state.ended}{of}", *_counts(state)])))
+    if state.planned:
+        table.add_row("", ProgressBar(total=state.planned, completed=state.ended, width=40))
+    if state.per_minute is not None:
+        table.add_row("rate", f"{state.per_minute:.3g} a minute")
+    table.add_row("state", ending(state))
+    if state.best is not None:
+        table.add_row("best", Text(f"{100 * state.best:.1f} %  {state.best_name}"))
+    if state.last_at is not None:
+        table.add_row("last result", f"{duration(max(0.0, time.time() - state.last_at))} ago")
+    for failure in state.failures:
+        table.add_row(
+            "failed", Text(f"{failure.evaluation_id}: {failure.error}", overflow="ellipsis", no_wrap=True)
+        )
+    return Group(Text(state.study, style="bold"), table)
