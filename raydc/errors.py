@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from urllib.parse import urlsplit, urlunsplit
 
 
 class RaydcError(Exception):
@@ -33,6 +34,15 @@ class ArtifactError(RaydcError, RuntimeError):
 
 class TrackingError(RaydcError, RuntimeError):
     """The tracking server does not answer or refuses what it was sent."""
+
+
+def without_password(uri: str) -> str:
+    """`scheme://user:password@host` as `scheme://user@host`, to be said or written down."""
+    parts = urlsplit(uri)
+    if parts.password is None:
+        return uri
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{parts.username}@{host}"))
 
 
 def one_of(names: Iterable[object]) -> str:

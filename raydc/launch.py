@@ -43,6 +43,8 @@ class Summary:
     out: Path
     evaluations: int
     """In the plan."""
+    ids: frozenset[str] = frozenset()
+    """Of the evaluations in the plan."""
     finished: int = 0
     """Of the plan, after the run."""
     failed: int = 0
@@ -278,6 +280,7 @@ def _conclude(
 ) -> None:
     """Count, write the table, draw the report, close the record."""
     status = {p.id: ledger.rows.get(p.id, {}).get("status") for p in evaluations}
+    summary.ids = frozenset(status)
     summary.finished = sum(1 for s in status.values() if s == FINISHED)
     summary.failed = sum(1 for s in status.values() if s == FAILED)
     if not summary.interrupted:

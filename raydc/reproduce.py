@@ -22,7 +22,8 @@ from raydc.analysis.curves import Mean
 from raydc.errors import InputError, did_you_mean, one_of
 from raydc.report.figures import Intervals
 from raydc.result import FINISHED, Row
-from raydc.spec.evaluation import frozen
+from raydc.spec import point
+from raydc.spec.keys import Value
 from raydc.spec.point import flat_value
 from raydc.spec.yaml_file import parse_yaml
 
@@ -87,8 +88,19 @@ def names() -> list[str]:
     return sorted(path.stem for path in (shipped.folder() / "reproduce").glob("*.yaml"))
 
 
+SHORT = {"table1": "label-worth-table1", "swap": "label-swap", "scaling": "data-knowledge"}
+"""What some are called in short."""
+
+
+def _cast(where: Mapping[str, Any]) -> dict[str, Value]:
+    """Spec keys with canonical values, as rows hold them; null stays null."""
+    grammar = point.point_grammar()
+    return {k: None if v is None else point.cast(grammar, k, v) for k, v in where.items()}
+
+
 def load(name: str) -> Reproduction:
     """A reproduction by its name; `InputError` if there is none."""
+    name = SHORT.get(name, name)
     if name not in names():
         raise InputError(f"reproduce {name}: it must be {one_of(names())}{did_you_mean(name, names())}")
     path = shipped.folder() / "reproduce" / f"{name}.yaml"
@@ -102,7 +114,7 @@ def load(name: str) -> Reproduction:
         if "teacher" in content and cell.get("teacher", True):
             asked = {"source": content["source"], **content["teacher"], **cell.get("teacher", cell["paper"])}
             teacher, _ = _number(papers, asked, str(path))
-        cells.append(Cell(cell["name"], frozen(cell["where"]), value, std, teacher))
+        cells.append(Cell(cell["name"], _cast(cell["where"]), value, std, teacher))
     return Reproduction(
         name,
         content["study"],
@@ -118,7 +130,7 @@ def load(name: str) -> Reproduction:
 def _claim(content: Mapping[str, Any]) -> Claim:
     def contrasts(name: str) -> tuple[Contrast, ...]:
         return tuple(
-            Contrast(c.get("measure", "test_acc"), frozen(c["more"]), frozen(c["less"]), c.get("name", ""))
+            Contrast(c.get("measure", "test_acc"), _cast(c["more"]), _cast(c["less"]), c.get("name", ""))
             for c in content.get(name, [])
         )
 
@@ -157,6 +169,7 @@ def compare(reproduction: Reproduction, rows: Sequence[Row]) -> list[dict[str, A
             row
             for row in rows
             if row["status"] == FINISHED
+            and row.get(reproduction.measure) is not None
             and all(row.get(key) == flat_value(value) for key, value in cell.where.items())
         ]
         values = np.array([row[reproduction.measure] for row in answers], np.float64)

@@ -7,6 +7,8 @@ import pytest
 from raydc import reproduce, shipped
 from raydc.errors import InputError
 from raydc.reproduce import Cell, Reproduction
+from raydc.result import spec_columns
+from raydc.spec.point import flat_value
 from raydc.spec.study import load_study
 
 
@@ -21,7 +23,8 @@ def test_a_shipped_reproduction_asks_for_evaluations_of_its_study(name: str) -> 
     sides = [cell.where for cell in table.cells]
     sides += [side for claim in table.claims for c in claim.contrasts for side in (c.more, c.less)]
     for side in sides:
-        answers = [e for e in study.evaluations() if all(e.point.get(k) == v for k, v in side.items())]
+        rows = [spec_columns(e) for e in study.evaluations()]
+        answers = [row for row in rows if all(row.get(k) == flat_value(v) for k, v in side.items())]
         assert len(answers) == len(study.seeds) > 1
 
 
@@ -49,6 +52,15 @@ def test_the_papers_numbers_of_table_2() -> None:
         table.chosen(["ipc-11"])
     with pytest.raises(InputError, match="it must be"):
         reproduce.load("table-9")
+
+
+def test_short_names_and_results_without_the_measure() -> None:
+    assert reproduce.load("swap").name == "label-swap"
+    assert {reproduce.load(short).name for short in reproduce.SHORT} <= set(reproduce.names())
+    table = reproduce.load("label-worth-table2").chosen(["ipc-1"])
+    cell = {"images.ipc": 1, "labels.teacher_epoch": 20}
+    (found,) = reproduce.compare(table, [{"status": "finished", "best_test_acc": None, **cell}])
+    assert (found["measured"], found["replicates"]) == (None, 0)
 
 
 def rows(values: list[float], **keys: object) -> list[dict[str, object]]:

@@ -92,7 +92,7 @@ class ImagePoint:
     val_acc: float | None
     """Mean over replicates; None if one has none."""
     chosen_by: str
-    """val_acc, or test_acc where a choice at the same IPC has no validation accuracy."""
+    """val_acc, or test_acc where one of its group has no validation accuracy."""
     best: bool
     """Whether no other labels do better with as many images."""
     on_frontier: bool
@@ -112,6 +112,7 @@ def image_frontier(rows: Sequence[Row]) -> list[ImagePoint]:
     found: list[ImagePoint] = []
     for values, members in group(rows, shared).items():
         reached = -np.inf
+        by = "val_acc" if all(r.get("val_acc") is not None for r in members) else "test_acc"
         for (ipc,), at_ipc in group(members, ["images.ipc"]).items():
             options = [
                 _image_point(
@@ -122,8 +123,9 @@ def image_frontier(rows: Sequence[Row]) -> list[ImagePoint]:
                 )
                 for labels, part in group(at_ipc, chosen).items()
             ]
-            quality = qualities(options)
-            by = "test_acc" if any(option.val_acc is None for option in options) else "val_acc"
+            quality = [
+                o.val_acc if by == "val_acc" and o.val_acc is not None else o.test_acc.value for o in options
+            ]
             first = int(np.argmax(quality))
             found += [
                 replace(

@@ -186,7 +186,8 @@ def reproduce(
         )
         if not as_json:
             print_summary(summary)
-        results = load_rows(str(folder))
+        # The folder may hold other points, of a smoke run or of other settings.
+        results = [row for row in load_rows(str(folder)) if row["evaluation_id"] in summary.ids]
         if plot is not None:
             _drawn(reproductions.differences(table, results), plot)
         rows, verdicts = reproductions.compare(table, results), reproductions.verdicts(table, results)

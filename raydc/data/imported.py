@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from raydc.data.folder import SUFFIXES, FolderSplit
 from raydc.data.hub import located
 from raydc.data.image_set import CompressedSet
-from raydc.data.parquet import ParquetSplit, image_and_label
+from raydc.data.parquet import ParquetSplit, class_names_of, image_and_label, split_of
 from raydc.data.source import Split
 from raydc.errors import InputError, one_of
 
@@ -76,8 +76,8 @@ def read_set(path: str, class_names: Sequence[str]) -> ImportedSet:
     if not root.exists():
         raise InputError(f"images.path is {path!r}, but there is no such file or folder")
     if root.is_dir():
-        tables = sorted(root.rglob("*.parquet"))
-        found = _parquet(path, root, tables) if tables else _folders(path, root, class_names)
+        tables = _of_train(sorted(root.rglob("*.parquet")))
+        found = _parquet(path, root, tables, class_names) if tables else _folders(path, root, class_names)
     else:
         found = _pair(path, *_arrays(path, root), len(class_names))
     if not len(found.labels):
@@ -236,13 +236,37 @@ def _class_numbers(path: str, folders: list[str], class_names: Sequence[str]) ->
     )
 
 
-def _parquet(path: str, root: Path, files: list[Path]) -> ImportedSet:
+def _of_train(files: list[Path]) -> list[Path]:
+    """The files of the train split, where files name splits: a set must hold no test image."""
+    splits = {file: split_of(file) for file in files}
+    named = any(split is not None for split in splits.values())
+    return [file for file in files if splits[file] == "train"] if named else files
+
+
+def _numbered(
+    path: str, labels: NDArray[np.int64], names: tuple[str, ...] | None, class_names: Sequence[str]
+) -> NDArray[np.int64]:
+    """Labels as the data number their classes, where the file names its own."""
+    if names is None or tuple(names) == tuple(class_names):
+        return labels
+    unknown = sorted(set(names) - set(class_names))
+    if unknown:
+        raise InputError(
+            f"images.path is {path!r}, which names the class {unknown[0]!r}, but the data's classes are "
+            f"{', '.join(class_names[:12])}{', ...' if len(class_names) > 12 else ''}"
+        )
+    number = np.array([list(class_names).index(name) for name in names], np.int64)
+    return np.asarray(np.where(labels >= 0, number[labels], labels))
+
+
+def _parquet(path: str, root: Path, files: list[Path], class_names: Sequence[str]) -> ImportedSet:
     try:
         schema = pq.read_schema(files[0])
         if b"raydc" in (schema.metadata or {}):
             own = CompressedSet.load(files[0].parent)
             return ImportedSet(own.images, own.labels, own.soft_labels, own.space, own.grid)
-        split = ParquetSplit(files, image_and_label(schema, files[0]))
+        columns = image_and_label(schema, files[0])
+        split = ParquetSplit(files, columns)
         soft = None
         if "soft_label" in schema.names:
             listed = pa.concat_tables([pq.read_table(file, columns=["soft_label"]) for file in files])
@@ -254,4 +278,10 @@ def _parquet(path: str, root: Path, files: list[Path]) -> ImportedSet:
         raise InputError(f"images.path is {path!r}, where {root.name} cannot be read ({reason})") from None
     if soft is not None and soft.ndim != 2:
         raise InputError(f"images.path is {path!r}, whose soft labels differ in length")
-    return ImportedSet(_decoded(path, split), split.labels, soft)
+    labels = _numbered(path, split.labels, class_names_of(schema, columns[1]), class_names)
+    if soft is not None and not np.array_equal(labels, split.labels):
+        raise InputError(
+            f"images.path is {path!r}, whose soft labels are of classes in another order than the data's; "
+            "write them in the data's order"
+        )
+    return ImportedSet(_decoded(path, split), labels, soft)

@@ -77,6 +77,10 @@ class ParquetSplit:
                 file, group, _ = self._places[number]
                 try:
                     table = pq.ParquetFile(file).read_row_group(group, columns=[self._image])
+                    if self._image not in table.column_names:
+                        raise InputError(
+                            f"{file}: it has no column {self._image!r}, as other files of the split do"
+                        )
                 except (pa.ArrowInvalid, OSError) as error:
                     raise InputError(f"{file}: {_reason(error)}") from None
                 self._recent[number] = table.column(self._image)
@@ -86,6 +90,12 @@ class ParquetSplit:
 
     def image(self, index: int) -> NDArray[np.uint8]:
         return decode_image(*self.encoded(index))
+
+
+def split_of(file: Path) -> str | None:
+    """The split that a file's name begins with, if any."""
+    match = re.match(r"(train|test|validation|valid|val)(?=[-_.]|$)", file.name)
+    return match[1] if match else None
 
 
 def parquet(location: str, key: str = "dataset.parquet") -> Source:
@@ -98,8 +108,8 @@ def parquet(location: str, key: str = "dataset.parquet") -> Source:
         )
     by_split: dict[str, list[Path]] = {}
     for file in sorted(folder.rglob("*.parquet")):
-        if match := re.match(r"(train|test|validation|valid|val)(?=[-_.]|$)", file.name):
-            by_split.setdefault(match[1], []).append(file)
+        if (name := split_of(file)) is not None:
+            by_split.setdefault(name, []).append(file)
     test_names = [name for name in TEST_NAMES if name in by_split]
     if "train" not in by_split or not test_names:
         found = one_of(sorted(by_split)) or "none"
@@ -118,7 +128,7 @@ def parquet(location: str, key: str = "dataset.parquet") -> Source:
             break
     else:
         raise InputError(f"{key} is {location!r}, whose test split has no labels; add them")
-    names = _class_names(schema, columns[1])
+    names = class_names_of(schema, columns[1])
     if names is None:
         names = tuple(str(i) for i in range(int(train.labels.max(initial=-1)) + 1))
     files = [*by_split["train"], *by_split[name]]
@@ -164,7 +174,8 @@ def image_and_label(schema: pa.Schema, file: Path) -> tuple[str, str]:
     return images[0], labels[0]
 
 
-def _class_names(schema: pa.Schema, label: str) -> tuple[str, ...] | None:
+def class_names_of(schema: pa.Schema, label: str) -> tuple[str, ...] | None:
+    """Names of the classes as the schema's metadata give them, in the order of their numbers."""
     feature = _features(schema).get(label)
     names = feature.get("names") if isinstance(feature, dict) else None
     if isinstance(names, list) and names and all(isinstance(name, str) for name in names):

@@ -21,8 +21,10 @@ from torch.func import functional_call
 
 from raydc.augmentation.views import View, Views
 from raydc.errors import EvaluationError
+from raydc.networks.zoo import draws_at_random
 from raydc.seeding import seed_of
 from raydc.spec.evaluation import Recipe
+from raydc.training.fit import seed_layers
 from raydc.training.inputs import Inputs
 
 BETAS, TINY = (0.9, 0.999), 1e-8
@@ -118,11 +120,16 @@ def learn(lesson: Lesson, course: Course, progress: Progress) -> Iterator[Progre
 
 
 def _real_loss(lesson: Lesson, course: Course, step: int, labels: Tensor) -> Tensor:
-    """Cross-entropy on real images after an inner training, differentiable in the labels [N, C]."""
+    """Cross-entropy on real images after an inner training, differentiable in the labels [N, C].
+
+    The network stays in training mode: batch norm takes the statistics of the real batch.
+    """
     rng = np.random.Generator(np.random.Philox(seed_of("label lesson", lesson.name, step)))
     plain = int(rng.integers(0, course.inner_steps - course.unroll_steps + 1))
     chosen = rng.choice(len(lesson.real), min(course.real_batch, len(lesson.real)), replace=False)
     network = lesson.fresh(step).train()
+    if draws_at_random(network):
+        seed_layers(seed_of("label lesson layers", lesson.name, step), labels.device)
     student = _Student(network, course.inner_lr)
     key = seed_of("label lesson views", lesson.name, step)
     views = _views(lesson, key, plain + course.unroll_steps)
@@ -179,7 +186,7 @@ class _Student:
 def _move(progress: Progress, gradient: Tensor, lr: float) -> None:
     """One step of Adam on the labels, with the gradient's length bounded, in place."""
     length = gradient.norm()
-    known = progress.length if progress.step else length
+    known = progress.length if progress.length > 0 else length
     gradient = gradient * (CLIP * known / length.clamp_min(TINY)).clamp_max(1.0)
     progress.length = CLIP_MEMORY * known + (1 - CLIP_MEMORY) * gradient.norm()
     done = progress.step + 1

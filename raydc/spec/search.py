@@ -32,6 +32,7 @@ TEACHER_KEYS = (
     "labels.teacher",
     "labels.teacher_epoch",
     "labels.ensemble",
+    "labels.init",
     "images.method",
     "images.score",
     "images.prune",
@@ -155,7 +156,8 @@ class SearchSpec:
 
         A space that cannot be listed is drawn from, always in the same way.
         """
-        deciding = [d for d in self.space if d.key in TEACHER_KEYS]
+        names = self._deciding()
+        deciding = [d for d in self.space if d.key in names]
         first = {d.key: d.ends()[0] for d in self.space}
         found: dict[str, dict[str, Value]] = {}
 
@@ -180,6 +182,13 @@ class SearchSpec:
         for point in self.enqueue:
             add({**first, **point})
         return list(found.values())
+
+    def _deciding(self) -> set[str]:
+        """Searched keys that decide which networks a point needs, or whether such a key applies."""
+        names = {d.key for d in self.space if d.key in TEACHER_KEYS}
+        while more := {key for d in self.space if d.key in names for key, _ in d.when} - names:
+            names |= more
+        return names
 
     def for_kept(self, teachers: Mapping[str, TeacherSpec]) -> SearchSpec:
         """The search with a range of teacher epochs as those that are kept, where some are not."""

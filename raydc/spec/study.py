@@ -7,13 +7,12 @@ and what is allowed. Values are checked before keys fall away.
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from raydc.errors import InputError, did_you_mean, one_of
+from raydc.errors import InputError, did_you_mean, one_of, without_password
 from raydc.spec import catalog, point
 from raydc.spec.blocks import cast_block, dataset_of, grids_of, scorer_of, seeds_of, teachers_of
 from raydc.spec.evaluation import DatasetSpec, Evaluation, TeacherSpec
@@ -60,7 +59,7 @@ class Study:
             if uri is not None:
                 # A folder is meant from here, wherever the file is read again.
                 plain = block == "store" and "://" not in uri
-                given = str(Path(uri).absolute()) if plain else _without_password(uri)
+                given = str(Path(uri).absolute()) if plain else without_password(uri)
                 raw[block] = {**(raw.get(block) or {}), "uri": given}
         return replace(
             self,
@@ -230,11 +229,6 @@ class Study:
                         f"{scorer.name!r} is trained for {scorer.epochs}; raise its epochs"
                     )
         return scorer
-
-
-def _without_password(uri: str) -> str:
-    """`scheme://user:password@host` as `scheme://user@host`."""
-    return re.sub(r"^([\w+.-]+://[^/@:]*):[^/@]*@", r"\1@", uri)
 
 
 def _ranges(epochs: Sequence[int]) -> str:

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from raydc.data.dataset import Dataset, Part
+from raydc.errors import ArtifactError
 from raydc.networks.zoo import initialised
 from raydc.seeding import seed_of
 from raydc.spec.plan import TrajectoryJob
@@ -125,6 +126,11 @@ class _Apprenticeship:
         network = self.chassis.network if self.group.size == 1 else synchronised(self.chassis.network)
         optimizer = make_optimizer(self.recipe, network)
         start = self._restore(network, optimizer, first)
+        if self.group.agreed(start) != start:
+            raise ArtifactError(
+                f"processes that train {self.job.id} together find different states in the store "
+                f"{self.store.uri}; it must be one that all of them share"
+            )
         forward = self.forward if self.group.size == 1 else self.group.joined(network)
 
         def on_epoch(epoch: int, network: nn.Module, optimizer: Optimizer) -> None:

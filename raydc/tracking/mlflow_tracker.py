@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from raydc import __version__
-from raydc.errors import InputError, TrackingError
+from raydc.errors import InputError, TrackingError, without_password
 from raydc.result import FAILED, FINISHED, MEASURES, RECORD, STOPPED, Row
 from raydc.tracking.mlflow_ids import note_run
 from raydc.tracking.names import params, run_name, table_view, text, value_of
@@ -137,8 +137,8 @@ class MlflowTracker:
         if known is not None:
             if known.lifecycle_stage != "active":
                 raise TrackingError(
-                    f"the MLflow experiment {self.study!r} at {self.uri} is deleted; restore it or rename "
-                    "the study"
+                    f"the MLflow experiment {self.study!r} at {without_password(self.uri)} is deleted; restore it "
+                    "or rename the study"
                 )
             return str(known.experiment_id)
         location = None
@@ -368,8 +368,8 @@ def _client(uri: str) -> MlflowClient:
 
 
 def _reason(uri: str, error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return f"MLflow at {uri} does not answer ({text[:200]})"
+    text = " ".join(str(error).replace(uri, without_password(uri)).split())
+    return f"MLflow at {without_password(uri)} does not answer ({text[:200]})"
 
 
 def _metrics(row: Row) -> list[Metric]:
@@ -421,7 +421,7 @@ def read_record(name: str, uri: str) -> Record:
         client = _client(uri)
         experiment = client.get_experiment_by_name(name)
         if experiment is None:
-            raise InputError(f"there is no MLflow experiment {name!r} at {uri}")
+            raise InputError(f"there is no MLflow experiment {name!r} at {without_password(uri)}")
         runs = list(_search(client, experiment.experiment_id, ""))
     except (MlflowException, requests.RequestException, OSError) as error:
         raise TrackingError(_reason(uri, error)) from None

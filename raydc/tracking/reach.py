@@ -8,7 +8,7 @@ import ssl
 import urllib.error
 import urllib.request
 
-from raydc.errors import TrackingError, one_of
+from raydc.errors import TrackingError, one_of, without_password
 
 TIMEOUT_SECONDS = 10.0
 SCHEMES = ("", "http", "https", "sqlite", "postgresql", "mysql", "mssql", "file", "databricks")
@@ -23,11 +23,12 @@ def probe(uri: str) -> None:
     scheme = uri.partition(":")[0] if ":" in uri else ""
     if not uri.strip() or scheme.partition("+")[0] not in SCHEMES:
         raise TrackingError(
-            f"the tracking URI is {uri!r}, but must be a folder or begin with "
+            f"the tracking URI is {without_password(uri)!r}, but must be a folder or begin with "
             f"{one_of(f'{name}:' for name in SCHEMES if name)}"
         )
     if scheme not in ("http", "https"):
         return
+    shown = without_password(uri)
     address = uri.rstrip("/") + "/api/2.0/mlflow/experiments/search?max_results=1"
     try:
         request = urllib.request.Request(address, headers=_credentials())
@@ -36,13 +37,13 @@ def probe(uri: str) -> None:
     except urllib.error.HTTPError as error:
         if error.code in (401, 403):
             raise TrackingError(
-                f"MLflow at {uri} refuses the name or password (HTTP {error.code}); set "
+                f"MLflow at {shown} refuses the name or password (HTTP {error.code}); set "
                 "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
             ) from None
-        raise TrackingError(f"MLflow at {uri} does not answer as MLflow does (HTTP {error.code})") from None
+        raise TrackingError(f"MLflow at {shown} does not answer as MLflow does (HTTP {error.code})") from None
     except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
-        raise TrackingError(f"MLflow at {uri} does not answer ({reason})") from None
+        reason = str(getattr(error, "reason", error)).replace(uri, shown)
+        raise TrackingError(f"MLflow at {shown} does not answer ({reason})") from None
 
 
 def _trust(scheme: str) -> ssl.SSLContext | None:

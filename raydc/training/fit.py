@@ -84,7 +84,7 @@ def fit(
         for step_number, (step, weight) in enumerate(steps, first_step):
             clock.before_step()
             if random and step_number % views.per_epoch == 0:
-                _seed_layers(seed_of("layers", key, step_number // views.per_epoch, group.rank), device)
+                seed_layers(seed_of("layers", key, step_number // views.per_epoch, group.rank), device)
             for rates in optimizer.param_groups:
                 rates["lr"] = recipe.lr * rate_factor(recipe, step_number, len(inputs))
             view = views.render_batch(next(images), step)
@@ -127,7 +127,7 @@ def _own(
         yield step.part(rows, images), (rows.stop - rows.start) * group.size / count
 
 
-def _seed_layers(seed: int, device: torch.device) -> None:
+def seed_layers(seed: int, device: torch.device) -> None:
     """Seed what dropout and its like draw from; once an epoch, where a training may be taken up again."""
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from raydc.errors import EvaluationError
-from raydc.labels.learned import Course, Lesson, Progress, _real_loss, learn
+from raydc.labels.learned import Course, Lesson, Progress, _move, _real_loss, learn
 from raydc.networks.zoo import initialised
 from raydc.spec.evaluation import Recipe
 from raydc.training.inputs import TensorInputs
@@ -94,3 +94,27 @@ def test_batch_norm_can_be_differentiated_twice(arch: str) -> None:
     course = replace(COURSE, unroll_steps=2, inner_steps=2, outer_steps=1)
     (done,) = learn(replace(lesson(), fresh=fresh), course, start())
     assert torch.isfinite(done.labels).all()
+
+
+def test_a_gradient_that_vanishes_once_does_not_end_learning() -> None:
+    progress = start()
+    _move(progress, torch.zeros(6, 3), 0.1)
+    progress.losses.append(1.0)
+    _move(progress, torch.ones(6, 3), 0.1)
+    assert (progress.labels != start().labels).any()
+
+
+def test_dropout_is_drawn_from_the_lesson_alone() -> None:
+    def fresh(step: int) -> nn.Module:
+        network = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(16, 3))
+        nn.init.constant_(network[2].weight, 0.1)
+        nn.init.zeros_(network[2].bias)
+        return network
+
+    def learnt(noise: int) -> torch.Tensor:
+        given = replace(lesson(), fresh=fresh)
+        torch.manual_seed(noise)
+        *_, done = learn(given, COURSE, start())
+        return done.labels
+
+    assert torch.equal(learnt(1), learnt(2))
