@@ -229,6 +229,8 @@ def _enqueued(
             chosen[key] = point.cast(grammar, key, value, at)
             if not dimensions[key].holds(chosen[key]):
                 raise InputError(f"{at}{key} is {show(value)}, but must be {dimensions[key].describe()}")
+        if chosen in points:
+            raise InputError(f"{where} gives the point {number} twice; take one of them out")
         points.append(chosen)
     return tuple(points)
 

@@ -75,6 +75,7 @@ def search(small: Callable[..., Study]) -> Callable[..., Study]:
         ("search.optuna.enqueue=[{labels.knd: hard}]", "enqueue.0.labels.knd is not searched"),
         ("search.optuna.enqueue=[{train.lr: 0.5}]",
          "enqueue.0.train.lr is 0.5, but must be a number from 0.01 to 0.1"),
+        ("search.optuna.enqueue=[{train.lr: 0.05}, {train.lr: 0.05}]", "enqueue gives the point 1 twice"),
         ("search.optuna.enqueue=hard", "enqueue is 'hard', but must be a list of mappings"),
         ("search.optuna.sampler=grid", "space.train.lr is loguniform, which has no end of values"),
         ("grid.images.ipc=[1, 2]", "search and grid exclude each other; keep one"),
