@@ -136,9 +136,9 @@ class MlflowTracker:
         known = self.client.get_experiment_by_name(self.study)
         if known is not None:
             if known.lifecycle_stage != "active":
+                shown = without_password(self.uri)
                 raise TrackingError(
-                    f"the MLflow experiment {self.study!r} at {without_password(self.uri)} is deleted; restore it "
-                    "or rename the study"
+                    f"the MLflow experiment {self.study!r} at {shown} is deleted; restore it or rename the study"
                 )
             return str(known.experiment_id)
         location = None
