@@ -138,7 +138,7 @@ class MlflowTracker:
             if known.lifecycle_stage != "active":
                 shown = without_password(self.uri)
                 raise TrackingError(
-                    f"the MLflow experiment {self.study!r} at {shown} is deleted; restore it or rename the study"
+                    f"the MLflow experiment {self.study!r} at {shown} is deleted; restore it or rename it"
                 )
             return str(known.experiment_id)
         location = None
