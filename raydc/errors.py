@@ -38,7 +38,10 @@ class TrackingError(RaydcError, RuntimeError):
 
 def without_password(uri: str) -> str:
     """`scheme://user:password@host` as `scheme://user@host`, to be said or written down."""
-    parts = urlsplit(uri)
+    try:
+        parts = urlsplit(uri)
+    except ValueError:  # no address at all, and said so where it is used
+        return uri
     if parts.password is None:
         return uri
     host = parts.netloc.rpartition("@")[2]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from raydc import folder, shipped
+from raydc import shipped
 
 KINDS = (
     "datasets",
@@ -32,6 +32,8 @@ def studies(incomplete: str) -> list[str]:
 
 def folders(incomplete: str) -> list[str]:
     """Folders of studies, and folders on the way to some; the former end without a slash."""
+    from raydc import folder  # takes long to import
+
     found = [path for path in _paths(incomplete) if path.endswith("/")]
     return [path.rstrip("/") if (Path(path) / folder.STUDY).is_file() else path for path in found]
 
