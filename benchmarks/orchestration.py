@@ -70,7 +70,8 @@ def measure(count: int, out: Path) -> dict[str, Any]:
 def write_mlflow(out: Path, count: int) -> float:
     """Milliseconds that MLflow's writer takes for a run, alone."""
     from raydc.folder import read_folder
-    from raydc.tracking.mlflow_tracker import MlflowTracker, default_uri
+    from raydc.tracking.mlflow_client import default_uri
+    from raydc.tracking.mlflow_tracker import MlflowTracker
 
     rows = read_folder(out)[:count]
     folder = out / "mlflow"

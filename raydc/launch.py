@@ -26,7 +26,6 @@ from raydc.spec.study import Study
 from raydc.store import open_store, write_atomically
 from raydc.study_page import counted, publish_origin, publish_results
 from raydc.tracking.ledger import Ledger, read_rows
-from raydc.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
     from raydc.orchestration.search import Search
@@ -111,11 +110,9 @@ def run(
         resuming = bool(read_rows(out))
         record = Record(ready, out, resuming=resuming, pool=pool)
         with Ledger(out) as ledger:
-            counts = {**counted(ready.plan, ready.dataset.classes), "evaluations": ready.evaluations}
-            folder.write_plan(out, counts)
             others = _known_elsewhere(ready, ledger)
-            run_all = _run if study.search is None else _run_search
-            summary = run_all(ready, ledger, record, others if reuse else {}, out, address, progress, finish)
+            launch = _Launch(ready, ledger, record, others if reuse else {}, out, address, progress, finish)
+            summary = launch.go()
     summary.wall_seconds = time.monotonic() - began
     return summary
 
@@ -146,154 +143,142 @@ def open_search(ready: Ready, out: Path, answers: searching.Answers) -> Search:
     return Search(study, points, plan_of, answers)
 
 
-def _run_search(
-    ready: Ready,
-    ledger: Ledger,
-    record: Record,
-    others: Mapping[str, Row],
-    out: Path,
-    address: str | None,
-    progress: Progress,
-    finish: Callable[[Path], Any] | None,
-) -> Summary:
-    study, dataset = ready.study, ready.dataset
-    earlier = dict(ledger.rows)
-    answers = searching.Answers(ledger, others, study.name)
-    search = open_search(ready, out, answers)
-    write_atomically(out / folder.STUDY, study.to_yaml().encode())
-    summary = Summary(study.name, out, evaluations=0)
-    if told := search.told():
-        progress.note(f"{told} of {search.spec.points} points were told")
-    recorder = Recorder(ledger, record, ready.store, dataset.id)
-    if not search.over():
-        _execute(ready, ready.plan, recorder, summary, address, progress, record, search)
-    recorder.share()
-    record.tracker().record(earlier.values())
-    evaluations = [p for p in search.evaluations() if p.tested or p.id in ledger.rows]
-    finished = {name for name, row in earlier.items() if row["status"] == FINISHED}
-    summary.evaluations = len(evaluations)
-    summary.before = sum(1 for p in evaluations if p.id in finished)
-    summary.taken_over = answers.taken_over
-    summary.search = searching.history_of(search, ledger)
-    searching.write_history(out, summary.search)
-    _conclude(ready, ledger, record.tracker(), evaluations, out, summary, finish)
-    return summary
+@dataclass(frozen=True)
+class _Launch:
+    """One run of a study that was found possible, in its folder."""
 
+    ready: Ready
+    ledger: Ledger
+    record: Record
+    others: Mapping[str, Row]
+    """Finished results of other studies that may be taken over, by id."""
+    out: Path
+    address: str | None
+    progress: Progress
+    finish: Callable[[Path], Any] | None
 
-def _run(
-    ready: Ready,
-    ledger: Ledger,
-    record: Record,
-    others: Mapping[str, Row],
-    out: Path,
-    address: str | None,
-    progress: Progress,
-    finish: Callable[[Path], Any] | None,
-) -> Summary:
-    study, plan, dataset, store = ready.study, ready.plan, ready.dataset, ready.store
-    write_atomically(out / folder.STUDY, study.to_yaml().encode())
-    recorder = Recorder(ledger, record, store, dataset.id)
-    summary = Summary(study.name, out, evaluations=len(plan.evaluations))
-    summary.forwards = plan.forwards(dataset.classes)
-    summary.naive_forwards = plan.naive_forwards(dataset.classes)
-    summary.before = sum(1 for p in plan.evaluations if p.id in ledger.finished())
-    left = plan.without(ledger.finished())
-    if taken := [reused(others[p.id], p, study.name) for p in left.evaluations if p.id in others]:
-        ledger.append(taken)
-        summary.taken_over = len(taken)
-    earlier = list(ledger.rows)
-    left = plan.without(ledger.finished())
-    if summary.before or summary.taken_over:
-        progress.note(
-            f"{summary.before} of {summary.evaluations} evaluations were finished, "
-            f"{summary.taken_over} are taken over from other studies"
+    def go(self) -> Summary:
+        """Run what is not finished, of a grid or of a search."""
+        counts = counted(self.ready.plan, self.ready.dataset.classes)
+        folder.write_plan(self.out, {**counts, "evaluations": self.ready.evaluations})
+        return self._grid() if self.ready.study.search is None else self._search()
+
+    def _search(self) -> Summary:
+        ready, ledger = self.ready, self.ledger
+        earlier = dict(ledger.rows)
+        answers = searching.Answers(ledger, self.others, ready.study.name)
+        search = open_search(ready, self.out, answers)
+        self._write_study()
+        summary = Summary(ready.study.name, self.out, evaluations=0)
+        if told := search.told():
+            self.progress.note(f"{told} of {search.spec.points} points were told")
+        if not search.over():
+            self._execute(ready.plan, summary, search)
+        self.record.tracker().record(earlier.values())
+        evaluations = [p for p in search.evaluations() if p.tested or p.id in ledger.rows]
+        finished = {name for name, row in earlier.items() if row["status"] == FINISHED}
+        summary.evaluations = len(evaluations)
+        summary.before = sum(1 for p in evaluations if p.id in finished)
+        summary.taken_over = answers.taken_over
+        summary.search = searching.history_of(search, ledger)
+        searching.write_history(self.out, summary.search)
+        self._conclude(evaluations, summary)
+        return summary
+
+    def _grid(self) -> Summary:
+        ready, ledger = self.ready, self.ledger
+        plan, classes = ready.plan, ready.dataset.classes
+        self._write_study()
+        summary = Summary(ready.study.name, self.out, evaluations=len(plan.evaluations))
+        summary.forwards = plan.forwards(classes)
+        summary.naive_forwards = plan.naive_forwards(classes)
+        summary.before = sum(1 for p in plan.evaluations if p.id in ledger.finished())
+        left = plan.without(ledger.finished()).evaluations
+        if taken := [reused(self.others[p.id], p, ready.study.name) for p in left if p.id in self.others]:
+            ledger.append(taken)
+            summary.taken_over = len(taken)
+        earlier = list(ledger.rows)
+        if summary.before or summary.taken_over:
+            self.progress.note(
+                f"{summary.before} of {summary.evaluations} evaluations were finished, "
+                f"{summary.taken_over} are taken over from other studies"
+            )
+        self._execute(plan.without(ledger.finished()), summary)
+        # The tracker passes over what it has, so this repairs what a kill left open.
+        self.record.tracker().record([ledger.rows[name] for name in earlier])
+        self._conclude(plan.evaluations, summary)
+        return summary
+
+    def _write_study(self) -> None:
+        write_atomically(self.out / folder.STUDY, self.ready.study.to_yaml().encode())
+
+    def _execute(self, left: Plan, summary: Summary, search: Search | None = None) -> None:
+        """Take what is left through its stages; results are shared with other studies, also after a kill."""
+        recorder = Recorder(self.ledger, self.record, self.ready.store, self.ready.dataset.id)
+        if left.evaluations:
+            self._run(left, summary, recorder, search)
+        recorder.share()
+
+    def _run(self, left: Plan, summary: Summary, recorder: Recorder, search: Search | None) -> None:
+        from raydc.orchestration.cluster import connected
+        from raydc.orchestration.runner import Runner
+        from raydc.orchestration.site import Site
+        from raydc.training.engine import NO_COMPILER, compiler
+
+        study, dataset, store = self.ready.study, self.ready.dataset, self.ready.store
+        runner = Runner(
+            left,
+            site=Site(study.dataset, dataset.cache, store.uri),
+            facts=dataset.facts,
+            store=store,
+            resources=study.resources,
+            study=study.name,
+            progress=self.progress,
+            sink=recorder,
         )
-    if left.evaluations:
-        _execute(ready, left, recorder, summary, address, progress, record)
-    recorder.share()
-    # The tracker passes over what it has, so this repairs what a kill left open.
-    record.tracker().record([ledger.rows[name] for name in earlier])
-    _conclude(ready, ledger, record.tracker(), plan.evaluations, out, summary, finish)
-    return summary
+        previous = signal.signal(signal.SIGTERM, _interrupt)
+        try:
+            with connected(self.address, study.resources) as capacity:
+                signal.signal(signal.SIGTERM, _interrupt)  # Ray has put its own in its place.
+                if not capacity.gpus and compiler() is None:
+                    self.progress.note(NO_COMPILER)
+                if search is None:
+                    runner.run(capacity, before_evaluations=self.record.tracker)
+                else:
+                    runner.search(search, capacity, before_evaluations=self.record.tracker)
+        except KeyboardInterrupt:
+            summary.interrupted = True
+        finally:
+            signal.signal(signal.SIGTERM, previous)
+        stages = runner.stages
+        summary.stage_seconds = stages.seconds
+        summary.student_seconds = stages.student_seconds
+        summary.workers = stages.workers
+        summary.efficiency = stages.efficiency
+        summary.forwarded = stages.images_forwarded
 
-
-def _execute(
-    ready: Ready,
-    left: Plan,
-    recorder: Recorder,
-    summary: Summary,
-    address: str | None,
-    progress: Progress,
-    record: Record,
-    search: Search | None = None,
-) -> None:
-    from raydc.orchestration.cluster import connected
-    from raydc.orchestration.runner import Runner
-    from raydc.orchestration.site import Site
-    from raydc.training.engine import NO_COMPILER, compiler
-
-    study, dataset = ready.study, ready.dataset
-    runner = Runner(
-        left,
-        site=Site(study.dataset, dataset.cache, ready.store.uri),
-        facts=dataset.facts,
-        store=ready.store,
-        resources=study.resources,
-        study=study.name,
-        progress=progress,
-        sink=recorder,
-    )
-    previous = signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        with connected(address, study.resources) as capacity:
-            signal.signal(signal.SIGTERM, _interrupt)  # Ray has put its own in its place.
-            if not capacity.gpus and compiler() is None:
-                progress.note(NO_COMPILER)
-            if search is None:
-                runner.run(capacity, before_evaluations=record.tracker)
-            else:
-                runner.search(search, capacity, before_evaluations=record.tracker)
-    except KeyboardInterrupt:
-        summary.interrupted = True
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-    stages = runner.stages
-    summary.stage_seconds = stages.seconds
-    summary.student_seconds = stages.student_seconds
-    summary.workers = stages.workers
-    summary.efficiency = stages.efficiency
-    summary.forwarded = stages.images_forwarded
+    def _conclude(self, evaluations: Sequence[Planned], summary: Summary) -> None:
+        """Count, write the table, draw the report, close the record."""
+        ledger, tracker, out = self.ledger, self.record.tracker(), self.out
+        status = {p.id: ledger.rows.get(p.id, {}).get("status") for p in evaluations}
+        summary.ids = frozenset(status)
+        summary.finished = sum(1 for s in status.values() if s == FINISHED)
+        summary.failed = sum(1 for s in status.values() if s == FAILED)
+        if not summary.interrupted:
+            # Tune has ended, so an evaluation without a row is one that nobody ran.
+            summary.failed += sum(1 for s in status.values() if s is None)
+        summary.run_now = summary.finished - summary.before - summary.taken_over
+        folder.write_results(out, folder.with_run_ids(out, ledger.rows))
+        if self.finish is not None and summary.finished and not summary.interrupted:
+            self.finish(out)
+        if summary.efficiency:
+            tracker.describe({"parallel_efficiency": summary.efficiency}, {})
+        publish_origin(tracker, self.ready.dataset, self.ready.plan, self.ready.store)
+        publish_results(tracker, list(ledger.rows.values()), out)
+        over = "KILLED" if summary.interrupted else "FAILED" if summary.failed else "FINISHED"
+        summary.behind = tracker.close(over, TRACKER_PATIENCE_SECONDS)
+        folder.write_results(out, folder.with_run_ids(out, ledger.rows))
 
 
 def _interrupt(number: int, frame: Any) -> None:
     raise KeyboardInterrupt
-
-
-def _conclude(
-    ready: Ready,
-    ledger: Ledger,
-    tracker: Tracker,
-    evaluations: Sequence[Planned],
-    out: Path,
-    summary: Summary,
-    finish: Callable[[Path], Any] | None,
-) -> None:
-    """Count, write the table, draw the report, close the record."""
-    status = {p.id: ledger.rows.get(p.id, {}).get("status") for p in evaluations}
-    summary.ids = frozenset(status)
-    summary.finished = sum(1 for s in status.values() if s == FINISHED)
-    summary.failed = sum(1 for s in status.values() if s == FAILED)
-    if not summary.interrupted:
-        # Tune has ended, so an evaluation without a row is one that nobody ran.
-        summary.failed += sum(1 for s in status.values() if s is None)
-    summary.run_now = summary.finished - summary.before - summary.taken_over
-    folder.write_results(out, folder.with_run_ids(out, ledger.rows))
-    if finish is not None and summary.finished and not summary.interrupted:
-        finish(out)
-    if summary.efficiency:
-        tracker.describe({"parallel_efficiency": summary.efficiency}, {})
-    publish_origin(tracker, ready.dataset, ready.plan, ready.store)
-    publish_results(tracker, list(ledger.rows.values()), out)
-    over = "KILLED" if summary.interrupted else "FAILED" if summary.failed else "FINISHED"
-    summary.behind = tracker.close(over, TRACKER_PATIENCE_SECONDS)
-    folder.write_results(out, folder.with_run_ids(out, ledger.rows))

@@ -55,7 +55,8 @@ class Record:
 
 
 def _start_tracker(ready: Ready, out: Path) -> Tracker:
-    from raydc.tracking.mlflow_tracker import MlflowTracker, default_uri
+    from raydc.tracking.mlflow_client import default_uri
+    from raydc.tracking.mlflow_tracker import MlflowTracker
 
     study = ready.study
     varying = varying_keys([spec_columns(planned.evaluation) for planned in ready.plan.evaluations])

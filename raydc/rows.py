@@ -21,7 +21,7 @@ def load_rows(where: str, tracking_uri: str | None = None) -> list[Row]:
     nothing there, `TrackingError` if MLflow does not answer.
     """
     if where.startswith(MLFLOW):
-        from raydc.tracking.mlflow_tracker import read_experiment
+        from raydc.tracking.mlflow_record import read_experiment
 
         return read_experiment(*experiment_of(where, tracking_uri))
     return read_folder(Path(where))

@@ -31,7 +31,8 @@ class Synced:
 
 def sync(out: Path, tracking_uri: str | None, imported: Path | None) -> Synced:
     """Write what MLflow lacks; `InputError` if the folder holds no study or MLflow does not answer."""
-    from raydc.tracking.mlflow_tracker import MlflowTracker, default_uri
+    from raydc.tracking.mlflow_client import default_uri
+    from raydc.tracking.mlflow_tracker import MlflowTracker
 
     if folder.study_name(out) is None:
         raise InputError(f"{str(out)!r} holds no study; give the folder of a run")

@@ -98,7 +98,7 @@ def _exit_code(rows: Sequence[Row], planned: int | None, *, behind: bool) -> int
 
 
 def _recorded(where: str, tracking_uri: str | None) -> State:
-    from raydc.tracking.mlflow_tracker import read_record
+    from raydc.tracking.mlflow_record import read_record
 
     record = read_record(*experiment_of(where, tracking_uri))
     return _state(record.name, record.rows, record.planned, record.running, record.exit_code)

@@ -17,8 +17,9 @@ from raydc.cli import app
 from raydc.commands import watching
 from raydc.errors import InputError
 from raydc.tracking.ledger import Ledger
+from raydc.tracking.mlflow_client import default_uri
 from raydc.tracking.mlflow_ids import note_run
-from raydc.tracking.mlflow_tracker import MlflowTracker, default_uri
+from raydc.tracking.mlflow_tracker import MlflowTracker
 from raydc.tracking.tracker import PLANNED
 from raydc.watch import state_of
 from tests.tracking.test_mlflow_tracker import row

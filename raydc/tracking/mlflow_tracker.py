@@ -7,51 +7,35 @@ so nothing is recorded twice, whoever was killed when.
     record() -> queue -> writer thread -> MLflow     the queue holds rows, the ledger has them too
                             | no answer: waits 1, 2, 4 ... 30 s and tries the same row again
     close()  -> waits for the queue, at most its patience; what is left is counted, not lost
-
-This is the only module that imports mlflow.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import os
 import queue
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from raydc import __version__
-from raydc.errors import InputError, TrackingError, without_password
-from raydc.result import FAILED, FINISHED, MEASURES, RECORD, STOPPED, Row
-from raydc.tracking.mlflow_ids import note_run
-from raydc.tracking.names import params, run_name, table_view, text, value_of
-from raydc.tracking.reach import probe
-from raydc.tracking.tracker import PLANNED, TeacherCurve, UsedDataset
-
-# Failing requests are tried again here, with the study's own patience.
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-
-import requests
-from mlflow import MlflowClient
 from mlflow.entities import Dataset as MlflowDataset
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
+from raydc import __version__
+from raydc.errors import TrackingError, without_password
+from raydc.result import MEASURES, Row
+from raydc.tracking.mlflow_client import AWAY, STATUS, TEXT_TAGS, client_of, quiet, reason, search
+from raydc.tracking.mlflow_ids import note_run
+from raydc.tracking.names import params, run_name, table_view, text
+from raydc.tracking.tracker import TeacherCurve, UsedDataset
+
 logger = logging.getLogger(__name__)
 
-PAGE = 5000
 LONGEST_WAIT_SECONDS = 30.0
-_STATUS = {FINISHED: "FINISHED", FAILED: "FAILED", STOPPED: "KILLED"}
-"""What MLflow calls each status of a row."""
-_EXIT_CODES = {"FINISHED": 0, "FAILED": 3, "KILLED": 130}
-"""Of a run that left its study with this status."""
-_OVER = tuple(_EXIT_CODES)
 _REFUSED = (
     "INVALID_PARAMETER_VALUE",
     "BAD_REQUEST",
@@ -60,30 +44,15 @@ _REFUSED = (
 )
 
 
-def default_uri(folder: Path) -> str:
-    """SQLite in the study's folder."""
-    return f"sqlite:///{folder.absolute() / 'mlflow.db'}"
-
-
-def quiet() -> None:
-    """Keep the migration notes of a new database off the terminal."""
-    for name in ("alembic", "mlflow", "mlflow.store.db.utils"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-
-
 MOST_METRICS = 1000
 """That one request takes."""
 LONGEST_DIGEST = 36
 LONGEST_TAG = 5000
 """Characters that MLflow keeps of a tag."""
-TEXT_TAGS = ("raydc_version", "device", "engine", "dataset_id", "set_id", "labels_id", "error")
-"""Columns that child runs hold as tags of text, whatever the text looks like."""
 
 
 VIEW = "raydc"
 """Name of the table that every study offers on MLflow's runs page."""
-NEEDED = ("seed", "images.ipc")
-"""Parameters that make a run of others an evaluation."""
 
 
 class MlflowTracker:
@@ -119,7 +88,7 @@ class MlflowTracker:
 
     def start(self) -> None:
         try:
-            self.client = _client(self.uri)
+            self.client = client_of(self.uri)
             self.experiment_id = self._experiment()
             self._share_view()
             self.parent_id = self._parent()
@@ -128,8 +97,8 @@ class MlflowTracker:
             if self._monitor is not None:
                 self._monitor = self._monitor(self.parent_id, resume_logging=True, tracking_uri=self.uri)
                 self._monitor.start()
-        except (MlflowException, requests.RequestException, OSError) as error:
-            raise TrackingError(_reason(self.uri, error)) from None
+        except AWAY as error:
+            raise TrackingError(reason(self.uri, error)) from None
         self._thread.start()
 
     def _experiment(self) -> str:
@@ -180,7 +149,7 @@ class MlflowTracker:
         """Child runs by what they record: an evaluation or a trajectory."""
         query = f"tags.`mlflow.parentRunId` = '{self.parent_id}'"
         found = {}
-        for run in _search(self.client, self.experiment_id, query):
+        for run in search(self.client, self.experiment_id, query):
             tags = run.data.tags
             name = tags.get("raydc.evaluation_id") or tags.get("raydc.trajectory_id")
             if name is not None:
@@ -210,7 +179,7 @@ class MlflowTracker:
             try:
                 self._write(row)
                 return True
-            except (MlflowException, requests.RequestException, OSError) as error:
+            except AWAY as error:
                 if isinstance(error, MlflowException) and error.error_code in _REFUSED:
                     logger.warning("MLflow refuses %s: %s", row["evaluation_id"], error)
                     with self._lock:
@@ -218,7 +187,7 @@ class MlflowTracker:
                         self._pending -= 1
                     return False
                 if wait == 1.0:
-                    logger.warning("%s; the study goes on", _reason(self.uri, error))
+                    logger.warning("%s; the study goes on", reason(self.uri, error))
                 if self._closing.is_set():
                     time.sleep(1.0)
                 else:
@@ -227,7 +196,7 @@ class MlflowTracker:
 
     def _write(self, row: Row) -> None:
         name = row["evaluation_id"]
-        status = _STATUS[row["status"]]
+        status = STATUS[row["status"]]
         run = self._known.get(name)
         if run is not None and self._done.get(name) == status:
             note_run(self.folder, name, run.info.run_id)
@@ -269,7 +238,7 @@ class MlflowTracker:
                 tags[f"raydc.{key}"] = str(row[key])[:LONGEST_TAG]
         if row.get("test_acc_by_class"):
             by_class = json.dumps(row["test_acc_by_class"])
-            if len(by_class) <= 5000:
+            if len(by_class) <= LONGEST_TAG:
                 tags["raydc.test_acc_by_class"] = by_class
         return tags
 
@@ -336,8 +305,8 @@ class MlflowTracker:
         """Do something to the parent run; a server that is away only costs a warning."""
         try:
             action()
-        except (MlflowException, requests.RequestException, OSError) as error:
-            logger.warning("%s; `raydc sync` mends the record", _reason(self.uri, error))
+        except AWAY as error:
+            logger.warning("%s; `raydc sync` mends the record", reason(self.uri, error))
 
     def close(self, status: str, patience_seconds: float) -> int:
         self._closing.set()
@@ -352,26 +321,6 @@ class MlflowTracker:
         return behind
 
 
-def _client(uri: str) -> MlflowClient:
-    """A client of the record at `uri`, which is asked whether it is there first."""
-    probe(uri)
-    if uri.startswith("sqlite:"):
-        folder = Path(uri.partition("///")[2]).parent
-        if not folder.is_dir():
-            raise TrackingError(
-                f"the tracking URI is {uri!r}, but there is no folder {str(folder)!r}; make it"
-            )
-    try:
-        return MlflowClient(tracking_uri=uri)
-    except Exception as error:  # whatever a database driver raises, the record cannot be opened
-        raise TrackingError(_reason(uri, error)) from None
-
-
-def _reason(uri: str, error: Exception) -> str:
-    text = " ".join(str(error).replace(uri, without_password(uri)).split())
-    return f"MLflow at {without_password(uri)} does not answer ({text[:200]})"
-
-
 def _metrics(row: Row) -> list[Metric]:
     when = int(row["finished_at"] * 1000)
     return [
@@ -379,89 +328,3 @@ def _metrics(row: Row) -> list[Metric]:
         for key in (*MEASURES, "attempts")
         if isinstance(row.get(key), int | float)
     ]
-
-
-def _search(client: MlflowClient, experiment: str, query: str) -> Iterator[Run]:
-    token = None
-    while True:
-        page = client.search_runs([experiment], query, max_results=PAGE, page_token=token)
-        yield from page
-        token = page.token
-        if not token:
-            return
-
-
-@dataclass(frozen=True)
-class Record:
-    """What MLflow has of an experiment at one moment."""
-
-    name: str
-    rows: list[Row]
-    """Of all finished and failed runs, whoever logged them."""
-    planned: int | None
-    """Evaluations of the plan, where the experiment is a study of raydc."""
-    running: int | None
-    """Evaluations that others are logging; a study of raydc records its own when they have ended."""
-    exit_code: int | None
-    """What the study's run exited with, but for 4; None while it is going."""
-
-
-def read_experiment(name: str, uri: str) -> list[Row]:
-    """Rows of all finished and failed runs of an MLflow experiment, whoever logged them.
-
-    Raises `InputError` if there is no such experiment, `TrackingError` if MLflow does not answer.
-    """
-    return read_record(name, uri).rows
-
-
-def read_record(name: str, uri: str) -> Record:
-    """Everything that MLflow has of an experiment; raises as `read_experiment`."""
-    quiet()
-    try:
-        client = _client(uri)
-        experiment = client.get_experiment_by_name(name)
-        if experiment is None:
-            raise InputError(f"there is no MLflow experiment {name!r} at {without_password(uri)}")
-        runs = list(_search(client, experiment.experiment_id, ""))
-    except (MlflowException, requests.RequestException, OSError) as error:
-        raise TrackingError(_reason(uri, error)) from None
-    evaluations = [run for run in runs if _is_evaluation(run)]
-    over = [run for run in evaluations if run.info.status in _OVER]
-    rows = [_row(run, name) for run in over]
-    study = next((run for run in runs if run.data.tags.get("raydc.role") == "study"), None)
-    if study is not None:
-        planned = study.data.metrics.get(PLANNED)
-        code = _EXIT_CODES.get(study.info.status)
-        return Record(name, rows, None if planned is None else int(planned), None, code)
-    running = len(evaluations) - len(over)
-    failed = any(run.info.status != "FINISHED" for run in over)
-    return Record(name, rows, None, running, None if running else 3 if failed else 0)
-
-
-def _is_evaluation(run: Run) -> bool:
-    """Whether a run is one of raydc's evaluations, or one that others logged under its keys."""
-    named = "raydc.evaluation_id" in run.data.tags
-    return named or ("raydc.role" not in run.data.tags and all(key in run.data.params for key in NEEDED))
-
-
-def _row(run: Run, experiment: str) -> Row:
-    tags, metrics = run.data.tags, run.data.metrics
-    row: Row = {
-        "evaluation_id": tags.get("raydc.evaluation_id", run.info.run_id),
-        "study": tags.get("raydc.study", experiment),
-    }
-    row |= {key: value_of(text) for key, text in run.data.params.items()}
-    row["status"] = next(status for status, said in _STATUS.items() if said == run.info.status)
-    row |= {key: metrics.get(key) for key in MEASURES if key not in ("device", "engine", "test_acc_by_class")}
-    row["test_acc_by_class"] = value_of(tags.get("raydc.test_acc_by_class", "null"))
-    for key in (*RECORD, "device", "engine"):
-        if (tag := tags.get(f"raydc.{key}")) is not None:
-            row[key] = tag if key in TEXT_TAGS else value_of(tag)
-    row["mlflow_run_id"] = run.info.run_id
-    row["started_at"] = run.info.start_time / 1000
-    row["finished_at"] = run.info.end_time / 1000 if run.info.end_time else None
-    row["attempts"] = int(metrics.get("attempts", 1))
-    for key in ("images_bytes", "labels_bytes", "steps"):
-        if row.get(key) is not None:
-            row[key] = int(row[key])
-    return row

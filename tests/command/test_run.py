@@ -18,7 +18,7 @@ import pytest
 import raydc
 from raydc.sync import sync
 from raydc.tracking.ledger import read_rows
-from raydc.tracking.mlflow_tracker import read_experiment
+from raydc.tracking.mlflow_record import read_experiment
 from tests.command.conftest import STUDY, Counts, Shell
 
 pytestmark = [pytest.mark.command, pytest.mark.slow]

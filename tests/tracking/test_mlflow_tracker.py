@@ -17,8 +17,10 @@ import pytest
 from mlflow import MlflowClient
 
 from raydc.errors import InputError, TrackingError
+from raydc.tracking.mlflow_client import default_uri
 from raydc.tracking.mlflow_ids import run_ids
-from raydc.tracking.mlflow_tracker import MlflowTracker, default_uri, read_experiment
+from raydc.tracking.mlflow_record import read_experiment
+from raydc.tracking.mlflow_tracker import MlflowTracker
 from raydc.tracking.names import run_name, text, value_of
 from raydc.tracking.reach import probe
 from raydc.tracking.tracker import TeacherCurve, UsedDataset

@@ -1,0 +1,72 @@
+"""The way to an MLflow record: its address, its client, and what is said when it does not answer."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from raydc.errors import TrackingError, without_password
+from raydc.result import FAILED, FINISHED, STOPPED
+from raydc.tracking.reach import probe
+
+# Failing requests are tried again here, with the study's own patience.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+
+import requests
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+
+PAGE = 5000
+AWAY = (MlflowException, requests.RequestException, OSError)
+"""What is raised where a record does not answer."""
+STATUS = {FINISHED: "FINISHED", FAILED: "FAILED", STOPPED: "KILLED"}
+"""What MLflow calls each status of a row."""
+TEXT_TAGS = ("raydc_version", "device", "engine", "dataset_id", "set_id", "labels_id", "error")
+"""Columns that child runs hold as tags of text, whatever the text looks like."""
+
+
+def default_uri(folder: Path) -> str:
+    """SQLite in the study's folder."""
+    return f"sqlite:///{folder.absolute() / 'mlflow.db'}"
+
+
+def quiet() -> None:
+    """Keep the migration notes of a new database off the terminal."""
+    for name in ("alembic", "mlflow", "mlflow.store.db.utils"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def client_of(uri: str) -> MlflowClient:
+    """A client of the record at `uri`, which is asked whether it is there first."""
+    probe(uri)
+    if uri.startswith("sqlite:"):
+        folder = Path(uri.partition("///")[2]).parent
+        if not folder.is_dir():
+            raise TrackingError(
+                f"the tracking URI is {uri!r}, but there is no folder {str(folder)!r}; make it"
+            )
+    try:
+        return MlflowClient(tracking_uri=uri)
+    except Exception as error:  # whatever a database driver raises, the record cannot be opened
+        raise TrackingError(reason(uri, error)) from None
+
+
+def reason(uri: str, error: Exception) -> str:
+    """One sentence on a record that does not answer, without its password."""
+    text = " ".join(str(error).replace(uri, without_password(uri)).split())
+    return f"MLflow at {without_password(uri)} does not answer ({text[:200]})"
+
+
+def search(client: MlflowClient, experiment: str, query: str) -> Iterator[Run]:
+    """All runs of an experiment that match, page by page."""
+    token = None
+    while True:
+        page = client.search_runs([experiment], query, max_results=PAGE, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return

@@ -1,0 +1,95 @@
+"""Reading MLflow: the rows of an experiment, whoever logged them, and how far a study is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mlflow.entities import Run
+
+from raydc.errors import InputError, TrackingError, without_password
+from raydc.result import MEASURES, RECORD, Row
+from raydc.tracking.mlflow_client import AWAY, STATUS, TEXT_TAGS, client_of, quiet, reason, search
+from raydc.tracking.names import value_of
+from raydc.tracking.tracker import PLANNED
+
+_EXIT_CODES = {"FINISHED": 0, "FAILED": 3, "KILLED": 130}
+"""Of a run that left its study with this status."""
+_OVER = tuple(_EXIT_CODES)
+NEEDED = ("seed", "images.ipc")
+"""Parameters that make a run of others an evaluation."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """What MLflow has of an experiment at one moment."""
+
+    name: str
+    rows: list[Row]
+    """Of all finished and failed runs, whoever logged them."""
+    planned: int | None
+    """Evaluations of the plan, where the experiment is a study of raydc."""
+    running: int | None
+    """Evaluations that others are logging; a study of raydc records its own when they have ended."""
+    exit_code: int | None
+    """What the study's run exited with, but for 4; None while it is going."""
+
+
+def read_experiment(name: str, uri: str) -> list[Row]:
+    """Rows of all finished and failed runs of an MLflow experiment, whoever logged them.
+
+    Raises `InputError` if there is no such experiment, `TrackingError` if MLflow does not answer.
+    """
+    return read_record(name, uri).rows
+
+
+def read_record(name: str, uri: str) -> Record:
+    """Everything that MLflow has of an experiment; raises as `read_experiment`."""
+    quiet()
+    try:
+        client = client_of(uri)
+        experiment = client.get_experiment_by_name(name)
+        if experiment is None:
+            raise InputError(f"there is no MLflow experiment {name!r} at {without_password(uri)}")
+        runs = list(search(client, experiment.experiment_id, ""))
+    except AWAY as error:
+        raise TrackingError(reason(uri, error)) from None
+    evaluations = [run for run in runs if _is_evaluation(run)]
+    over = [run for run in evaluations if run.info.status in _OVER]
+    rows = [_row(run, name) for run in over]
+    study = next((run for run in runs if run.data.tags.get("raydc.role") == "study"), None)
+    if study is not None:
+        planned = study.data.metrics.get(PLANNED)
+        code = _EXIT_CODES.get(study.info.status)
+        return Record(name, rows, None if planned is None else int(planned), None, code)
+    running = len(evaluations) - len(over)
+    failed = any(run.info.status != "FINISHED" for run in over)
+    return Record(name, rows, None, running, None if running else 3 if failed else 0)
+
+
+def _is_evaluation(run: Run) -> bool:
+    """Whether a run is one of raydc's evaluations, or one that others logged under its keys."""
+    named = "raydc.evaluation_id" in run.data.tags
+    return named or ("raydc.role" not in run.data.tags and all(key in run.data.params for key in NEEDED))
+
+
+def _row(run: Run, experiment: str) -> Row:
+    tags, metrics = run.data.tags, run.data.metrics
+    row: Row = {
+        "evaluation_id": tags.get("raydc.evaluation_id", run.info.run_id),
+        "study": tags.get("raydc.study", experiment),
+    }
+    row |= {key: value_of(text) for key, text in run.data.params.items()}
+    row["status"] = next(status for status, said in STATUS.items() if said == run.info.status)
+    row |= {key: metrics.get(key) for key in MEASURES if key not in ("device", "engine", "test_acc_by_class")}
+    row["test_acc_by_class"] = value_of(tags.get("raydc.test_acc_by_class", "null"))
+    for key in (*RECORD, "device", "engine"):
+        if (tag := tags.get(f"raydc.{key}")) is not None:
+            row[key] = tag if key in TEXT_TAGS else value_of(tag)
+    row["mlflow_run_id"] = run.info.run_id
+    row["started_at"] = run.info.start_time / 1000
+    row["finished_at"] = run.info.end_time / 1000 if run.info.end_time else None
+    row["attempts"] = int(metrics.get("attempts", 1))
+    for key in ("images_bytes", "labels_bytes", "steps"):
+        if row.get(key) is not None:
+            row[key] = int(row[key])
+    return row
