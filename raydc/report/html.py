@@ -143,7 +143,7 @@ def _worth(rows: Sequence[Row]) -> list[Worth]:
     try:
         return worth(rows)
     except InputError:
-        return []
+        return []  # hard and soft labels do not stand side by side; `raydc worth` says why
 
 
 def summary_sentences(

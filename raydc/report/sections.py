@@ -193,7 +193,7 @@ def _ranked(rows: Sequence[Row]) -> list[Ranking]:
     try:
         return [item for item in ddranking(rows) if item.ior is not None]
     except InputError:
-        return []
+        return []  # there is no method to score; `raydc ddranking` says so
 
 
 def _ranking_table(ranked: Sequence[Ranking]) -> Table:
