@@ -37,11 +37,8 @@ seeds: {seeds}
 SEEDS = 10
 
 
-def measure(count: int, out: Path) -> dict[str, Any]:
-    """Run `count` evaluations in this process, without MLflow."""
-    from raydc import launch
-    from raydc.orchestration.progress import Silent
-    from raydc.spec.study import parse_study
+def without_record(launch: Any) -> None:
+    """Have runs of this process, by the module `raydc.launch`, record nothing in MLflow."""
     from raydc.tracking.tracker import NoTracker
 
     class NoRecord:
@@ -51,7 +48,16 @@ def measure(count: int, out: Path) -> dict[str, Any]:
         def tracker(self) -> NoTracker:
             return self._tracker
 
-    launch.Record = NoRecord  # type: ignore[misc, assignment]
+    launch.Record = NoRecord
+
+
+def measure(count: int, out: Path) -> dict[str, Any]:
+    """Run `count` evaluations in this process, without MLflow."""
+    from raydc import launch
+    from raydc.orchestration.progress import Silent
+    from raydc.spec.study import parse_study
+
+    without_record(launch)
     temperatures = ", ".join(f"{1 + i / 1000:.3f}" for i in range(count // SEEDS))
     study = parse_study(STUDY.format(temperatures=temperatures, seeds=SEEDS), "overhead.yaml")
     summary = launch.run(study, out, progress=Silent())

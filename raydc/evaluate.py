@@ -122,7 +122,7 @@ class Examiner:
         self._bench = bench
         self._network = chassis.network
         self._forward = chassis.forward(engine)
-        self._best: list[float] = []
+        self._looks: list[float] = []
         self._rung = 0
         self.seconds = 0.0
 
@@ -149,9 +149,9 @@ class Examiner:
             raise StoppedError(f"after {done} of {total} steps, with val_acc {accuracy:.4f}")
 
     def look(self) -> None:
-        """An extra test of the network as it is, for `best_test_acc`."""
+        """An extra test of the network as it is, for `test_acc_by_epoch` and its best."""
         start = time.perf_counter()
-        self._best.append(self._score(*self._bench.test).accuracy)
+        self._looks.append(self._score(*self._bench.test).accuracy)
         self.seconds += time.perf_counter() - start
 
     def conclude(self, *, steps: int, train_seconds: float, setup_seconds: float, engine: str) -> Measured:
@@ -162,12 +162,14 @@ class Examiner:
         test = self._score(*bench.test) if prepared.planned.tested else None
         train = self._score(prepared.inputs, prepared.classes)
         self.seconds += time.perf_counter() - start
+        looks = self._looks if prepared.recipe.test_every else None
         seen, split = (test, "test") if test is not None else (val, "validation")
         if seen is not None and not math.isfinite(seen.loss):
             raise EvaluationError(f"the trained network says {seen.loss} of {split} images; lower train.lr")
         return Measured(
             test_acc=None if test is None else test.accuracy,
-            best_test_acc=max([*self._best, test.accuracy]) if test and prepared.recipe.test_every else None,
+            best_test_acc=None if test is None or looks is None else max([*looks, test.accuracy]),
+            test_acc_by_epoch=None if test is None or looks is None else tuple(looks),
             val_acc=None if val is None else val.accuracy,
             test_loss=None if test is None else test.loss,
             train_acc=train.accuracy,

@@ -28,6 +28,8 @@ class Measured:
     """On the test split, after the last step; None for a point of a search, which is not tested."""
     best_test_acc: float | None
     """Best of the passes that `train.test_every` asks for; None without it."""
+    test_acc_by_epoch: tuple[float, ...] | None
+    """Of those passes, in the order of the epochs; the first is after `train.test_every` epochs."""
     val_acc: float | None
     """On the validation part; None without one."""
     test_loss: float | None
@@ -59,6 +61,8 @@ class Measured:
 
 
 MEASURES = tuple(field.name for field in fields(Measured))
+LISTS = ("test_acc_by_epoch", "test_acc_by_class")
+"""Measures that are lists of numbers."""
 IDENTITY = ("evaluation_id", "study", "seed", "status")
 RECORD = (
     "trial",
@@ -159,9 +163,7 @@ def make_row(
         "labels_id": planned.learned or "+".join(p.id for p in planned.passes if p.views is None) or None,
     }
     if measured is not None:
-        row |= asdict(measured)
-        if measured.test_acc_by_class is not None:
-            row["test_acc_by_class"] = list(measured.test_acc_by_class)
+        row |= {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(measured).items()}
     return row | trial_of(planned)
 
 

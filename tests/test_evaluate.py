@@ -148,14 +148,17 @@ def test_no_steps_cost_only_the_system(
     assert 0 <= measured.test_acc < 0.5
 
 
-def test_extra_tests_fill_best_test_acc_only_when_asked_for(
+def test_extra_tests_are_kept_by_epoch_only_when_asked_for(
     small: Callable[..., Study], ready: Callable[[Study], Plan], bench: Workbench
 ) -> None:
     (plain,) = ready(small()).evaluations
     (tested,) = ready(small("base.train.test_every=2")).evaluations
-    assert evaluate(plain, bench).best_test_acc is None
-    best = evaluate(tested, bench)
-    assert best.best_test_acc >= best.test_acc == evaluate(plain, bench).test_acc
+    without, best = evaluate(plain, bench), evaluate(tested, bench)
+    assert (without.best_test_acc, without.test_acc_by_epoch) == (None, None)
+    assert best.test_acc == without.test_acc
+    epochs = tested.evaluation.recipe.total_steps(10)
+    assert len(best.test_acc_by_epoch) == epochs // 2
+    assert best.best_test_acc == max([*best.test_acc_by_epoch, best.test_acc])
 
 
 def test_sizes_are_counted(

@@ -7,23 +7,21 @@ not on how often the search was interrupted.
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import optuna
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
-from optuna.samplers import BaseSampler, CmaEsSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.samplers import RandomSampler
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from raydc.errors import InputError
 from raydc.evaluate import RUNGS, WHOLE
-from raydc.seeding import seed_of
+from raydc.orchestration.proposing import proposal, quiet, sampler_of, suggested, value_of
 from raydc.spec.keys import Value
 from raydc.spec.point import flat_value
-from raydc.spec.search import Dimension, SearchSpec
+from raydc.spec.search import NOTHING_TWICE, Dimension, SearchSpec
 
 FILE = "search.db"
 BUSY_SECONDS = 120.0
@@ -47,14 +45,6 @@ def open_storage(path: Path) -> RDBStorage:
     )
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without Optuna's notes on what is experimental or given twice, which tell a user nothing."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
 def pruner_of(search: SearchSpec) -> BasePruner:
     """Optuna's pruner for a scheduler; a resource of `WHOLE` is a complete training."""
     eta = RUNGS[1] // RUNGS[0]
@@ -65,45 +55,9 @@ def pruner_of(search: SearchSpec) -> BasePruner:
     return MedianPruner() if search.scheduler == "median" else NopPruner()
 
 
-def sampler_of(search: SearchSpec, number: int) -> BaseSampler:
-    """Optuna's sampler for the trial after `number` others."""
-    seed = seed_of("search", search.seed, number) % 2**32
-    with _quiet():
-        if search.sampler == "tpe":
-            conditional = any(dimension.when for dimension in search.space)
-            return TPESampler(
-                seed=seed,
-                multivariate=True,
-                group=conditional,
-                constant_liar=True,
-            )
-        if search.sampler == "cmaes":
-            return CmaEsSampler(seed=seed)
-        if search.sampler == "nsga2":
-            return NSGAIISampler(seed=seed)
-    return RandomSampler(seed)  # a grid is enqueued, so nothing is left to sample
-
-
-def _suggested(trial: Trial, dimension: Dimension) -> Value:
-    """What a trial says of a dimension, as Optuna keeps it; lists are the texts that tables show."""
-    if dimension.kind == "categorical":
-        return trial.suggest_categorical(dimension.key, [flat_value(choice) for choice in dimension.choices])
-    log = dimension.kind in ("loguniform", "logint")
-    if dimension.whole:
-        return trial.suggest_int(dimension.key, int(dimension.low), int(dimension.high), log=log)
-    return trial.suggest_float(dimension.key, dimension.low, dimension.high, log=log)
-
-
 def _stored(dimension: Dimension, value: Value) -> Value:
     """A value as Optuna keeps it."""
     return int(value) if dimension.whole else flat_value(value)
-
-
-def _value(dimension: Dimension, stored: Value) -> Value:
-    """A value that Optuna keeps, as a point has it."""
-    if dimension.kind != "categorical":
-        return stored
-    return next(choice for choice in dimension.choices if flat_value(choice) == stored)
 
 
 class Points:
@@ -131,12 +85,11 @@ class Points:
                 "give another --out, or undo the change"
             )
         self._study.set_user_attr(SEARCHED, searched)
-        with _quiet():
+        with quiet():
             self._study.set_metric_names(list(search.metrics))
-        dimensions = {dimension.key: dimension for dimension in search.space}
+        self._dimensions = {dimension.key: dimension for dimension in search.space}
         for point in search.enqueue:
-            stored = {key: _stored(dimensions[key], value) for key, value in point.items()}
-            self._study.enqueue_trial(stored, skip_if_exists=True)
+            self._enqueue(point, skip=True)
         self._grid = search.shuffled_grid() if search.sampler == "grid" else []
 
     def left_running(self) -> list[Trial]:
@@ -158,25 +111,33 @@ class Points:
         """A new trial."""
         number = self.asked
         self._study.sampler = sampler_of(self.search, number)
-        if self._grid and not self.trials(TrialState.WAITING):
-            taken = [t.user_attrs[GRID_POINT] for t in self.trials() if GRID_POINT in t.user_attrs]
-            place = max(taken, default=-1) + 1
-            dimensions = {dimension.key: dimension for dimension in self.search.space}
-            point = {key: _stored(dimensions[key], value) for key, value in self._grid[place].items()}
-            self._study.enqueue_trial(point, user_attrs={GRID_POINT: place})
+        if not self.trials(TrialState.WAITING):
+            if self._grid:
+                taken = [t.user_attrs[GRID_POINT] for t in self.trials() if GRID_POINT in t.user_attrs]
+                place = max(taken, default=-1) + 1
+                self._enqueue(self._grid[place], {GRID_POINT: place})
+            elif self.search.sampler in NOTHING_TWICE:
+                self._enqueue(proposal(self.search, self.trials(), number))
         return self._study.ask()
+
+    def _enqueue(
+        self, point: Mapping[str, Value], attributes: dict[str, int] | None = None, *, skip: bool = False
+    ) -> None:
+        """Have the next ask say a point; `skip` one that was enqueued before."""
+        stored = {key: _stored(self._dimensions[key], value) for key, value in point.items()}
+        self._study.enqueue_trial(stored, user_attrs=attributes, skip_if_exists=skip)
 
     def values(self, trial: Trial) -> dict[str, Value]:
         """What a trial says of each key that is asked at its point; the same whenever it is asked again."""
         chosen: dict[str, Value] = {}
         for dimension in self.search.space:
             if dimension.asked_at(chosen):
-                chosen[dimension.key] = _value(dimension, _suggested(trial, dimension))
+                chosen[dimension.key] = value_of(dimension, suggested(trial, dimension))
         return chosen
 
     def values_told(self, trial: FrozenTrial) -> dict[str, Value]:
         """As `values`, of a trial that is over."""
-        return {d.key: _value(d, trial.params[d.key]) for d in self.search.space if d.key in trial.params}
+        return {d.key: value_of(d, trial.params[d.key]) for d in self.search.space if d.key in trial.params}
 
     def tell(self, trial: Trial, values: Sequence[float]) -> None:
         """The point has these means, one for each metric."""
@@ -201,7 +162,7 @@ class Points:
         complete = self.trials(TrialState.COMPLETE)
         if len(self.search.metrics) > 1 or len(complete) < LEAST_FOR_IMPORTANCE:
             return {}
-        with _quiet():
+        with quiet():
             evaluator = optuna.importance.PedAnovaImportanceEvaluator()
             return dict(optuna.importance.get_param_importances(self._study, evaluator=evaluator))
 
@@ -219,7 +180,7 @@ class Referee:
 
     def goes_on(self, trial: int, rung: int, val_acc: float) -> bool:
         judged = Trial(self._study, self._study.get_trials(deepcopy=False)[trial]._trial_id)
-        with _quiet():
+        with quiet():
             # A student that begins anew after a kill says the same again, which Optuna notes and ignores.
             judged.report(val_acc, rung)
         return not judged.should_prune()

@@ -15,7 +15,9 @@ from raydc.spec.keys import Value
 from raydc.spec.point import flat_value
 
 KINDS = ("uniform", "loguniform", "int", "logint", "categorical")
-SAMPLERS = ("tpe", "cmaes", "random", "grid", "nsga2")
+SAMPLERS = ("tpe", "gp", "cmaes", "random", "grid", "nsga2")
+NOTHING_TWICE = ("tpe", "gp", "random", "grid")
+"""Samplers that are asked until they say a point that is new."""
 SCHEDULERS = ("none", "asha", "hyperband", "median")
 METRICS = (
     "val_acc",
@@ -57,6 +59,14 @@ class Dimension:
     """Of a categorical key, canonical."""
     when: tuple[tuple[str, tuple[Value, ...]], ...] = ()
     """The key is asked only where each of these other keys has one of its values."""
+
+    @property
+    def order(self) -> tuple[Value, ...]:
+        """Listed numbers from the smallest to the largest; empty if they are not listed or not numbers."""
+        listed = self.choices
+        if any(isinstance(c, bool) or not isinstance(c, int | float) for c in listed):
+            return ()
+        return tuple(sorted(listed))
 
     @property
     def whole(self) -> bool:
@@ -116,8 +126,8 @@ class SearchSpec:
 
     @property
     def points(self) -> int:
-        """Points that will be asked: `trials`, or all of a smaller grid."""
-        if self.sampler != "grid":
+        """Points that will be asked: `trials`, or all of a smaller finite space."""
+        if self.sampler not in NOTHING_TWICE or not all(d.finite for d in self.space):
             return self.trials
         whole = sum(1 for _ in itertools.islice(self.grid(), self.trials))
         return min(self.trials, whole + len(self.enqueue))

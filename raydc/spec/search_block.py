@@ -245,7 +245,9 @@ def _refuse_misfits(search: SearchSpec, where: str) -> None:
     if len(set(search.metrics)) < len(search.metrics):
         raise InputError(f"{where}metric is {show(search.metrics)}, which names one twice; keep one")
     if len(search.metrics) > 1 and search.sampler == "cmaes":
-        raise InputError(f"{where}sampler is cmaes, which has one objective; use tpe, nsga2, random or grid")
+        raise InputError(
+            f"{where}sampler is cmaes, which has one objective; use tpe, gp, nsga2, random or grid"
+        )
     if search.judged and search.metrics != ("val_acc",):
         raise InputError(
             f"{where}scheduler is {search.scheduler}, which stops students by val_acc, but metric is "

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from mlflow.entities import Run
 
 from raydc.errors import InputError, TrackingError, without_password
-from raydc.result import MEASURES, RECORD, Row
+from raydc.result import LISTS, MEASURES, RECORD, Row
 from raydc.tracking.mlflow_client import AWAY, STATUS, TEXT_TAGS, client_of, quiet, reason, search
 from raydc.tracking.names import value_of
 from raydc.tracking.tracker import PLANNED
@@ -80,8 +80,8 @@ def _row(run: Run, experiment: str) -> Row:
     }
     row |= {key: value_of(text) for key, text in run.data.params.items()}
     row["status"] = next(status for status, said in STATUS.items() if said == run.info.status)
-    row |= {key: metrics.get(key) for key in MEASURES if key not in ("device", "engine", "test_acc_by_class")}
-    row["test_acc_by_class"] = value_of(tags.get("raydc.test_acc_by_class", "null"))
+    row |= {key: metrics.get(key) for key in MEASURES if key not in ("device", "engine", *LISTS)}
+    row |= {key: value_of(tags.get(f"raydc.{key}", "null")) for key in LISTS}
     for key in (*RECORD, "device", "engine"):
         if (tag := tags.get(f"raydc.{key}")) is not None:
             row[key] = tag if key in TEXT_TAGS else value_of(tag)

@@ -27,7 +27,7 @@ from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
 from raydc import __version__
 from raydc.errors import TrackingError, without_password
-from raydc.result import MEASURES, Row
+from raydc.result import LISTS, MEASURES, Row
 from raydc.tracking.mlflow_client import AWAY, STATUS, TEXT_TAGS, client_of, quiet, reason, search
 from raydc.tracking.mlflow_ids import note_run
 from raydc.tracking.names import params, run_name, table_view, text
@@ -44,8 +44,8 @@ _REFUSED = (
 )
 
 
-MOST_METRICS = 1000
-"""That one request takes."""
+MOST_METRICS = 800
+"""In one request, which takes 1,000 metrics, parameters and tags."""
 LONGEST_DIGEST = 36
 LONGEST_TAG = 5000
 """Characters that MLflow keeps of a tag."""
@@ -216,16 +216,20 @@ class MlflowTracker:
             )
             self._known[name] = run
         present = run.data.params
-        self.client.log_batch(
-            run.info.run_id,
-            metrics=_metrics(row),
-            params=[Param(k, v) for k, v in params(row).items() if k not in present],
-            tags=tags,
-        )
+        new = [Param(k, v) for k, v in params(row).items() if k not in present]
+        self._log(run.info.run_id, _metrics(row), new, tags)
         ended = int(row["finished_at"] * 1000)
         self.client.set_terminated(run.info.run_id, status=status, end_time=ended)
         self._done[name] = status
         note_run(self.folder, name, run.info.run_id)
+
+    def _log(
+        self, run_id: str, metrics: list[Metric], given: list[Param], tags: Sequence[RunTag] = ()
+    ) -> None:
+        """Metrics, parameters and tags of a run, in as few requests as they fit into."""
+        self.client.log_batch(run_id, metrics=metrics[:MOST_METRICS], params=given, tags=tags)
+        for first in range(MOST_METRICS, len(metrics), MOST_METRICS):
+            self.client.log_batch(run_id, metrics[first : first + MOST_METRICS])
 
     def _tags(self, row: Row) -> dict[str, str]:
         tags = {
@@ -236,10 +240,9 @@ class MlflowTracker:
         for key in ("protocol_version", "trial", *TEXT_TAGS):
             if row.get(key) is not None:
                 tags[f"raydc.{key}"] = str(row[key])[:LONGEST_TAG]
-        if row.get("test_acc_by_class"):
-            by_class = json.dumps(row["test_acc_by_class"])
-            if len(by_class) <= LONGEST_TAG:
-                tags["raydc.test_acc_by_class"] = by_class
+        for key in LISTS:
+            if row.get(key) and len(listed := json.dumps(row[key])) <= LONGEST_TAG:
+                tags[f"raydc.{key}"] = listed
         return tags
 
     # --- the study as a whole --------------------------------------------------------------------
@@ -294,10 +297,7 @@ class MlflowTracker:
         )
         now = int(time.time() * 1000)
         metrics = [Metric(key, value, now, epoch) for epoch, key, value in curve.points]
-        params = [Param(key, text(value)) for key, value in curve.keys.items()]
-        for first in range(0, len(metrics), MOST_METRICS):
-            self.client.log_batch(run.info.run_id, metrics[first : first + MOST_METRICS])
-        self.client.log_batch(run.info.run_id, params=params)
+        self._log(run.info.run_id, metrics, [Param(key, text(value)) for key, value in curve.keys.items()])
         self.client.set_terminated(run.info.run_id)
         self._done[curve.id] = "FINISHED"
 
@@ -313,18 +313,33 @@ class MlflowTracker:
         if self._monitor is not None:
             self._try(self._monitor.finish)
         self._queue.put(None)
-        self._thread.join(patience_seconds)
-        with self._lock:
-            behind = self._pending + self._refused
+        behind = self._behind()
+        while True:
+            # A server that answers is waited for, however much there is to write.
+            self._thread.join(patience_seconds)
+            before, behind = behind, self._behind()
+            if not self._thread.is_alive() or behind == before:
+                break
         if not behind:
             self._try(lambda: self.client.set_terminated(self.parent_id, status=status))
         return behind
 
+    def _behind(self) -> int:
+        """Rows that are not written."""
+        with self._lock:
+            return self._pending + self._refused
+
 
 def _metrics(row: Row) -> list[Metric]:
     when = int(row["finished_at"] * 1000)
-    return [
+    single = [
         Metric(key, float(row[key]), when, 0)
         for key in (*MEASURES, "attempts")
         if isinstance(row.get(key), int | float)
+    ]
+    every = row.get("train.test_every") or 0
+    looks = row.get("test_acc_by_epoch") or ()
+    return single + [
+        Metric("test_acc_by_epoch", accuracy, when, number * every)
+        for number, accuracy in enumerate(looks, 1)
     ]

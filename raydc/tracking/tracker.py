@@ -64,7 +64,7 @@ class Tracker(Protocol):
         """Attach a file made of `text` to the study."""
 
     def close(self, status: str, patience_seconds: float) -> int:
-        """Finish writing, for at most `patience_seconds`; returns how many rows are missing."""
+        """Finish writing, unless nothing gets written for `patience_seconds`; how many rows are missing."""
 
 
 class NoTracker:

@@ -140,7 +140,7 @@ def test_only_fresh_replicates_of_the_winner_are_tested(lab: Make) -> None:
     assert one.ledger.finished() == {p.id for p in tested}
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "cmaes", "nsga2", "random"])
+@pytest.mark.parametrize("sampler", ["tpe", "gp", "cmaes", "nsga2", "random"])
 def test_a_killed_search_goes_on_as_if_nothing_had_been(lab: Make, sampler: str) -> None:
     setting = f"search.optuna.sampler={sampler}"
     whole = lab(setting, folder="whole")
@@ -213,8 +213,46 @@ def test_a_grid_asks_for_every_combination_once(lab: Make) -> None:
     assert len(one.trained) + len(again.trained) == 6 * 2 + 3
 
 
+@pytest.mark.parametrize("sampler", ["tpe", "gp", "random"])
+def test_a_finite_space_is_asked_without_repeating(lab: Make, sampler: str) -> None:
+    space = """
+      labels.kind: {categorical: [hard, soft]}
+      labels.temperature: {categorical: [16, 1, 4], when: {labels.kind: soft}}
+      train.lr: {categorical: [0.1, 0.001, 0.01]}
+"""
+    few = lab(f"search.optuna.sampler={sampler}", space=space).run(most=5)
+    assert len(few["trials"]) < 12
+    trials = lab(f"search.optuna.sampler={sampler}", "search.optuna.trials=50", space=space).run()["trials"]
+    asked = [tuple(sorted(trial["params"].items())) for trial in trials]
+    assert len(asked) == len(set(asked)) == 3 + 3 * 3
+
+
+def test_listed_numbers_have_an_order(lab: Make) -> None:
+    """A sampler that knows the order finds the best of a smooth valley sooner than chance."""
+    space = "\n      train.lr: {categorical: [" + ", ".join(f"{n / 1000:g}" for n in range(1, 101)) + "]}\n"
+
+    class Valley(Lab):
+        def outcome(self, planned: Planned) -> Row:
+            return {"status": FINISHED, "val_acc": 1 - abs(planned.evaluation.point["train.lr"] - 0.04)}
+
+    settings = ("search.optuna.trials=30", "seeds=1", "search.optuna.winner_seeds=0")
+    best = {
+        sampler: [
+            max(trial["values"][0] for trial in lab(
+                f"search.optuna.sampler={sampler}", f"search.optuna.seed={seed}", *settings,
+                folder=f"{sampler}-{seed}", space=space, kind=Valley,
+            ).run()["trials"])
+            for seed in range(5)
+        ]
+        for sampler in ("tpe", "gp", "random")
+    }  # fmt: skip
+    assert min(best["tpe"]) >= 0.998
+    assert min(best["gp"]) >= 0.999
+    assert sum(best["random"]) < sum(best["tpe"])
+
+
 def test_a_repeated_point_is_told_without_training(lab: Make) -> None:
-    one = lab("search.optuna.sampler=random", space="\n      labels.kind: {categorical: [hard, soft]}\n")
+    one = lab("search.optuna.sampler=nsga2", space="\n      labels.kind: {categorical: [hard, soft]}\n")
     history = one.run()
     assert len(history["trials"]) == 12
     assert {trial["state"] for trial in history["trials"]} == {"complete"}

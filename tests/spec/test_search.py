@@ -45,7 +45,7 @@ def search(small: Callable[..., Study]) -> Callable[..., Study]:
         ("search.optuna.metric=val_ac", "did you mean val_acc?"),
         ("search.optuna.metric=[val_acc, stored_bytes]", "must be max or min for each of the 2 metrics"),
         ("search.optuna.mode=up", "mode is 'up', but must be max or min"),
-        ("search.optuna.sampler=tp", "must be tpe, cmaes, random, grid or nsga2; did you mean tpe?"),
+        ("search.optuna.sampler=tp", "must be tpe, gp, cmaes, random, grid or nsga2; did you mean tpe?"),
         ("search.optuna.scheduler=ahsa", "did you mean asha?"),
         (f"{SPACE}train.rl={{uniform: [0, 1]}}", "space.train.rl is not a key of train;"),
         (f"{SPACE}train.lr={{uniform: [0.2, 0.1]}}",

@@ -86,6 +86,36 @@ def test_rows_come_back_as_they_were(tracker: Callable[[], MlflowTracker], tmp_p
     assert run_ids(tmp_path) == {name: r["mlflow_run_id"] for name, r in read.items()}
 
 
+def test_tests_by_epoch_are_a_curve(tracker: Callable[[], MlflowTracker], tmp_path: Path) -> None:
+    uri, looks = default_uri(tmp_path), [round(n / 2000, 6) for n in range(1500)]
+    one = tracker()
+    one.record([row("a", **{"train.test_every": 2, "test_acc_by_epoch": looks})])
+    one.record([row("b", **{"train.test_every": 100, "test_acc_by_epoch": [0.25, 0.5]})])
+    assert one.close("FINISHED", 60) == 0
+    runs = {r.data.tags["raydc.evaluation_id"]: r for r in children(uri)}
+    curves = {
+        name: {
+            m.step: m.value
+            for m in MlflowClient(uri).get_metric_history(run.info.run_id, "test_acc_by_epoch")
+        }
+        for name, run in runs.items()
+    }
+    assert curves["a"] == dict(zip(range(2, 3001, 2), looks, strict=True))
+    assert curves["b"] == {100: 0.25, 200: 0.5}
+    (back,) = [r for r in read_experiment("s", uri) if r["evaluation_id"] == "b"]
+    assert back["test_acc_by_epoch"] == [0.25, 0.5]
+
+
+def test_a_server_that_answers_is_waited_for(
+    tracker: Callable[[], MlflowTracker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = tracker()
+    write = one._write
+    monkeypatch.setattr(one, "_write", lambda given: (time.sleep(0.3), write(given)))
+    one.record([row(str(number)) for number in range(8)])
+    assert one.close("FINISHED", 1.0) == 0
+
+
 def test_recording_again_changes_nothing(tracker: Callable[[], MlflowTracker], tmp_path: Path) -> None:
     for _ in range(2):
         one = tracker()
