@@ -46,7 +46,7 @@ def results(
     """The results table, also while a run is going."""
     with reported():
         from raydc.analysis.curves import varying_keys
-        from raydc.result import columns
+        from raydc.result import FINISHED, columns
 
         rows = rows_of(where, tracking_uri, only)
         names = columns(rows)
@@ -64,17 +64,11 @@ def results(
             err.print(f"{len(full)} rows written to {csv_file}")
 
         def show() -> None:
-            shown = [
-                *varying_keys(rows),
-                "seed",
-                "status",
-                "test_acc",
-                "val_acc",
-                "teacher_test_acc",
-            ]
-            if any(row.get("error") for row in rows):
-                shown.append("error")
-            show_table(f"{len(rows)} results", full, shown)
+            over = all(row["status"] == FINISHED for row in rows)
+            shown = [*varying_keys(rows), "seed", "test_acc", "val_acc", "teacher_test_acc"]
+            if not over:
+                shown += ["status", "error"]
+            show_table(f"{len(rows)} results{', all finished' if over else ''}", full, shown)
 
         emit(full, as_json, show)
 

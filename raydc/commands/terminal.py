@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -18,6 +20,10 @@ from raydc.errors import InputError, TrackingError
 
 PIPE_WIDTH = 160
 """Columns of a table where there is no terminal to measure."""
+LEAST_ALIGNED, MOST_ALIGNED = 1e-3, 1e3
+"""Between these, numbers of a column get equally many decimals."""
+NARROW, GAP = 8, 2
+"""Width of a column below which its name is not folded; characters between two columns."""
 out = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
 err = Console(stderr=True)
 
@@ -90,14 +96,59 @@ def _plain(value: Any) -> Any:
 
 
 def show_table(title: str, rows: Sequence[dict[str, Any]], columns: Sequence[str] = ()) -> None:
-    """Rows as a table; a terminal gets borders, a pipe gets the same text without colour."""
+    """Rows as a table, in a terminal with colour; what is too wide is folded, words and numbers last.
+
+    A key's name goes over several lines at its dots and underscores, where that makes its column narrower.
+    """
     names = list(columns) or (list(rows[0]) if rows else [])
-    table = Table(title=title, title_justify="left", header_style="bold")
-    for name in names:
-        table.add_column(name, overflow="fold")
-    for row in rows:
-        table.add_row(*(_cell(row.get(name)) for name in names))
+    table = Table(
+        title=title, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
+    )
+    cells = [_column([row.get(name) for row in rows]) for name in names]
+    headings = [
+        _heading(name, max(NARROW, *map(len, column))) for name, column in zip(names, cells, strict=True)
+    ]
+    widths = _widths([[h, *column] for h, column in zip(headings, cells, strict=True)], out.width)
+    for name, heading, width in zip(names, headings, widths, strict=True):
+        numbers = all(row.get(name) is None or isinstance(row[name], int | float) for row in rows)
+        table.add_column(heading, justify="right" if numbers else "left", overflow="fold", width=width)
+    for line in zip(*cells, strict=True):
+        table.add_row(*line)
     out.print(table)
+
+
+def _widths(columns: Sequence[Sequence[str]], room: int) -> list[int]:
+    """Widths with which columns fit into `room`: the widest is folded first, at spaces while that helps."""
+    widths = [max(len(line) for text in column for line in text.split("\n")) for column in columns]
+    words = [max((len(word) for text in column for word in text.split()), default=1) for column in columns]
+    room -= GAP * len(columns) + 1
+    while sum(widths) > room:
+        able = [n for n, width in enumerate(widths) if width > words[n]]
+        able = able or [n for n, width in enumerate(widths) if width > 1]
+        if not able:
+            break
+        widths[max(able, key=widths.__getitem__)] -= 1
+    return widths
+
+
+def _heading(name: str, width: int) -> str:
+    """A name in lines of `width` characters, as far as its dots and underscores allow."""
+    lines = [""]
+    for part in re.findall(r"[^._]+[._]*|[._]+", name):
+        if lines[-1] and len(lines[-1]) + len(part) > width:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(lines)
+
+
+def _column(values: Sequence[Any]) -> list[str]:
+    """The cells of a column; fractions of one size get equally many decimals."""
+    texts = [_cell(value) for value in values]
+    floats = {n: value for n, value in enumerate(values) if isinstance(value, float)}
+    if any(value and not LEAST_ALIGNED <= abs(value) < MOST_ALIGNED for value in floats.values()):
+        return texts
+    decimals = max((len(texts[n].partition(".")[2]) for n in floats), default=0)
+    return [f"{floats[n]:.{decimals}f}" if n in floats else text for n, text in enumerate(texts)]
 
 
 def _cell(value: Any) -> str:
