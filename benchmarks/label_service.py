@@ -2,9 +2,9 @@
 
     python -m benchmarks.label_service [--data DIR] [--device cuda]
 
-Each client asks for its label passes one after the other; every pass goes through the queue, the forward
-and the store, as in a study. The bare forward labels the same images from memory and stores nothing. Both
-take turns in one process.
+Each client keeps eight label passes open (a study's label stage keeps 64); every pass goes through the queue,
+the forward and the store, as in a study. The bare forward labels the same images from memory and stores
+nothing. Both take turns in one process.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ from raydc.training.optimizer import tensor_cores
 from raydc.workbench import Workbench
 
 CLIENTS = (1, 4, 16)
+OPEN = 8
+"""Passes that a client has open at a time."""
 
 
 def bare(bench: Workbench, passes: list[LabelPass], batch: int) -> float:
@@ -47,8 +49,13 @@ def served(bench: Workbench, passes: list[LabelPass], clients: int) -> tuple[flo
     """(seconds until all clients have their labels, images forwarded)."""
 
     async def client(service: LabelService, mine: list[LabelPass]) -> None:
-        for label_pass in mine:
-            await service.label(label_pass)
+        room = asyncio.Semaphore(OPEN)
+
+        async def ask(label_pass: LabelPass) -> None:
+            async with room:
+                await service.label(label_pass)
+
+        await asyncio.gather(*map(ask, mine))
 
     async def everyone() -> None:
         service = LabelService(bench)

@@ -1,14 +1,14 @@
 """The label service: one process that labels for many clients at once, without Ray.
 
     client --label(pass)--> [ waiting, by checkpoint, at most MOST_WAITING ] --batch--> forward thread
-       ^                                                                                   |
-       +------------------------- the pass is in the store <------------------------------+
+       ^                                                                                      |
+       +---------- the pass is in the store <---------- writer threads <---logits-------------+
 
 A client waits for its own pass only. A full queue makes further clients wait at the door. Requests for
 one checkpoint that wait together are forwarded together; a pass that is already asked for is waited
-for, not made twice; one that is in the store is answered at once. The forward runs in a thread, so
-the service answers while it computes. Labels go through the store, where every worker of a machine maps
-them into memory: neither the driver nor a message ever holds them.
+for, not made twice; one that is in the store is answered at once. The forward runs in a thread and goes
+on while others write its labels, so the device does not wait for the disk. Labels go through the store,
+where every worker of a machine maps them into memory: neither the driver nor a message ever holds them.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 
 from raydc.spec.plan import LabelPass
-from raydc.workbench import Workbench, labelled
+from raydc.workbench import Said, Workbench, labelled
 
 MOST_WAITING = 256
 """Requests that may wait in the service; more wait outside."""
 MOST_TOGETHER = 32
 """Passes of one checkpoint that are forwarded together."""
+WRITERS = 4
+"""Threads that write labels; most of their time they wait for the disk."""
 
 
 class LabelService:
@@ -34,6 +36,8 @@ class LabelService:
         self._open: dict[str, asyncio.Future[int]] = {}
         self._waiting: dict[tuple[str, int | None], list[LabelPass]] = {}
         self._thread = ThreadPoolExecutor(max_workers=1)
+        self._writers = ThreadPoolExecutor(max_workers=WRITERS)
+        self._written: set[asyncio.Task[None]] = set()
         self._loop: asyncio.Task[None] | None = None
         self.forwards = 0
         """Batches of passes forwarded."""
@@ -75,18 +79,29 @@ class LabelService:
                 self._waiting[checkpoint] = later
             outcomes = await loop.run_in_executor(self._thread, self._forward, together)
             for label_pass, outcome in zip(together, outcomes, strict=True):
-                future = self._open.pop(label_pass.id)
-                self._door.release()
-                if isinstance(outcome, Exception):
-                    future.set_exception(outcome)
-                else:
-                    future.set_result(outcome)
+                task = loop.create_task(self._finish(label_pass.id, outcome))
+                self._written.add(task)  # the loop itself keeps no task alive
+                task.add_done_callback(self._written.discard)
 
-    def _forward(self, together: list[LabelPass]) -> list[int | Exception]:
-        """Images forwarded for each pass, or why it failed: a bad pass fails alone."""
+    async def _finish(self, name: str, outcome: Said | Exception) -> None:
+        """Store what was said, and tell those who wait for it."""
+        if isinstance(outcome, Said):
+            try:
+                await asyncio.get_running_loop().run_in_executor(self._writers, self._bench.keep, outcome)
+            except Exception as error:  # handed to the client that waits for it
+                outcome = error
+        future = self._open.pop(name)
+        self._door.release()
+        if isinstance(outcome, Said):
+            future.set_result(outcome.images)
+        else:
+            future.set_exception(outcome)
+
+    def _forward(self, together: list[LabelPass]) -> list[Said | Exception]:
+        """What is said for each pass, or why nothing is: a bad pass fails alone."""
         self.forwards += 1
         try:
-            return list(self._bench.make_logits(together))
+            return list(self._bench.say(together))
         except Exception as error:  # handed to the client that waits for it
             if len(together) == 1:
                 return [error]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
@@ -96,6 +96,20 @@ def labelled(label_pass: LabelPass, store: Store) -> bool:
         return False
     steps = label_pass.views.steps(CompressedSet.count(made.folder))
     return segments(label_pass, store, steps)[1] >= steps
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a checkpoint said of a compressed set."""
+
+    name: str
+    """Of the label pass."""
+    images: int
+    """That were forwarded for it."""
+    logits: Tensor | None = None
+    """[N, C] float32 on the CPU, to be stored; None for views."""
+    teacher_test_acc: float | None = None
+    seconds: float = 0.0
 
 
 class Workbench:
@@ -194,23 +208,33 @@ class Workbench:
     def ensure(self, label_pass: LabelPass) -> None:
         """Forward the checkpoint over the set, unless its logits are in the store already."""
         if not labelled(label_pass, self.store):
-            self.make_logits([label_pass])
+            (said,) = self.say([label_pass])
+            self.keep(said)
 
-    def make_logits(self, label_passes: list[LabelPass]) -> list[int]:
-        """Label several sets with one checkpoint and store their logits.
+    def say(self, label_passes: list[LabelPass]) -> list[Said]:
+        """Have one checkpoint label several sets; images of different sets share batches.
 
-        All passes must be of one checkpoint; images of different sets share batches. Returns how
-        many images were forwarded for each pass.
+        All passes must be of one checkpoint. What was said is in the store after `keep`.
         """
         first = label_passes[0]
         assert all((p.trajectory, p.epoch) == (first.trajectory, first.epoch) for p in label_passes)
         images = [p for p in label_passes if p.views is None]
-        counts = self._label_images(images) if images else {}
-        counts |= {p.id: self._label_views(p, p.views) for p in label_passes if p.views is not None}
-        self.images_forwarded += sum(counts.values())
-        return [counts[p.id] for p in label_passes]
+        said = self._label_images(images) if images else {}
+        said |= {p.id: self._label_views(p, p.views) for p in label_passes if p.views is not None}
+        self.images_forwarded += sum(one.images for one in said.values())
+        return [said[p.id] for p in label_passes]
 
-    def _label_images(self, label_passes: list[LabelPass]) -> dict[str, int]:
+    def keep(self, said: Said) -> None:
+        """Store what a checkpoint said of a set; views are stored while they are labelled."""
+        if said.logits is None:
+            return
+        with self.store.draft("logits") as draft:
+            write_logits(draft.folder, said.logits.numpy())
+            draft.commit(
+                said.name, images=said.images, teacher_test_acc=said.teacher_test_acc, seconds=said.seconds
+            )
+
+    def _label_images(self, label_passes: list[LabelPass]) -> dict[str, Said]:
         first = label_passes[0]
         start = time.perf_counter()
         loaded = self.teacher(first)
@@ -218,18 +242,13 @@ class Workbench:
         logits = loaded.teacher.logits(TensorInputs(torch.cat(images)))
         counts = [len(part) for part in images]
         seconds = time.perf_counter() - start
-        for label_pass, said in zip(label_passes, logits.split(counts), strict=True):
-            with self.store.draft("logits") as draft:
-                write_logits(draft.folder, said.numpy())
-                draft.commit(
-                    label_pass.id,
-                    images=len(said),
-                    teacher_test_acc=loaded.test_acc,
-                    seconds=seconds * len(said) / max(1, sum(counts)),
-                )
-        return {p.id: count for p, count in zip(label_passes, counts, strict=True)}
+        part = seconds / max(1, sum(counts))
+        return {
+            p.id: Said(p.id, len(said), said, loaded.test_acc, part * len(said))
+            for p, said in zip(label_passes, logits.split(counts), strict=True)
+        }
 
-    def _label_views(self, label_pass: LabelPass, asked: ViewsAsked) -> int:
+    def _label_views(self, label_pass: LabelPass, asked: ViewsAsked) -> Said:
         """Label what is missing of a pass over views, a segment at a time."""
         loaded = self.teacher(label_pass)
         images = self.set_inputs(label_pass.compressed_set)
@@ -261,7 +280,7 @@ class Workbench:
                 )
             forwarded += len(logits)
             first = step
-        return forwarded
+        return Said(label_pass.id, forwarded)
 
     def label_inputs(self, loaded: Loaded, name: str) -> Tensor:
         """A compressed set as the inputs [N, C, H, W] float32 that a teacher expects, on the device."""

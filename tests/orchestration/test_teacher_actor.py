@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import ray
 
+from raydc import workbench
 from raydc.data.dataset import Dataset
 from raydc.label_service import LabelService
 from raydc.orchestration.cluster import connected
@@ -73,6 +77,32 @@ def test_a_pass_that_cannot_be_made_tells_its_clients_and_no_others(site: Site, 
     failed, done = asyncio.run(ask())
     assert "set/nowhere is not in the store" in str(failed)
     assert done in (10, 20)
+
+
+def test_labels_that_cannot_be_written_are_told_and_others_are(
+    site: Site, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes = [p for p in plan.passes.values() if p.epoch == 1]
+    write = workbench.write_logits
+    written: list[str] = []
+
+    def full(folder: Path, logits: np.ndarray) -> None:
+        written.append(threading.current_thread().name)
+        if len(written) == 2:
+            raise OSError(28, "No space left on device")
+        write(folder, logits)
+
+    async def ask() -> list[object]:
+        _bench.cache_clear()
+        service = LabelService(site.bench())
+        return await asyncio.gather(*map(service.label, passes), return_exceptions=True)
+
+    monkeypatch.setattr(workbench, "write_logits", full)
+    said = asyncio.run(ask())
+    assert len(written) == len(passes) == 12
+    assert sum(isinstance(one, OSError) for one in said) == 1
+    assert sum(isinstance(one, int) and one in (10, 20) for one in said) == 11
+    assert len(set(written)) > 1  # the forward did not write
 
 
 @pytest.fixture(scope="module")
