@@ -64,7 +64,7 @@ def run_here(count: int, out: Path, *, tracked: bool) -> dict[str, Any]:
     temperatures = ", ".join(f"{1 + i / 1000:.3f}" for i in range(count // SEEDS // METHODS))
     study = parse_study(STUDY.format(temperatures=temperatures, seeds=SEEDS), "tracked.yaml")
     began = time.process_time()
-    summary = launch.run(study, out, progress=Silent())
+    summary = launch.run(study, out, store_uri=f"{out}-store", progress=Silent())
     assert (summary.finished, summary.behind) == (count, 0), summary
     return {
         "stage": summary.stage_seconds["evaluations"],
