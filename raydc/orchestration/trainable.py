@@ -8,10 +8,9 @@ ledger before it asks for more.
 from __future__ import annotations
 
 import base64
+import faulthandler
 import json
-import os
 import pickle
-import threading
 import time
 import zlib
 from collections.abc import Sequence
@@ -19,37 +18,39 @@ from typing import Any
 
 from ray import tune
 
+from raydc.errors import ArtifactError
+from raydc.evaluate import error_text
 from raydc.orchestration.site import Site
 from raydc.orchestration.teacher_actor import TeacherPool
-from raydc.packs import attempt_all
-from raydc.result import Row
-from raydc.spec.plan import Planned
+from raydc.packs import Attempt, attempt_all
+from raydc.result import Row, failed
 from raydc.workbench import Judge
 
+STDERR = 2
 REPORT_SECONDS = 0.5
 """A step ends with the first evaluation that ends after this."""
 
 
-def pack_bundle(bundle: Sequence[tuple[Planned, int]]) -> str:
+def pack_bundle(bundle: Sequence[Attempt]) -> str:
     """Evaluations, each with the number of this attempt, as text."""
     return base64.b64encode(zlib.compress(pickle.dumps(list(bundle)), 1)).decode()
 
 
-def unpack_bundle(text: str) -> list[tuple[Planned, int]]:
+def unpack_bundle(text: str) -> list[Attempt]:
     """The evaluations of `pack_bundle`; only for text that raydc's own driver made."""
-    bundle: list[tuple[Planned, int]] = pickle.loads(zlib.decompress(base64.b64decode(text)))
+    bundle: list[Attempt] = pickle.loads(zlib.decompress(base64.b64decode(text)))
     return bundle
 
 
 class Watchdog:
-    """Ends this process when one evaluation takes longer than it may."""
+    """Ends this process when one evaluation takes longer than it may; its stacks stay in the worker's log.
+
+    Python's own watchdog is a thread that needs no lock of the interpreter, so it ends what hangs in C too.
+    """
 
     def __init__(self, limit_seconds: float | None) -> None:
         self._limit = limit_seconds
-        self._deadline: float | None = None
         self._patience = 1
-        if limit_seconds is not None:
-            threading.Thread(target=self._watch, daemon=True).start()
 
     def for_(self, evaluations: int) -> Watchdog:
         """The same watchdog, patient for so many evaluations that go on together."""
@@ -58,17 +59,10 @@ class Watchdog:
 
     def __enter__(self) -> None:
         if self._limit is not None:
-            self._deadline = time.monotonic() + self._limit * self._patience
+            faulthandler.dump_traceback_later(self._limit * self._patience, exit=True, file=STDERR)
 
     def __exit__(self, *_: object) -> None:
-        self._deadline = None
-
-    def _watch(self) -> None:
-        while True:
-            time.sleep(0.2)
-            deadline = self._deadline
-            if deadline is not None and time.monotonic() > deadline:
-                os._exit(124)
+        faulthandler.cancel_dump_traceback_later()
 
 
 class StudentWorker(tune.Trainable):
@@ -85,24 +79,39 @@ class StudentWorker(tune.Trainable):
     ) -> None:
         assert site is not None
         self._study = study
-        self._bench = site.bench(teachers)
-        if judge is not None:
-            self._bench.judge = judge
+        self._site = site
+        self._teachers = teachers
+        self._judge = judge
         self._watchdog = Watchdog(timeout_seconds)
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         bundle = unpack_bundle(new_config["bundle"])
         self._left = len(bundle)
-        self._rows = attempt_all(bundle, self._bench, study=self._study)
+        self._packed = False
+        try:
+            bench = self._site.bench(self._teachers)
+        except ArtifactError as error:  # the dataset's images are gone from the store
+            self._rows = iter([self._failed(bundle, error)])
+            return True
+        if self._judge is not None:
+            bench.judge = self._judge
+        self._packed = bench.device.type == "cuda"
+        self._rows = attempt_all(bundle, bench, study=self._study)
         return True
+
+    def _failed(self, bundle: Sequence[Attempt], error: Exception) -> list[Row]:
+        text = error_text(error)
+        return [
+            failed(planned, study=self._study, dataset_id=self._site.pixels, attempts=attempts, error=text)
+            for planned, attempts in bundle
+        ]
 
     def step(self) -> dict[str, Any]:
         rows: list[Row] = []
         start = time.monotonic()
         while not rows or time.monotonic() - start < REPORT_SECONDS:
-            together = self._left if self._bench.device.type == "cuda" else 1
-            with self._watchdog.for_(together):
+            with self._watchdog.for_(self._left if self._packed else 1):
                 rows += next(self._rows)
             if len(rows) == self._left:
                 break
