@@ -138,11 +138,11 @@ class Feeder(Searcher):
     def _failed(self, planned: Planned, since: float) -> Row:
         waited = time.monotonic() - since
         attempts = self._attempts[planned.id]
-        reason = f"its worker process died {attempts} times"
+        reason = f"its worker process died {attempts} time{'s' * (attempts > 1)}"
         if self._timeout is not None and waited > self._timeout:
             reason += (
-                f", the last after {waited:.0f} s; one evaluation may take {self._timeout:g} s "
-                "(resources.evaluation_timeout_seconds) and is ended then"
+                f", at last {waited:.0f} s after it was given the evaluation, which may take "
+                f"{self._timeout:g} s (resources.evaluation_timeout_seconds) and is ended then"
             )
         return failed(
             planned,

@@ -18,8 +18,9 @@ import ray
 from raydc.errors import ArtifactError, InputError, RaydcError
 from raydc.networks import zoo
 from raydc.orchestration.cluster import Capacity
+from raydc.orchestration.labelling import label_all
 from raydc.orchestration.progress import Progress
-from raydc.orchestration.routing import spread
+from raydc.orchestration.routing import Staffing, spread
 from raydc.orchestration.site import Site
 from raydc.orchestration.teacher_actor import TeacherPool
 from raydc.orchestration.together import Together, train_together
@@ -37,8 +38,6 @@ PROCESS_START_SECONDS = 6.0
 """What a worker process takes to start and to load torch; shorter work is not spread."""
 TEACHERS_SHARE = 0.05
 """Part of each GPU that is kept for teacher actors, which live as long as the run."""
-OPEN_PASSES = 64
-"""Label passes that are asked of one replica at a time."""
 
 
 def gpu_share(resources: Resources, capacity: Capacity) -> float:
@@ -245,22 +244,13 @@ class Materials:
         if not waiting or pool is None:
             return
         self.progress.stage("labels", len(waiting), "label passes")
-        # By checkpoint, so that a replica loads each once and forwards its sets together.
-        waiting.sort(key=lambda p: (p.trajectory, p.epoch or 0), reverse=True)
-        total = len(waiting)
-        asked: dict[Any, LabelPass] = {}
-        while waiting or asked:
-            while waiting and len(asked) < OPEN_PASSES * len(pool.replicas):
-                label_pass = waiting.pop()
-                asked[pool.ask(label_pass)] = label_pass
-            ready, _ = ray.wait(list(asked), num_returns=min(16, len(asked)), timeout=0.5)
-            for reference in ready:
-                label_pass = asked.pop(reference)
-                try:
-                    self.images_forwarded += ray.get(reference)
-                except ray.exceptions.RayError as error:
-                    self._failed(label_pass.id, error, "its label pass: ")
-            self.progress.advance(total - len(waiting) - len(asked))
+        staffing = Staffing(*self.resources.replicas(self.capacity.places))
+        for done, (label_pass, outcome) in enumerate(label_all(waiting, pool, staffing), 1):
+            if isinstance(outcome, Exception):
+                self._failed(label_pass.id, outcome, "its label pass: ")
+            else:
+                self.images_forwarded += outcome
+            self.progress.advance(done, f"{pool.size} teachers" if staffing.most > 1 else "")
 
     # --- learned labels -----------------------------------------------------------------------
 

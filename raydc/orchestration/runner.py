@@ -23,7 +23,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ray import tune
 
@@ -192,10 +192,16 @@ class Runner:
             self.stages.seconds[stage] = taken + time.monotonic() - start
 
     def _start_teachers(self, capacity: Capacity) -> TeacherPool:
-        replicas = self.resources.teacher_replicas
-        gpu = {"num_gpus": TEACHERS_SHARE / replicas} if capacity.gpus else {}
+        """Those that stay share a little of the GPUs with students; others take a whole one while labels
+        are made, or a core where there is none, and students wait for the end of that."""
+        fewest, most = self.resources.replicas(capacity.places)
+        common: dict[str, Any] = {"num_cpus": 0, "max_concurrency": 1000}
+        if most > 1:
+            common["scheduling_strategy"] = "SPREAD"
+        gpu = {"num_gpus": TEACHERS_SHARE / fewest} if capacity.gpus else {}
+        whole = {"num_gpus": 1} if capacity.gpus else {"num_cpus": 1}
         return TeacherPool.start(
-            replace(self.site, threads=1), replicas, {"num_cpus": 0, "max_concurrency": 1000, **gpu}
+            replace(self.site, threads=1), fewest, {**common, **gpu}, {**common, **whole}
         )
 
     # --- evaluations --------------------------------------------------------------------------

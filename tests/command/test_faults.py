@@ -52,7 +52,7 @@ def test_a_student_that_hangs_is_ended_and_the_others_go_on(make_shell: Callable
     settings = {
         "grid": "{labels.kind: [hard, hanging, first_time]}",
         "seeds": "1",
-        "resources": "{workers: 1, retries: 1, evaluation_timeout_seconds: 4}",
+        "resources": "{workers: 1, retries: 1, evaluation_timeout_seconds: 8}",
     }
     options = [option for key, value in settings.items() for option in ("--set", f"{key}={value}")]
     arguments = ("run", "tiny.yaml", "--out", "out", "--no-report", *options)
@@ -64,8 +64,8 @@ def test_a_student_that_hangs_is_ended_and_the_others_go_on(make_shell: Callable
     assert (rows["first_time"]["status"], rows["first_time"]["attempts"]) == ("finished", 2)
     assert (rows["hanging"]["status"], rows["hanging"]["attempts"]) == ("failed", 2)
     assert re.fullmatch(
-        r"WorkerDied: its worker process died 2 times, the last after \d+ s; one evaluation may take 4 s "
-        r"\(resources.evaluation_timeout_seconds\) and is ended then",
+        r"WorkerDied: its worker process died 2 times, at last \d+ s after it was given the evaluation, "
+        r"which may take 8 s \(resources.evaluation_timeout_seconds\) and is ended then",
         rows["hanging"]["error"],
     )
 

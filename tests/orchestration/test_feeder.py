@@ -210,6 +210,8 @@ def test_what_took_too_long_is_told_from_what_died_whatever_the_clock_says(
     assert run(one, dies) == 2
     (row,) = one.rows
     assert row["error"].startswith("WorkerDied: its worker process died 2 times")
-    ended = ", the last after 6 s; one evaluation may take 5 s (resources.evaluation_timeout_seconds)"
+    ended = (
+        ", at last 6 s after it was given the evaluation, which may take 5 s (resources.evaluation_timeout"
+    )
     assert (ended in row["error"]) == hangs
     assert row["started_at"] == row["finished_at"]
