@@ -12,7 +12,7 @@ from ray.tune.search import Searcher
 
 from raydc.errors import FolderError, StoreError
 from raydc.orchestration.feeder import CannotGoOn, Feeder
-from raydc.orchestration.trainable import unpack_bundle
+from raydc.orchestration.trainable import pack_bundle, unpack_bundle
 from raydc.result import make_row
 from raydc.spec.plan import Plan, Planned
 from raydc.spec.study import Study
@@ -215,3 +215,17 @@ def test_what_took_too_long_is_told_from_what_died_whatever_the_clock_says(
     )
     assert (ended in row["error"]) == hangs
     assert row["started_at"] == row["finished_at"]
+
+
+def test_no_message_grows_with_the_images_or_the_labels(
+    small: Callable[..., Study], planned: Callable[[Study], Plan]
+) -> None:
+    def bundle(*settings: str) -> int:
+        plan = planned(small("seeds=20", *settings))
+        return len(pack_bundle([(p, 1) for p in plan.evaluations])) // 20
+
+    few, many = (bundle("base.labels={kind: soft}", f"base.images.ipc={ipc}") for ipc in (1, 60))
+    assert abs(few - many) < 20
+    assert many < 1000
+    views = bundle("base.labels={kind: per_view}", "base.train.steps=5000", "base.images.ipc=60")
+    assert views < 1000
