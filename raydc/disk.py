@@ -1,7 +1,7 @@
 """Disks that are full, read-only or gone: told from other errors, and said in one sentence.
 
-Libraries say it in many ways: pyarrow by the number of an OSError, safetensors in the text of an error of its
-own, numpy by "8192 requested and 4096 written", where only the space that is left tells.
+Libraries say it in many ways: pyarrow by the number of an OSError, safetensors and SQLite in the text of
+errors of their own, numpy by "8192 requested and 4096 written", where only the space that is left tells.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from raydc.errors import FolderError, RaydcError, StoreError
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 REFUSED = {errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ENXIO, errno.ENOTCONN}
+SQLITE_FULL = "database or disk is full"
 LEAST_BYTES = 1 << 16
 """A disk with less than this is full."""
 
@@ -26,7 +27,7 @@ def fault(error: BaseException, folder: Path) -> str | None:
     while cause is not None:
         if isinstance(cause, OSError) and cause.errno in FULL | REFUSED and _within(cause, folder):
             return os.strerror(cause.errno)
-        for reason in map(os.strerror, FULL):
+        for reason in (*map(os.strerror, FULL), SQLITE_FULL):
             if reason in str(cause):
                 return reason
         cause = cause.__cause__ or cause.__context__
@@ -67,8 +68,14 @@ def writing_folder(out: Path) -> Iterator[None]:
     """Raise `FolderError` for what cannot be written to the study's folder `out`."""
     try:
         yield
-    except OSError as error:
-        reason = fault(error, out) or error.strerror or str(error)
+    except RaydcError:
+        raise
+    except Exception as error:
+        reason = fault(error, out)
+        if reason is None and isinstance(error, OSError):
+            reason = error.strerror
+        if reason is None:
+            raise
         raise FolderError(
             f"the study's folder {str(out)!r} cannot be written ({reason}); make space there and run the "
             "study again"

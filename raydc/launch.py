@@ -7,6 +7,7 @@ networks, the folder, the store and the tracking server.
 from __future__ import annotations
 
 import signal
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from raydc import folder, searching
 from raydc.data.dataset import open_dataset
-from raydc.disk import writing_folder
+from raydc.disk import fault, writing_folder
 from raydc.errors import FolderError, InputError, StoreError
 from raydc.orchestration.progress import Progress
 from raydc.ready import Ready, get_ready, with_digests
@@ -260,6 +261,13 @@ class _Launch:
             summary.interrupted = True
         except (StoreError, FolderError) as error:
             summary.stopped = str(error)
+        except Exception as error:
+            # Ray and Tune keep files of their own there.
+            if (reason := fault(error, Path(tempfile.gettempdir()))) is None:
+                raise
+            summary.stopped = (
+                f"the folder {tempfile.gettempdir()!r} cannot be written ({reason}); make space there"
+            )
         finally:
             signal.signal(signal.SIGTERM, previous)
         stages = runner.stages

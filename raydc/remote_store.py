@@ -221,7 +221,11 @@ class RemoteStore:
             yield draft
         if draft.name is not None:
             made = get(self._cache, kind, draft.name)
-            self._upload(kind, draft.name, made)
+            try:
+                self._upload(kind, draft.name, made)
+            except StoreError:
+                self._cache.remove(kind, draft.name)  # this node would not miss it, and others would
+                raise
             self._cache.make_room(made)
 
     def _upload(self, kind: str, name: str, made: Artifact) -> None:

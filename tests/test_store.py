@@ -326,6 +326,7 @@ def test_an_object_store_that_is_away_is_asked_a_bounded_number_of_times(
         put(store, "a")
     assert handler.failing == 10**6 - remote_store.TRIES
     handler.failing = 0
+    assert store.find("thing", "a") is None
     put(store, "a")
     assert store.names("thing") == ["a"]
 

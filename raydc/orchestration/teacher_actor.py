@@ -96,8 +96,11 @@ class TeacherPool:
         return self.replicas[self.serves(label_pass)].label.remote(label_pass)
 
     def ensure(self, label_pass: LabelPass) -> None:
-        """Return when the pass is in the store (`raydc.workbench.Labeller`)."""
-        ray.get(self.ask(label_pass))
+        """Return when the pass is in the store (`raydc.workbench.Labeller`); raises the teacher's error."""
+        try:
+            ray.get(self.ask(label_pass))
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause from None
 
     def stop(self) -> None:
         self.staff(0)

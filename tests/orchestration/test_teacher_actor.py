@@ -14,6 +14,7 @@ import pytest
 import ray
 
 from raydc.data.dataset import Dataset
+from raydc.errors import ArtifactError
 from raydc.label_service import LabelService
 from raydc.orchestration import labelling, routing
 from raydc.orchestration.cluster import connected
@@ -100,7 +101,11 @@ def test_a_replica_that_is_killed_comes_back_and_loses_nothing(
     fresh = LocalStore(store.root)
     assert all(fresh.find("logits", name) is not None for name in plan.passes)
     assert set(pids).isdisjoint(ray.get(replica.pid.remote()) for replica in pool.replicas)
-    assert ray.get(pool.ask(next(iter(plan.passes.values())))) == 0
+    one = next(iter(plan.passes.values()))
+    assert ray.get(pool.ask(one)) == 0
+    # A student that asks gets the teacher's own error, by which it is known what to mend.
+    with pytest.raises(ArtifactError, match="set/nowhere is not in the store"):
+        pool.ensure(replace(one, id="bad", compressed_set="nowhere"))
     pool.stop()
 
 
