@@ -271,6 +271,7 @@ class Runner:
             teachers=self._pool,
             judge=judge,
             study=self.study,
+            dataset_id=facts.dataset_id,
             timeout_seconds=resources.evaluation_timeout_seconds,
         )
         request: dict[str, float] = {"cpu": resources.threads}

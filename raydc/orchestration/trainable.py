@@ -8,9 +8,10 @@ ledger before it asks for more.
 from __future__ import annotations
 
 import base64
-import faulthandler
 import json
+import os
 import pickle
+import threading
 import time
 import zlib
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from typing import Any
 
 from ray import tune
 
-from raydc.errors import ArtifactError
+from raydc.errors import RaydcError
 from raydc.evaluate import error_text
 from raydc.orchestration.site import Site
 from raydc.orchestration.teacher_actor import TeacherPool
@@ -26,7 +27,6 @@ from raydc.packs import Attempt, attempt_all
 from raydc.result import Row, failed
 from raydc.workbench import Judge
 
-STDERR = 2
 REPORT_SECONDS = 0.5
 """A step ends with the first evaluation that ends after this."""
 
@@ -43,14 +43,14 @@ def unpack_bundle(text: str) -> list[Attempt]:
 
 
 class Watchdog:
-    """Ends this process when one evaluation takes longer than it may; its stacks stay in the worker's log.
-
-    Python's own watchdog is a thread that needs no lock of the interpreter, so it ends what hangs in C too.
-    """
+    """Ends this process when one evaluation takes longer than it may."""
 
     def __init__(self, limit_seconds: float | None) -> None:
         self._limit = limit_seconds
+        self._deadline: float | None = None
         self._patience = 1
+        if limit_seconds is not None:
+            threading.Thread(target=self._watch, daemon=True).start()
 
     def for_(self, evaluations: int) -> Watchdog:
         """The same watchdog, patient for so many evaluations that go on together."""
@@ -59,10 +59,17 @@ class Watchdog:
 
     def __enter__(self) -> None:
         if self._limit is not None:
-            faulthandler.dump_traceback_later(self._limit * self._patience, exit=True, file=STDERR)
+            self._deadline = time.monotonic() + self._limit * self._patience
 
     def __exit__(self, *_: object) -> None:
-        faulthandler.cancel_dump_traceback_later()
+        self._deadline = None
+
+    def _watch(self) -> None:
+        while True:
+            time.sleep(0.2)
+            deadline = self._deadline
+            if deadline is not None and time.monotonic() > deadline:
+                os._exit(124)
 
 
 class StudentWorker(tune.Trainable):
@@ -75,14 +82,16 @@ class StudentWorker(tune.Trainable):
         teachers: TeacherPool | None = None,
         judge: Judge | None = None,
         study: str = "",
+        dataset_id: str = "",
         timeout_seconds: float | None = None,
     ) -> None:
         assert site is not None
+        self._watchdog = Watchdog(timeout_seconds)
         self._study = study
+        self._dataset_id = dataset_id
         self._site = site
         self._teachers = teachers
         self._judge = judge
-        self._watchdog = Watchdog(timeout_seconds)
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -91,7 +100,7 @@ class StudentWorker(tune.Trainable):
         self._packed = False
         try:
             bench = self._site.bench(self._teachers)
-        except ArtifactError as error:  # the dataset's images are gone from the store
+        except RaydcError as error:  # the store does not answer, or the dataset's images are gone from it
             self._rows = iter([self._failed(bundle, error)])
             return True
         if self._judge is not None:
@@ -103,7 +112,7 @@ class StudentWorker(tune.Trainable):
     def _failed(self, bundle: Sequence[Attempt], error: Exception) -> list[Row]:
         text = error_text(error)
         return [
-            failed(planned, study=self._study, dataset_id=self._site.pixels, attempts=attempts, error=text)
+            failed(planned, study=self._study, dataset_id=self._dataset_id, attempts=attempts, error=text)
             for planned, attempts in bundle
         ]
 
