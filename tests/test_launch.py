@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,8 +16,10 @@ from raydc import launch
 from raydc.errors import FolderError, StoreError
 from raydc.orchestration import cluster
 from raydc.orchestration.progress import Silent
+from raydc.orchestration.runner import Runner
 from raydc.spec.study import Study
 from raydc.store import LocalStore
+from raydc.tracking.ledger import read_rows
 
 pytestmark = pytest.mark.mlflow
 
@@ -99,3 +102,32 @@ def test_what_is_made_of_the_results_may_lack_space(
     summary, notes = run(StoreError("the store is full"))
     assert summary.exit_code == 3
     assert any("the results table could not be written: the study's folder" in note for note in notes)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_search_gets_back_what_it_has_lost(
+    small: Callable[..., Study], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searched = """
+search:
+  optuna:
+    {trials: 2, metric: val_acc, mode: max, sampler: random, space: {labels.temperature: {uniform: [1, 4]}}}
+"""
+    study = small("base.labels={kind: soft}", "resources={workers: 1}", extra=searched)
+    real = Runner._points
+
+    def lose_the_teacher(self: Runner, *arguments: Any) -> None:
+        # It is not in its actor's memory yet, since no label was asked for.
+        shutil.rmtree(tmp_path / "store" / "checkpoint")
+        real(self, *arguments)
+
+    monkeypatch.setattr(Runner, "_points", lose_the_teacher)
+    notes = Notes()
+    store = str(tmp_path / "store")
+    summary = launch.run(study, tmp_path / "out", store_uri=store, progress=notes)
+    assert (summary.exit_code, summary.failed) == (0, 0)
+    rows = read_rows(tmp_path / "out").values()
+    assert {row["status"] for row in rows} == {"finished"}
+    assert max(row["attempts"] for row in rows) == 2
+    assert any("lack an artifact that is missing or damaged" in note for note in notes.notes)
