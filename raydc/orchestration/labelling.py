@@ -66,16 +66,16 @@ def _wanted(
     queues: list[list[LabelPass]],
     asked: Mapping[Any, tuple[LabelPass, int]],
 ) -> int:
-    unmade = [*(p for queue in queues for p in queue), *(p for p, _ in asked.values())]
     busy = {number for number, queue in enumerate(queues) if queue}
     busy |= {number for _, number in asked.values()}
-    last = pool.size - 1
+    left = {_checkpoint(p): p for queue in queues for p in queue}
+    size = pool.size
     return staffing.wanted(
         time.monotonic(),
-        pool.size,
-        len(unmade),
-        len(set(map(_checkpoint, unmade))),
-        last_idle=last < len(pool.replicas) and last not in busy,
+        size,
+        sum(map(len, queues)) + len(asked),
+        helps=any(pool.serves(label_pass, size + 1) == size for label_pass in left.values()),
+        last_idle=size == len(pool.replicas) and size - 1 not in busy,
     )
 
 

@@ -45,13 +45,13 @@ class Staffing:
     _crowded_since: float | None = None
     _idle_since: float | None = None
 
-    def wanted(self, now: float, replicas: int, waiting: int, checkpoints: int, last_idle: bool) -> int:
+    def wanted(self, now: float, replicas: int, waiting: int, *, helps: bool, last_idle: bool) -> int:
         """One more replica than there are, one fewer, or as many.
 
-        now: seconds of a clock that is never set; waiting: label passes that are not made yet, of so many
-        `checkpoints`, each of which one replica serves; last_idle: whether the last replica has none of them.
+        now: seconds of a clock that is never set; waiting: label passes that are not made yet; helps: whether
+        one more replica would serve any of them; last_idle: whether the last one serves none of them.
         """
-        crowded = waiting > CROWD * replicas and replicas < min(self.most, checkpoints)
+        crowded = helps and waiting > CROWD * replicas and replicas < self.most
         idle = last_idle and replicas > self.fewest
         self._crowded_since = _since(self._crowded_since, now) if crowded else None
         self._idle_since = _since(self._idle_since, now) if idle else None

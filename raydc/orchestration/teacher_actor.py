@@ -87,9 +87,10 @@ class TeacherPool:
                 self.replicas.append(coming[0])
         return len(self.replicas) != before
 
-    def serves(self, label_pass: LabelPass) -> int:
-        """Which replica labels a pass: the same for all passes of a checkpoint."""
-        return replica_for(f"{label_pass.trajectory}-{label_pass.epoch}", len(self.replicas))
+    def serves(self, label_pass: LabelPass, replicas: int | None = None) -> int:
+        """Which replica labels a pass, of so many: the same for all passes of a checkpoint."""
+        checkpoint = f"{label_pass.trajectory}-{label_pass.epoch}"
+        return replica_for(checkpoint, len(self.replicas) if replicas is None else replicas)
 
     def ask(self, label_pass: LabelPass) -> Any:
         """Ask for a pass; the reference is ready when the pass is in the store."""

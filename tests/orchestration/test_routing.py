@@ -30,11 +30,11 @@ def test_a_checkpoint_stays_with_its_replica() -> None:
 
 
 def staffed(
-    staffing: Staffing, seconds: float, replicas: int, waiting: int, checkpoints: int = 99, idle: bool = False
+    staffing: Staffing, seconds: float, replicas: int, waiting: int, helps: bool = True, idle: bool = False
 ) -> int:
     """Replicas after so many seconds of the same, looked at twice a second."""
     for moment in range(int(2 * seconds) + 1):
-        wanted = staffing.wanted(moment / 2, replicas, waiting, checkpoints, idle)
+        wanted = staffing.wanted(moment / 2, replicas, waiting, helps=helps, last_idle=idle)
         if wanted != replicas:
             return wanted
     return replicas
@@ -46,20 +46,20 @@ def test_a_replica_is_added_where_many_passes_wait_for_long() -> None:
     assert staffed(Staffing(1, 4), 100, 1, CROWD) == 1
     assert staffed(Staffing(1, 4), 100, 3, 3 * CROWD + 1) == 4
     assert staffed(Staffing(1, 4), 100, 4, 1000 * CROWD) == 4  # no more than there may be
-    assert staffed(Staffing(1, 4), 100, 2, 1000 * CROWD, checkpoints=2) == 2  # nor than would be asked
+    assert staffed(Staffing(1, 4), 100, 2, 1000 * CROWD, helps=False) == 2  # none that nobody would ask
     assert staffed(Staffing(3, 3), 100, 3, 1000 * CROWD) == 3
 
 
 def test_a_crowd_that_comes_and_goes_adds_nothing() -> None:
     staffing = Staffing(1, 4)
     for second in range(100):
-        assert staffing.wanted(second, 1, CROWD + 1 if second % 4 else 0, 99, last_idle=False) == 1
+        assert staffing.wanted(second, 1, CROWD + 1 if second % 4 else 0, helps=True, last_idle=False) == 1
 
 
 def test_growth_is_a_replica_at_a_time() -> None:
     staffing, replicas, grew = Staffing(1, 4), 1, []
     for second in range(30):
-        wanted = staffing.wanted(second, replicas, 1000 * CROWD, 99, last_idle=False)
+        wanted = staffing.wanted(second, replicas, 1000 * CROWD, helps=True, last_idle=False)
         if wanted > replicas:
             grew.append(second)
         replicas = wanted
