@@ -32,6 +32,14 @@ class ArtifactError(RaydcError, RuntimeError):
     """An artifact is missing from the store, or its bytes are not those that were written."""
 
 
+class StoreError(RaydcError, OSError):
+    """The store cannot be read or written: it is full, read-only, or does not answer."""
+
+
+class FolderError(RaydcError, OSError):
+    """The study's folder cannot be written, so no result can be kept; the run stops."""
+
+
 class TrackingError(RaydcError, RuntimeError):
     """The tracking server does not answer or refuses what it was sent."""
 

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from raydc.errors import ArtifactError, EvaluationError, StoppedError
+from raydc.errors import EvaluationError, RaydcError, StoppedError
 from raydc.labels.kinds import LabelInputs, LabelOutputs
 from raydc.networks.zoo import initialised
 from raydc.result import FAILED, FINISHED, STOPPED, Measured, Row, make_row
@@ -274,14 +274,19 @@ def device_name(device: torch.device) -> str:
 
 def error_text(problem: Exception) -> str:
     """An error as a row says it; the traceback of one that nobody foresaw goes to the log."""
-    if not isinstance(problem, EvaluationError | ArtifactError | StoppedError | torch.OutOfMemoryError):
+    if isinstance(problem, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(problem):
+        problem = EvaluationError(
+            "the student does not fit into the device's memory alone; lower train.batch_size or "
+            f"resources.gpu_share, or choose a smaller student.arch ({problem})"
+        )
+    elif not isinstance(problem, RaydcError):
         logger.exception("an evaluation failed")
     return f"{type(problem).__name__}: {' '.join(str(problem).split())}"[:2000]
 
 
 def attempt(planned: Planned, bench: Workbench, *, study: str, attempts: int = 1) -> Row:
     """`evaluate` as a row; an evaluation that cannot finish is a row with its error."""
-    started = time.time()
+    started, began = time.time(), time.monotonic()
     measured, error, status = None, None, FAILED
     try:
         measured, status = evaluate(planned, bench), FINISHED
@@ -295,7 +300,8 @@ def attempt(planned: Planned, bench: Workbench, *, study: str, attempts: int = 1
         dataset_id=bench.dataset.id,
         status=status,
         started_at=started,
-        finished_at=time.time(),
+        # Not a look at the clock, which may have been set meanwhile: the difference is a duration.
+        finished_at=started + time.monotonic() - began,
         attempts=attempts,
         measured=measured,
         error=error,

@@ -14,7 +14,8 @@ import torch
 
 from raydc import plugins
 from raydc.data.dataset import open_dataset
-from raydc.errors import InputError
+from raydc.disk import writing_folder
+from raydc.errors import FolderError, InputError, StoreError
 from raydc.evaluate import make_everything
 from raydc.packs import attempt_all
 from raydc.result import FAILED, FINISHED, Row, not_started
@@ -101,7 +102,7 @@ def run_file(file: Path, data: str | None, out: Path, store_uri: str | None, dev
     bench = Workbench(dataset, store, torch.device(device))
     broken = make_everything(left, bench)
     failed = 0
-    with results.open("a", encoding="utf-8") as ledger:
+    with writing_folder(out), results.open("a", encoding="utf-8") as ledger:
         done = 0
         for rows in _rows(left, broken, bench, exported[0][1]):
             ledger.writelines(json.dumps(row, allow_nan=False) + "\n" for row in rows)
@@ -168,6 +169,9 @@ def main(arguments: list[str] | None = None) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except (StoreError, FolderError) as error:
+        print(f"stopped: {error}; it goes on where it ended", file=sys.stderr)
+        return 3
     return 3 if failed else 0
 
 

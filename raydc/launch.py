@@ -7,17 +7,22 @@ networks, the folder, the store and the tracking server.
 from __future__ import annotations
 
 import signal
+import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raydc import folder, searching
+from raydc.data.dataset import open_dataset
+from raydc.disk import fault, writing_folder
+from raydc.errors import FolderError, InputError, StoreError
 from raydc.orchestration.progress import Progress
 from raydc.ready import Ready, get_ready, with_digests
-from raydc.recording import Record, Recorder
+from raydc.recording import Record, Recorder, share
 from raydc.result import FAILED, FINISHED, Row, reused
 from raydc.spec.evaluation import Evaluation
 from raydc.spec.facts import bind
@@ -54,6 +59,8 @@ class Summary:
     run_now: int = 0
     """Evaluations that ended in this run."""
     interrupted: bool = False
+    stopped: str | None = None
+    """Why the run could not go on, where it was ended by its store or its folder."""
     behind: int = 0
     """Results that MLflow does not have yet."""
     wall_seconds: float = 0.0
@@ -75,7 +82,7 @@ class Summary:
     def exit_code(self) -> int:
         if self.interrupted:
             return 130
-        if self.failed:
+        if self.failed or self.stopped:
             return 3
         return 4 if self.behind else 0
 
@@ -95,7 +102,8 @@ def run(
     """Run or resume `study` in the folder `out`.
 
     `finish(out)` is called after the last evaluation, before the tracker is closed; it draws the
-    report. Raises `InputError` before anything is trained, and nothing afterwards but bugs.
+    report. Raises `InputError`, `StoreError` or `FolderError` before anything is trained, and nothing
+    afterwards but bugs.
     """
     began = time.monotonic()
     if address is not None:
@@ -121,7 +129,7 @@ def _known_elsewhere(ready: Ready, ledger: Ledger) -> dict[str, Row]:
     """Results of all studies on these data by id, once the ledger's own are among them."""
     known = {row["evaluation_id"]: row for row in ready.store.results(ready.dataset.id)}
     own = [ledger.rows[name] for name in ledger.finished() - known.keys()]
-    ready.store.append_results(ready.dataset.id, [r for r in own if r["reused_from"] is None])
+    share(ready.store, ready.dataset.id, [r for r in own if r["reused_from"] is None])
     return known
 
 
@@ -160,7 +168,8 @@ class _Launch:
     def go(self) -> Summary:
         """Run what is not finished, of a grid or of a search."""
         counts = counted(self.ready.plan, self.ready.dataset.classes)
-        folder.write_plan(self.out, {**counts, "evaluations": self.ready.evaluations})
+        with writing_folder(self.out):
+            folder.write_plan(self.out, {**counts, "evaluations": self.ready.evaluations})
         return self._grid() if self.ready.study.search is None else self._search()
 
     def _search(self) -> Summary:
@@ -210,7 +219,8 @@ class _Launch:
         return summary
 
     def _write_study(self) -> None:
-        write_atomically(self.out / folder.STUDY, self.ready.study.to_yaml().encode())
+        with writing_folder(self.out):
+            write_atomically(self.out / folder.STUDY, self.ready.study.to_yaml().encode())
 
     def _execute(self, left: Plan, summary: Summary, search: Search | None = None) -> None:
         """Take what is left through its stages; results are shared with other studies, also after a kill."""
@@ -235,6 +245,7 @@ class _Launch:
             study=study.name,
             progress=self.progress,
             sink=recorder,
+            decode=lambda: open_dataset(study.dataset, store),
         )
         previous = signal.signal(signal.SIGTERM, _interrupt)
         try:
@@ -248,6 +259,15 @@ class _Launch:
                     runner.search(search, capacity, before_evaluations=self.record.tracker)
         except KeyboardInterrupt:
             summary.interrupted = True
+        except (StoreError, FolderError) as error:
+            summary.stopped = str(error)
+        except Exception as error:
+            # Ray and Tune keep files of their own there.
+            if (reason := fault(error, Path(tempfile.gettempdir()))) is None:
+                raise
+            summary.stopped = (
+                f"the folder {tempfile.gettempdir()!r} cannot be written ({reason}); make space there"
+            )
         finally:
             signal.signal(signal.SIGTERM, previous)
         stages = runner.stages
@@ -264,20 +284,34 @@ class _Launch:
         summary.ids = frozenset(status)
         summary.finished = sum(1 for s in status.values() if s == FINISHED)
         summary.failed = sum(1 for s in status.values() if s == FAILED)
-        if not summary.interrupted:
+        if not summary.interrupted and summary.stopped is None:
             # Tune has ended, so an evaluation without a row is one that nobody ran.
             summary.failed += sum(1 for s in status.values() if s is None)
         summary.run_now = summary.finished - summary.before - summary.taken_over
-        folder.write_results(out, folder.with_run_ids(out, ledger.rows))
+        self._write_table()
         if self.finish is not None and summary.finished and not summary.interrupted:
-            self.finish(out)
+            with self._dispensable("the report"):
+                self.finish(out)
         if summary.efficiency:
             tracker.describe({"parallel_efficiency": summary.efficiency}, {})
-        publish_origin(tracker, self.ready.dataset, self.ready.plan, self.ready.store)
-        publish_results(tracker, list(ledger.rows.values()), out)
-        over = "KILLED" if summary.interrupted else "FAILED" if summary.failed else "FINISHED"
+        with self._dispensable("the study's page in MLflow"):
+            publish_origin(tracker, self.ready.dataset, self.ready.plan, self.ready.store)
+            publish_results(tracker, list(ledger.rows.values()), out)
+        over = "KILLED" if summary.interrupted else "FAILED" if summary.exit_code == 3 else "FINISHED"
         summary.behind = tracker.close(over, TRACKER_PATIENCE_SECONDS)
-        folder.write_results(out, folder.with_run_ids(out, ledger.rows))
+        self._write_table()
+
+    def _write_table(self) -> None:
+        with self._dispensable("the results table"), writing_folder(self.out):
+            folder.write_results(self.out, folder.with_run_ids(self.out, self.ledger.rows))
+
+    @contextmanager
+    def _dispensable(self, what: str) -> Iterator[None]:
+        """What is made from the ledger may fail for want of space; the next run makes it."""
+        try:
+            yield
+        except (OSError, InputError) as error:
+            self.progress.note(f"{what} could not be written: {error}")
 
 
 def _interrupt(number: int, frame: Any) -> None:

@@ -64,6 +64,7 @@ def attempt_packs(group: Sequence[Attempt], bench: Workbench, *, study: str) -> 
         size = min(len(group), bench.students_at_once(evaluation.arch, evaluation.recipe, images))
         while (rows := _fitting(group[:size], bench, study)) is None and size > 1:
             logger.warning("%d students do not fit into memory together; trying %d", size, size // 2)
+            group[:size] = [(planned, number + 1) for planned, number in group[:size]]
             size //= 2
         if rows is None:
             planned, number = group[0]
@@ -84,7 +85,7 @@ def _fitting(pack: Sequence[Attempt], bench: Workbench, study: str) -> list[Row]
 
 
 def _attempt_pack(pack: Sequence[Attempt], bench: Workbench, study: str) -> list[Row]:
-    began = time.time()
+    started, began = time.time(), time.monotonic()
     outcomes: dict[str, Measured | str] = {}
     ready: list[Prepared] = []
     for planned, _ in pack:
@@ -102,7 +103,7 @@ def _attempt_pack(pack: Sequence[Attempt], bench: Workbench, study: str) -> list
             raise
         except Exception as problem:
             outcomes |= {one.planned.id: error_text(problem) for one in together}
-    return _rows(pack, outcomes, bench, study, began)
+    return _rows(pack, outcomes, bench, study, started, time.monotonic() - began)
 
 
 def train_pack(ready: Sequence[Prepared], bench: Workbench) -> dict[str, Measured | str]:
@@ -175,10 +176,11 @@ def _rows(
     outcomes: dict[str, Measured | str],
     bench: Workbench,
     study: str,
-    began: float,
+    started: float,
+    seconds: float,
 ) -> list[Row]:
     """Each evaluation gets its part of the pack's time, so that times add up."""
-    part = (time.time() - began) / len(pack)
+    part = seconds / len(pack)
     rows = []
     for number, (planned, attempts) in enumerate(pack):
         outcome = outcomes[planned.id]
@@ -189,8 +191,8 @@ def _rows(
                 study=study,
                 dataset_id=bench.dataset.id,
                 status=FINISHED if measured is not None else FAILED,
-                started_at=began + number * part,
-                finished_at=began + (number + 1) * part,
+                started_at=started + number * part,
+                finished_at=started + (number + 1) * part,
                 attempts=attempts,
                 measured=measured,
                 error=outcome if isinstance(outcome, str) else None,

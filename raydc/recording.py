@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from raydc.analysis.curves import varying_keys
-from raydc.errors import InputError, TrackingError
+from raydc.errors import InputError, StoreError, TrackingError
 from raydc.ready import Ready
 from raydc.result import FINISHED, Row, spec_columns, untested
 from raydc.store import Store
@@ -101,9 +101,16 @@ class Recorder:
 
     def share(self) -> None:
         """Copy finished results to the store."""
-        try:
-            self._store.append_results(self._dataset_id, self._unshared)
+        if share(self._store, self._dataset_id, self._unshared):
             self._unshared = []
-        except OSError as error:
-            logger.warning("the store %s cannot be written (%s); tried again later", self._store.uri, error)
         self._shared_at = time.monotonic()
+
+
+def share(store: Store, dataset_id: str, rows: Sequence[Row]) -> bool:
+    """Copy results to the store for other studies; whether it could be done. The ledger has them anyway."""
+    try:
+        store.append_results(dataset_id, rows)
+    except StoreError as error:
+        logger.warning("%s; results are shared with other studies later", error)
+        return False
+    return True

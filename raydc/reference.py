@@ -70,9 +70,9 @@ def study_file() -> str:
         _keys(OPTUNA.keys.values()),
         "\n## resources\n\n",
         _table(
-            ("key", "default"),
+            ("key", "default", "meaning"),
             (
-                (f"`{name}`", f"`{str(field.default).lower()}`")
+                (f"`{name}`", f"`{str(field.default).lower()}`", " ".join(str(field.description).split()))
                 for name, field in Resources.model_fields.items()
             ),
         ),

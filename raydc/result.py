@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, TypeAlias
 
 from raydc import __version__
+from raydc.errors import ArtifactError
 from raydc.spec.evaluation import PROTOCOL_VERSION, Evaluation, TeacherSpec
 from raydc.spec.plan import Plan, Planned
 from raydc.spec.point import flat_value, point_grammar
@@ -167,6 +168,21 @@ def make_row(
     return row | trial_of(planned)
 
 
+def failed(planned: Planned, *, study: str, dataset_id: str, attempts: int, error: str) -> Row:
+    """The row of an evaluation that ended before its student did anything."""
+    now = time.time()
+    return make_row(
+        planned,
+        study=study,
+        dataset_id=dataset_id,
+        status=FAILED,
+        started_at=now,
+        finished_at=now,
+        attempts=attempts,
+        error=error,
+    )
+
+
 def trial_of(planned: Planned) -> Row:
     """The column that says which point of a search asked for an evaluation; empty without a search."""
     return {} if planned.asked is None else {"trial": planned.asked.trial}
@@ -175,6 +191,11 @@ def trial_of(planned: Planned) -> Row:
 def untested(row: Mapping[str, Any]) -> bool:
     """Whether a result is of a search, which does not look at test images: no grid can take it over."""
     return row.get("trial") is not None and row.get("test_acc") is None
+
+
+def spoiled(row: Mapping[str, Any]) -> bool:
+    """Whether an evaluation failed for want of an artifact, which can be made again."""
+    return row["status"] == FAILED and str(row["error"]).startswith(f"{ArtifactError.__name__}: ")
 
 
 def not_started(
@@ -186,24 +207,13 @@ def not_started(
     """
     able: list[Planned] = []
     lost: list[Row] = []
-    now = time.time()
     for planned in plan.evaluations:
         reason = next((broken[name] for name in planned.needs if name in broken), None)
         if reason is None:
             able.append(planned)
             continue
-        lost.append(
-            make_row(
-                planned,
-                study=study,
-                dataset_id=dataset_id,
-                status=FAILED,
-                started_at=now,
-                finished_at=now,
-                attempts=0,
-                error=f"not started: {reason}",
-            )
-        )
+        text = f"not started: {reason}"
+        lost.append(failed(planned, study=study, dataset_id=dataset_id, attempts=0, error=text))
     return able, lost
 
 

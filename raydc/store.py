@@ -11,7 +11,6 @@ either complete or absent, whoever was killed when.
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 import os
@@ -23,16 +22,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, Protocol
 
 from pyarrow import fs
 
-from raydc.errors import ArtifactError, InputError
+from raydc.disk import writing_store
+from raydc.errors import ArtifactError, InputError, StoreError
 
 logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
-_BLOCK = 1 << 22
+BLOCK = 1 << 22
 STALE_SECONDS = 48 * 3600.0
 """Age at which an unfinished artifact is a killed process's."""
 
@@ -41,12 +41,12 @@ def checksum(path: Path) -> str:
     """CRC-32 of a file as 8 hexadecimal digits (3 GB/s: it is read at every start)."""
     crc = 0
     with path.open("rb") as file:
-        while block := file.read(_BLOCK):
+        while block := file.read(BLOCK):
             crc = zlib.crc32(block, crc)
     return f"{crc:08x}"
 
 
-def _check(path: Path, size: int, crc: str | None) -> None:
+def check_file(path: Path, size: int, crc: str | None) -> None:
     """Raise `ArtifactError` unless a file has the size and, where one was kept, the sum."""
     if path.stat().st_size != size or (crc is not None and checksum(path) != crc):
         raise ArtifactError(f"{path.name} does not have the bytes that were written")
@@ -96,9 +96,20 @@ class Artifact:
     folder: Path
     meta: Mapping[str, Any]
     """What it was made from and what was measured while it was made."""
+    files: tuple[str, ...]
+    """Names of its files, without the manifest."""
 
     def path(self, name: str) -> Path:
         return self.folder / name
+
+
+Stamp = tuple[tuple[int, int, int], ...]
+"""What changes when somebody writes to a file of an artifact."""
+
+
+def _stamp(folder: Path, artifact: Artifact) -> Stamp:
+    status = [(folder / file).stat() for file in artifact.files]
+    return tuple((s.st_size, s.st_mtime_ns, s.st_ino) for s in status)
 
 
 class Draft:
@@ -132,7 +143,13 @@ class Store(Protocol):
     uri: str
 
     def find(self, kind: str, name: str) -> Artifact | None:
-        """The artifact, checked once a process; None if absent or damaged (it is then set aside)."""
+        """The artifact, checked by each process, and again when its files have changed.
+
+        None if it is absent or damaged (it is then set aside); `StoreError` if the store cannot be read.
+        """
+
+    def doubt(self) -> None:
+        """Check everything anew that this process finds from now on."""
 
     def has(self, kind: str, name: str) -> bool:
         """Whether it is there, unchecked."""
@@ -141,7 +158,10 @@ class Store(Protocol):
         """Names of all artifacts of a kind, sorted."""
 
     def draft(self, kind: str) -> Any:
-        """Context manager that yields a `Draft` and publishes it when it was committed."""
+        """Context manager that yields a `Draft` and publishes it when it was committed.
+
+        Leaves nothing behind if it fails; `StoreError` if the store is full or cannot be written.
+        """
 
     def remove(self, kind: str, name: str) -> None:
         """Delete an artifact, if it is there."""
@@ -175,8 +195,9 @@ def open_store(uri: str | os.PathLike[str]) -> Store:
         ) from None
     if isinstance(filesystem, fs.LocalFileSystem):
         return _local(Path(root))
-    cache = Path(os.environ.get("RAYDC_CACHE", "~/.cache/raydc")).expanduser()
-    return RemoteStore(text, filesystem, root, LocalStore(cache / f"{zlib.crc32(text.encode()):08x}"))
+    from raydc.remote_store import RemoteStore, cache_of
+
+    return RemoteStore(text, filesystem, root, cache_of(text))
 
 
 def _local(root: Path) -> LocalStore:
@@ -198,7 +219,7 @@ class LocalStore:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.uri = str(root)
-        self._checked: dict[tuple[str, str], Artifact] = {}
+        self._checked: dict[tuple[str, str], tuple[Artifact, Stamp]] = {}
 
     def _folder(self, kind: str, name: str) -> Path:
         return self.root / kind / name
@@ -213,15 +234,13 @@ class LocalStore:
         return sorted(p.name for p in folder.iterdir() if (p / MANIFEST).is_file())
 
     def find(self, kind: str, name: str) -> Artifact | None:
-        known = self._checked.get((kind, name))
-        if known is not None and known.path(MANIFEST).is_file():
-            return known
+        known, stamp = self._checked.get((kind, name), (None, ()))
         folder = self._folder(kind, name)
         try:
-            manifest = json.loads((folder / MANIFEST).read_text())
-            for file, (size, crc) in manifest["files"].items():
-                path = folder / file
-                _check(path, size, crc)
+            if known is not None and known.path(MANIFEST).is_file() and _stamp(folder, known) == stamp:
+                return known
+            artifact = self._read(folder)
+            stamp = _stamp(folder, artifact)
         except FileNotFoundError:
             if folder.is_dir():
                 self._set_aside(folder, "a file is missing")
@@ -229,30 +248,44 @@ class LocalStore:
         except (ValueError, KeyError, TypeError, AttributeError, ArtifactError) as error:
             self._set_aside(folder, str(error))
             return None
-        artifact = Artifact(folder, manifest["meta"])
-        self._checked[kind, name] = artifact
+        except OSError as error:
+            raise StoreError(
+                f"the store {self.uri!r} cannot be read ({error.strerror}); see to it and run the study again"
+            ) from error
+        self._checked[kind, name] = artifact, stamp
         return artifact
+
+    @staticmethod
+    def _read(folder: Path) -> Artifact:
+        """The artifact in a folder, checked; raises what is wrong with it."""
+        manifest = json.loads((folder / MANIFEST).read_text())
+        for file, (size, crc) in manifest["files"].items():
+            check_file(folder / file, size, crc)
+        return Artifact(folder, manifest["meta"], tuple(manifest["files"]))
+
+    def doubt(self) -> None:
+        self._checked.clear()
 
     def _set_aside(self, folder: Path, reason: str) -> None:
         logger.warning("%s is damaged (%s) and is made again", folder, reason)
         aside = folder.with_name(f".damaged-{folder.name}-{uuid.uuid4().hex[:8]}")
         try:
-            folder.rename(aside)
+            with writing_store(self.root):
+                folder.rename(aside)
         except FileNotFoundError:
             return  # another process was faster
         shutil.rmtree(aside, ignore_errors=True)
 
     @contextmanager
     def draft(self, kind: str) -> Iterator[Draft]:
-        parent = self.root / kind
-        parent.mkdir(parents=True, exist_ok=True)
-        folder = parent / f".draft-{uuid.uuid4().hex}"
-        folder.mkdir()
+        folder = self.root / kind / f".draft-{uuid.uuid4().hex}"
         draft = Draft(folder)
         try:
-            yield draft
-            if draft.name is not None:
-                self._publish(draft, self._folder(kind, draft.name))
+            with writing_store(self.root):
+                folder.mkdir(parents=True)
+                yield draft
+                if draft.name is not None:
+                    self._publish(draft, self._folder(kind, draft.name))
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -288,7 +321,8 @@ class LocalStore:
         folder = self._folder(kind, name)
         aside = folder.with_name(f".removed-{folder.name}-{uuid.uuid4().hex[:8]}")
         try:
-            folder.rename(aside)
+            with writing_store(self.root):
+                folder.rename(aside)
         except FileNotFoundError:
             return
         shutil.rmtree(aside, ignore_errors=True)
@@ -296,105 +330,20 @@ class LocalStore:
     def append_results(self, dataset: str, rows: Sequence[Mapping[str, Any]]) -> None:
         if rows:
             path = self.root / "results" / dataset / f"{uuid.uuid4().hex}.jsonl"
-            write_atomically(path, _lines(rows))
+            with writing_store(self.root):
+                write_atomically(path, lines_of(rows))
 
     def results(self, dataset: str) -> Iterator[dict[str, Any]]:
         folder = self.root / "results" / dataset
         for path in sorted(folder.glob("*.jsonl")) if folder.is_dir() else ():
-            yield from _parse_lines(path.read_bytes(), str(path))
+            yield from parse_lines(path.read_bytes(), str(path))
 
 
-class RemoteStore:
-    """A store behind pyarrow.fs, with a checked copy of what was read in a local cache."""
-
-    def __init__(self, uri: str, filesystem: fs.FileSystem, root: str, cache: LocalStore) -> None:
-        self.uri = uri
-        self._fs = filesystem
-        self._root = root.rstrip("/")
-        self._cache = cache
-
-    def _path(self, *parts: str) -> str:
-        return "/".join((self._root, *parts))
-
-    def has(self, kind: str, name: str) -> bool:
-        info = self._fs.get_file_info(self._path(kind, name, MANIFEST))
-        return bool(info.type == fs.FileType.File)
-
-    def names(self, kind: str) -> list[str]:
-        selector = fs.FileSelector(self._path(kind), recursive=True, allow_not_found=True)
-        return sorted(
-            info.path.split("/")[-2]
-            for info in self._fs.get_file_info(selector)
-            if info.base_name == MANIFEST
-        )
-
-    def _read(self, path: str) -> bytes:
-        with self._fs.open_input_stream(path) as stream:
-            return bytes(stream.read())
-
-    def _write(self, path: str, content: BinaryIO) -> None:
-        self._fs.create_dir(path.rpartition("/")[0], recursive=True)
-        with self._fs.open_output_stream(path) as stream:
-            shutil.copyfileobj(content, stream, _BLOCK)
-
-    def find(self, kind: str, name: str) -> Artifact | None:
-        if (cached := self._cache.find(kind, name)) is not None:
-            return cached
-        if not self.has(kind, name):
-            return None
-        try:
-            manifest = json.loads(self._read(self._path(kind, name, MANIFEST)))
-            with self._cache.draft(kind) as draft:
-                for file, (size, crc) in manifest["files"].items():
-                    if Path(file).name != file:
-                        raise ArtifactError(f"{file!r} is not a plain file name")
-                    target = draft.large(file) if crc is None else draft.path(file)
-                    path = self._path(kind, name, file)
-                    with self._fs.open_input_stream(path) as stream, target.open("wb") as copy:
-                        shutil.copyfileobj(stream, copy, _BLOCK)
-                    _check(target, size, crc)
-                draft.commit(name, **manifest["meta"])
-        except (FileNotFoundError, ValueError, KeyError, TypeError, ArtifactError) as error:
-            logger.warning("%s/%s in %s is damaged (%s) and is made again", kind, name, self.uri, error)
-            self.remove(kind, name)
-            return None
-        return self._cache.find(kind, name)
-
-    @contextmanager
-    def draft(self, kind: str) -> Iterator[Draft]:
-        with self._cache.draft(kind) as draft:
-            yield draft
-        if draft.name is None:
-            return
-        made = get(self._cache, kind, draft.name)
-        files = sorted(made.folder.iterdir(), key=lambda path: path.name == MANIFEST)
-        for file in files:
-            with file.open("rb") as content:
-                self._write(self._path(kind, draft.name, file.name), content)
-
-    def remove(self, kind: str, name: str) -> None:
-        self._cache.remove(kind, name)
-        if self.has(kind, name):
-            self._fs.delete_file(self._path(kind, name, MANIFEST))
-            self._fs.delete_dir(self._path(kind, name))
-
-    def append_results(self, dataset: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        if rows:
-            path = self._path("results", dataset, f"{uuid.uuid4().hex}.jsonl")
-            self._write(path, io.BytesIO(_lines(rows)))
-
-    def results(self, dataset: str) -> Iterator[dict[str, Any]]:
-        selector = fs.FileSelector(self._path("results", dataset), allow_not_found=True)
-        for info in self._fs.get_file_info(selector):
-            if info.extension == "jsonl":
-                yield from _parse_lines(self._read(info.path), info.path)
-
-
-def _lines(rows: Sequence[Mapping[str, Any]]) -> bytes:
+def lines_of(rows: Sequence[Mapping[str, Any]]) -> bytes:
     return "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows).encode()
 
 
-def _parse_lines(content: bytes, path: str) -> Iterator[dict[str, Any]]:
+def parse_lines(content: bytes, path: str) -> Iterator[dict[str, Any]]:
     for number, line in enumerate(content.splitlines(), 1):
         try:
             row = json.loads(line)

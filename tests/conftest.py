@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -32,12 +34,50 @@ base:
 """
 
 
+def _tmpfs(at: Path, size: str) -> bool:
+    """Mount an empty file system in memory of so many bytes (such as 2m); whether it could be done."""
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "raydc-test", str(at)]
+    return bool(shutil.which("mount")) and subprocess.run(mount, capture_output=True).returncode == 0
+
+
+def _unmount(at: Path) -> None:
+    subprocess.run(["umount", "--lazy", str(at)], check=True)
+
+
+def _mounts() -> bool:
+    """Whether this process may mount."""
+    with tempfile.TemporaryDirectory() as folder:
+        at = Path(folder)
+        able = _tmpfs(at, "64k")
+        if able:
+            _unmount(at)
+        return able
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """`small_disk("2m")`: a folder that is a disk of its own, of that size (marker tmpfs)."""
+    mounted: list[Path] = []
+
+    def make(size: str) -> Path:
+        at = tmp_path / f"disk{len(mounted)}"
+        at.mkdir()
+        assert _tmpfs(at, size)
+        mounted.append(at)
+        return at
+
+    yield make
+    for at in mounted:
+        _unmount(at)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests of what this machine lacks are skipped, here and nowhere else."""
     lacking = {
         "gpu": None if torch.cuda.is_available() else "needs a CUDA device",
         "compiler": None if compiler() else "needs a C++ compiler and Python's headers",
         "browser": None if shutil.which("chromium") else "needs chromium",
+        "tmpfs": None if _mounts() else "needs to mount a tmpfs",
     }
     for item in items:
         for marker, reason in lacking.items():

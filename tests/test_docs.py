@@ -20,6 +20,13 @@ def code_of(guide: str) -> str:
     return "\n".join(blocks)
 
 
+def test_what_the_page_of_faults_names_is_there() -> None:
+    page = (DOCS / "faults.md").read_text()
+    named = set(re.findall(r"`(tests/[a-z_/]+\.py)`", page))
+    assert len(named) > 8
+    assert [name for name in sorted(named) if not (DOCS.parent / name).is_file()] == []
+
+
 @pytest.mark.ray
 @pytest.mark.slow
 def test_the_guide_to_python_runs(tmp_path: Path) -> None:

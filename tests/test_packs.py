@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
 
-from raydc import packs
+from raydc import evaluate, packs
 from raydc.evaluate import attempt, make_everything
 from raydc.networks.zoo import build
 from raydc.packs import _attempt_pack, attempt_all, attempt_packs, pack_key
@@ -152,3 +154,61 @@ def test_memory_that_does_not_suffice_halves_the_pack(
     assert sizes == [4, 2, 3, 1, 2] or sizes == [4, 2, 3, 1, 2, 1]
     assert [r["evaluation_id"] for part in parts for r in part] == [p.id for p in plan.evaluations]
     assert {r["status"] for part in parts for r in part} == {"finished"}
+    # How often each was tried: the first two in packs of 4 and 2, the next two also in one of 3 ...
+    assert [r["attempts"] for part in parts for r in part] == [2, 2, 3, 3, 2]
+
+
+def test_a_student_that_does_not_fit_alone_fails_in_one_sentence(
+    small: Callable[..., Study],
+    planned: Callable[[Study], Plan],
+    on_this_device: Workbench,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plan = planned(small("grid.train.lr=[0.01, 0.02]"))
+    make_everything(plan, on_this_device)
+    large = plan.evaluations[0].id
+    real = evaluate.fit
+
+    def none_fit(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB.")
+
+    def the_second_fits(*arguments: Any, **options: Any) -> Any:
+        return none_fit() if arguments[3].lr == 0.01 else real(*arguments, **options)
+
+    monkeypatch.setattr(packs, "train_pack", none_fit)
+    monkeypatch.setattr(evaluate, "fit", the_second_fits)
+    monkeypatch.setattr(on_this_device, "students_at_once", lambda *_: 4)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    parts = attempt_packs([(p, 1) for p in plan.evaluations], on_this_device, study="small")
+    rows = {row["evaluation_id"]: row for part in parts for row in part}
+    assert [rows[p.id]["status"] for p in plan.evaluations] == ["failed", "finished"]
+    assert "the student does not fit into the device's memory alone; lower" in rows[large]["error"]
+    assert "Tried to allocate 9.00 GiB" in rows[large]["error"]
+
+
+@pytest.mark.parametrize("jump_seconds", [-3600.0, 24 * 3600.0])
+def test_a_clock_that_jumps_changes_no_duration(
+    small: Callable[..., Study],
+    planned: Callable[[Study], Plan],
+    on_this_device: Workbench,
+    monkeypatch: pytest.MonkeyPatch,
+    jump_seconds: float,
+) -> None:
+    plan = planned(small("grid.train.lr=[0.01, 0.02]"))
+    make_everything(plan, on_this_device)
+    group = [(p, 1) for p in plan.evaluations]
+    real, looked = time.time, 0
+
+    def jumping() -> float:
+        """A clock that is set between the first and the second look at it."""
+        nonlocal looked
+        looked += 1
+        return real() + (jump_seconds if looked > 1 else 0.0)
+
+    monkeypatch.setattr(time, "time", jumping)
+    rows = [
+        *_attempt_pack(group, on_this_device, "small"),
+        *(attempt(p, on_this_device, study="small") for p in plan.evaluations),
+    ]
+    assert looked >= 2
+    assert all(0 < row["train_seconds"] <= row["finished_at"] - row["started_at"] < 60 for row in rows)

@@ -179,3 +179,24 @@ def test_runs_that_others_log(tmp_path: Path) -> None:
 def test_what_is_no_study_is_refused(tmp_path: Path) -> None:
     for arguments in ([str(tmp_path)], ["mlflow:s"]):
         assert watch(*arguments).exit_code == 2
+
+
+@pytest.mark.parametrize("jump_seconds", [-3600.0, 24 * 3600.0])
+def test_a_clock_that_jumps_harms_no_estimate(tmp_path: Path, jump_seconds: float) -> None:
+    out = tmp_path / "study"
+    folder.prepare(out, "s")
+    (out / folder.STUDY).write_text("name: s\n")
+    folder.write_plan(out, {"evaluations": 30})
+    before, after = [ended(n) for n in range(10)], [ended(n) for n in range(10, 20)]
+    for one in after:
+        one["started_at"] += jump_seconds
+        one["finished_at"] += jump_seconds
+    with Ledger(out) as ledger:
+        ledger.append([*before, *after])
+    with folder.locked(out):
+        state = state_of(str(out))
+        assert watch(str(out), "--once").exit_code == 0
+    # The rate is that of what was reckoned by one clock.
+    assert state.per_minute == pytest.approx(2)
+    assert state.seconds_left == pytest.approx(300)
+    assert state.finished == 20

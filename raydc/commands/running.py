@@ -133,6 +133,8 @@ def print_summary(summary: Summary) -> None:
     again = f"raydc run {summary.out / 'study.yaml'} --out {summary.out}"
     if summary.interrupted:
         say(f"  interrupted; `{again}` goes on")
+    elif summary.stopped is not None:
+        say(f"  stopped: {summary.stopped}; `{again}` goes on")
     elif summary.failed:
         more = "" if summary.search is not None else f"; `{again}` tries them again"
         say(f"  `raydc results {summary.out}` shows why{more}")

@@ -12,6 +12,7 @@ The fingerprint is of what is decoded, in whatever form it is kept.
 from __future__ import annotations
 
 import hashlib
+import os
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -172,9 +173,11 @@ class _DecodedWriter:
 
     def __init__(self, draft: Draft, split: str, shape: tuple[int, ...]) -> None:
         self._side = shape[2]
-        self._out = np.lib.format.open_memmap(
-            draft.path(f"{split}.npy"), mode="w+", dtype=np.uint8, shape=shape
-        )
+        path = draft.path(f"{split}.npy")
+        self._out = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+        # A full disk is an error here; at a write into the map it would end the process.
+        with path.open("rb+") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
     def add(self, row: int, encoded: bytes | None, image: NDArray[np.uint8]) -> None:
         del encoded

@@ -29,6 +29,11 @@ class Capacity:
     workers: int
     """Students trained at a time."""
 
+    @property
+    def places(self) -> int:
+        """Teachers that have a GPU of their own, or a core where there is none."""
+        return max(1, int(self.gpus) or self.cpus)
+
 
 def local_cpus() -> int:
     """Cores that this process may run on."""
@@ -74,8 +79,10 @@ def connected(address: str | None, resources: Resources) -> Iterator[Capacity]:
 
     Raises `InputError` if there is no cluster at `address`.
     """
-    for name in ("ray", "ray.tune", "ray.data"):
+    for name in ("ray", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    # Of a trial that died the feeder tells; Tune would show the traceback of its own call.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     common = {"logging_level": logging.ERROR, "log_to_driver": False, "namespace": "raydc"}
     if address is None:
         cpus = local_cpus()

@@ -4,6 +4,8 @@ Queue --bundle--> Tune trial --rows--> sink (ledger, then everyone else) --> mor
   ^ ^                |                                                        |
   | +-- put back ----+ the worker died: each unfinished evaluation alone, at most `retries` times
   +---------------------------------------------------------------------------+
+
+What met an artifact that is missing or damaged is set aside (`spoiled`), for the runner to mend.
 """
 
 from __future__ import annotations
@@ -15,10 +17,11 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
+from raydc.errors import FolderError, RaydcError, StoreError
 from raydc.orchestration.routing import Queue
 from raydc.orchestration.trainable import pack_bundle
 from raydc.packs import pack_key
-from raydc.result import FAILED, Row, compact, make_row
+from raydc.result import Row, compact, failed, spoiled
 from raydc.spec.plan import Planned
 
 Sink = Callable[[Sequence[Row]], None]
@@ -30,6 +33,14 @@ def no_more(rows: Sequence[Row]) -> Sequence[Planned]:
     """Of a study whose evaluations are known from the start."""
     del rows
     return ()
+
+
+class CannotGoOn(BaseException):
+    """No result can be kept any more. No `Exception`, since Tune catches those and goes on."""
+
+    def __init__(self, reason: RaydcError) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
 
 
 class Feeder(Searcher):
@@ -48,7 +59,11 @@ class Feeder(Searcher):
         more: More = no_more,
         timeout_seconds: float | None = None,
         packed: bool = False,
+        attempts: dict[str, int] | None = None,
+        mends: bool = True,
     ) -> None:
+        """`attempts`: how often evaluations were tried before, by id, which is counted on; `mends`: whether
+        somebody looks after `spoiled`, or such evaluations have failed."""
         super().__init__()
         self.queue = Queue(evaluations, cost, workers, shape=pack_key if packed else None)
         self._packed = packed
@@ -58,7 +73,10 @@ class Feeder(Searcher):
         self._sink = sink
         self._more = more
         self._timeout = timeout_seconds
-        self._attempts: dict[str, int] = {}
+        self._attempts = {} if attempts is None else attempts
+        self._mends = mends
+        self.spoiled: list[Planned] = []
+        """Evaluations that met a missing or damaged artifact and may be tried again."""
         self._running: dict[str, dict[str, Planned]] = {}
         self._heard: dict[str, float] = {}
 
@@ -68,24 +86,35 @@ class Feeder(Searcher):
             # A bundle that is still out may come back.
             return None if self._running else str(Searcher.FINISHED)
         self._running[trial_id] = {planned.id: planned for planned in bundle}
-        self._heard[trial_id] = time.time()
+        self._heard[trial_id] = time.monotonic()
         for planned in bundle:
             self._attempts[planned.id] = self._attempts.get(planned.id, 0) + 1
         return {"bundle": pack_bundle([(p, self._attempts[p.id]) for p in bundle])}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        rows: list[Row] = [compact(row) for row in json.loads(result.get("rows", "[]"))]
+        rows: list[Row] = []
         running = self._running.get(trial_id, {})
-        for row in rows:
+        for row in map(compact, json.loads(result.get("rows", "[]"))):
             planned = running.pop(row["evaluation_id"], None)
+            if planned is not None and self._mends and spoiled(row) and self._may_try(planned):
+                self.spoiled.append(planned)
+                continue
             if planned is not None:
                 self.queue.learn(planned, row["finished_at"] - row["started_at"])
-        self._heard[trial_id] = time.time()
+            rows.append(row)
+        self._heard[trial_id] = time.monotonic()
         self._pass_on(rows)
 
+    def _may_try(self, planned: Planned) -> bool:
+        """Whether an evaluation that has just been tried may be tried again."""
+        return self._attempts[planned.id] <= self._retries
+
     def _pass_on(self, rows: Sequence[Row]) -> None:
-        self._sink(rows)
-        self.queue.add(self._more(rows))
+        try:
+            self._sink(rows)
+            self.queue.add(self._more(rows))
+        except (StoreError, FolderError) as error:
+            raise CannotGoOn(error) from error
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -93,13 +122,13 @@ class Feeder(Searcher):
         if result and not error:
             self.on_trial_result(trial_id, result)
         lost = list(self._running.pop(trial_id, {}).values())
-        since = self._heard.pop(trial_id, time.time())
+        since = self._heard.pop(trial_id, time.monotonic())
         given_up = []
         for number, planned in enumerate(lost):
             # Only the first was under way, unless they were trained together; the others had not begun.
             innocent = number > 0 and not self._packed
             self._attempts[planned.id] -= innocent
-            if innocent or self._attempts[planned.id] <= self._retries:
+            if innocent or self._may_try(planned):
                 self.queue.put_back(planned)
             else:
                 given_up.append(self._failed(planned, since))
@@ -107,18 +136,18 @@ class Feeder(Searcher):
             self._pass_on(given_up)
 
     def _failed(self, planned: Planned, since: float) -> Row:
-        now = time.time()
+        waited = time.monotonic() - since
         attempts = self._attempts[planned.id]
-        reason = f"its worker process died {attempts} times"
-        if self._timeout is not None and now - since > self._timeout:
-            reason += f"; one evaluation may take {self._timeout:g} s (resources.evaluation_timeout_seconds)"
-        return make_row(
+        reason = f"its worker process died {attempts} time{'s' * (attempts > 1)}"
+        if self._timeout is not None and waited > self._timeout:
+            reason += (
+                f", at last {waited:.0f} s after it was given the evaluation, which may take "
+                f"{self._timeout:g} s (resources.evaluation_timeout_seconds) and is ended then"
+            )
+        return failed(
             planned,
             study=self._study,
             dataset_id=self._dataset_id,
-            status=FAILED,
-            started_at=now,
-            finished_at=now,
             attempts=attempts,
             error=f"WorkerDied: {reason}",
         )

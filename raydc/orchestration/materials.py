@@ -1,7 +1,7 @@
 """What evaluations wait for, made by Ray tasks and actors: trajectories, sets, labels, learned labels.
 
 What is in the store is not made again. Something that cannot be made is remembered with its reason, and so is
-what waits for it.
+what waits for it; where the reason is an artifact that is missing or damaged, the runner tries once more.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from typing import Any
 
 import ray
 
-from raydc.errors import InputError, RaydcError
+from raydc.errors import ArtifactError, InputError, RaydcError
 from raydc.networks import zoo
 from raydc.orchestration.cluster import Capacity
+from raydc.orchestration.labelling import label_all
 from raydc.orchestration.progress import Progress
-from raydc.orchestration.routing import spread
+from raydc.orchestration.routing import Staffing, spread
 from raydc.orchestration.site import Site
 from raydc.orchestration.teacher_actor import TeacherPool
 from raydc.orchestration.together import Together, train_together
@@ -37,8 +38,6 @@ PROCESS_START_SECONDS = 6.0
 """What a worker process takes to start and to load torch; shorter work is not spread."""
 TEACHERS_SHARE = 0.05
 """Part of each GPU that is kept for teacher actors, which live as long as the run."""
-OPEN_PASSES = 64
-"""Label passes that are asked of one replica at a time."""
 
 
 def gpu_share(resources: Resources, capacity: Capacity) -> float:
@@ -72,18 +71,21 @@ def _train(site: Site, job: TrajectoryJob, together: Together | None) -> Any:
 
 
 @ray.remote(max_retries=2)
-def _make_sets(site: Site, jobs: list[SetJob]) -> list[tuple[str, str | None]]:
-    """Make compressed sets; each id with None or the reason why it cannot be made."""
-    bench = site.bench()
-    made: list[tuple[str, str | None]] = []
+def _make_sets(site: Site, jobs: list[SetJob]) -> list[tuple[str, Exception | None]]:
+    """Make compressed sets; each id with None or why it cannot be made."""
+    made: list[tuple[str, Exception | None]] = []
     for job in jobs:
         try:
-            bench.make_set(job)
+            site.bench().make_set(job)
             made.append((job.id, None))
         except Exception as error:  # the evaluations that wait for this set fail, and only those
-            text = str(error) if isinstance(error, RaydcError) else f"{type(error).__name__}: {error}"
-            made.append((job.id, text))
+            made.append((job.id, _portable(error)))
     return made
+
+
+def _portable(error: Exception) -> Exception:
+    """An error that any process can read: raydc's own, or its text."""
+    return error if isinstance(error, RaydcError) else RuntimeError(f"{type(error).__name__}: {error}")
 
 
 @ray.remote(max_retries=2)
@@ -115,6 +117,8 @@ class Materials:
         self.progress = progress
         self.broken: dict[str, str] = {}
         """What could not be made (trajectory, set or pass), with the reason."""
+        self.spoiled: set[str] = set()
+        """What of it could not be made for want of an artifact that is missing or damaged."""
         self.images_forwarded = 0
         """Images that teachers labelled."""
         share = gpu_share(resources, capacity)
@@ -122,10 +126,19 @@ class Materials:
 
     def _possible(self, name: str, needs: Iterable[str]) -> bool:
         """Whether all that `name` waits for was made; it is broken for the same reason otherwise."""
-        reason = next((self.broken[need] for need in needs if need in self.broken), None)
-        if reason is not None:
-            self.broken[name] = reason
-        return reason is None
+        need = next((need for need in needs if need in self.broken), None)
+        if need is None:
+            return True
+        self.broken[name] = self.broken[need]
+        if need in self.spoiled:
+            self.spoiled.add(name)
+        return False
+
+    def _failed(self, name: str, error: Exception, what: str = "") -> None:
+        """Remember why `name` cannot be made; `what` says what it is."""
+        self.broken[name] = what + _cause(error)
+        if isinstance(getattr(error, "cause", error), ArtifactError):
+            self.spoiled.add(name)
 
     # --- trajectories -------------------------------------------------------------------------
 
@@ -150,7 +163,7 @@ class Materials:
                     done[job.id] = epochs[job.id]
                     del streams[stream]
                 except ray.exceptions.RayError as error:
-                    self.broken[job.id] = f"the teacher {job.teacher.name!r}: {_cause(error)}"
+                    self._failed(job.id, error, f"the teacher {job.teacher.name!r}: ")
                     self.progress.note(f"teacher {job.teacher.name!r} failed: {_cause(error)}")
                     del streams[stream]
             self.progress.advance(sum(done.values()), f"{len(streams)} training")
@@ -203,14 +216,21 @@ class Materials:
         jobs.sort(key=lambda job: (job.scorers, job.id), reverse=True)
         total, lanes = len(jobs), 1
         started = time.monotonic()
-        open_parts: list[Any] = []
+        open_parts: dict[Any, list[SetJob]] = {}
         while jobs or open_parts:
             while jobs and len(open_parts) < lanes:
                 part = [jobs.pop() for _ in range(min(SETS_TOGETHER, len(jobs)))]
-                open_parts.append(_make_sets.options(num_cpus=1, **self._gpu).remote(self.site, part))
-            ready, open_parts = ray.wait(open_parts, timeout=1.0)
-            for made in ray.get(ready):
-                self.broken |= {name: reason for name, reason in made if reason is not None}
+                open_parts[_make_sets.options(num_cpus=1, **self._gpu).remote(self.site, part)] = part
+            ready, _ = ray.wait(list(open_parts), timeout=1.0)
+            for reference in ready:
+                part = open_parts.pop(reference)
+                try:
+                    made = ray.get(reference)
+                except ray.exceptions.RayError as error:
+                    made = [(job.id, error) for job in part]
+                for name, reason in made:
+                    if reason is not None:
+                        self._failed(name, reason)
             if time.monotonic() - started > PROCESS_START_SECONDS:
                 # Long enough to be worth the start of more processes.
                 lanes = self.capacity.workers
@@ -224,22 +244,13 @@ class Materials:
         if not waiting or pool is None:
             return
         self.progress.stage("labels", len(waiting), "label passes")
-        # By checkpoint, so that a replica loads each once and forwards its sets together.
-        waiting.sort(key=lambda p: (p.trajectory, p.epoch or 0), reverse=True)
-        total = len(waiting)
-        asked: dict[Any, LabelPass] = {}
-        while waiting or asked:
-            while waiting and len(asked) < OPEN_PASSES * len(pool.replicas):
-                label_pass = waiting.pop()
-                asked[pool.ask(label_pass)] = label_pass
-            ready, _ = ray.wait(list(asked), num_returns=min(16, len(asked)), timeout=0.5)
-            for reference in ready:
-                label_pass = asked.pop(reference)
-                try:
-                    self.images_forwarded += ray.get(reference)
-                except ray.exceptions.RayError as error:
-                    self.broken[label_pass.id] = f"its label pass: {_cause(error)}"
-            self.progress.advance(total - len(waiting) - len(asked))
+        staffing = Staffing(*self.resources.replicas(self.capacity.places))
+        for done, (label_pass, outcome) in enumerate(label_all(waiting, pool, staffing), 1):
+            if isinstance(outcome, Exception):
+                self._failed(label_pass.id, outcome, "its label pass: ")
+            else:
+                self.images_forwarded += outcome
+            self.progress.advance(done, f"{pool.size} teachers" if staffing.most > 1 else "")
 
     # --- learned labels -----------------------------------------------------------------------
 
@@ -259,7 +270,7 @@ class Materials:
                 try:
                     ray.get(reference)
                 except ray.exceptions.RayError as error:
-                    self.broken[name] = f"its learned labels: {_cause(error)}"
+                    self._failed(name, error, "its learned labels: ")
             self.progress.advance(total - len(asked))
 
 

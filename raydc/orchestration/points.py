@@ -16,6 +16,7 @@ from optuna.samplers import RandomSampler
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from raydc.disk import writing_folder
 from raydc.errors import InputError
 from raydc.evaluate import RUNGS, WHOLE
 from raydc.orchestration.proposing import proposal, quiet, sampler_of, suggested, value_of
@@ -108,7 +109,11 @@ class Points:
         return len(self.trials(TrialState.RUNNING, *TOLD))
 
     def ask(self) -> Trial:
-        """A new trial."""
+        """A new trial; `FolderError` if it cannot be written down, as for all that is asked and told."""
+        with writing_folder(self.path.parent):
+            return self._ask()
+
+    def _ask(self) -> Trial:
         number = self.asked
         self._study.sampler = sampler_of(self.search, number)
         if not self.trials(TrialState.WAITING):
@@ -141,15 +146,18 @@ class Points:
 
     def tell(self, trial: Trial, values: Sequence[float]) -> None:
         """The point has these means, one for each metric."""
-        self._study.tell(trial, list(values))
+        with writing_folder(self.path.parent):
+            self._study.tell(trial, list(values))
 
     def tell_failed(self, trial: Trial, reason: str) -> None:
-        trial.set_user_attr(REASON, reason[:500])
-        self._study.tell(trial, state=TrialState.FAIL)
+        with writing_folder(self.path.parent):
+            trial.set_user_attr(REASON, reason[:500])
+            self._study.tell(trial, state=TrialState.FAIL)
 
     def tell_stopped(self, trial: Trial) -> None:
         """The scheduler has stopped the point; the last value that it reported stands."""
-        self._study.tell(trial, state=TrialState.PRUNED)
+        with writing_folder(self.path.parent):
+            self._study.tell(trial, state=TrialState.PRUNED)
 
     def best(self) -> list[FrozenTrial]:
         """The best complete trial, or the Pareto front of several objectives."""

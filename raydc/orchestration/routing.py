@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -26,6 +27,45 @@ def replica_for(checkpoint: str, replicas: int) -> int:
         return hashlib.sha256(f"{checkpoint}/{replica}".encode()).digest()
 
     return max(range(replicas), key=weight)
+
+
+CROWD = 16
+"""Label passes that wait for one replica; more for CROWDED_SECONDS, and another one is started."""
+CROWDED_SECONDS = 5.0
+IDLE_SECONDS = 10.0
+"""A replica that has had nothing to do for so long is ended."""
+
+
+@dataclass
+class Staffing:
+    """How many teacher replicas there are to be, by what waits for them."""
+
+    fewest: int
+    most: int
+    _crowded_since: float | None = None
+    _idle_since: float | None = None
+
+    def wanted(self, now: float, replicas: int, waiting: int, *, helps: bool, last_idle: bool) -> int:
+        """One more replica than there are, one fewer, or as many.
+
+        now: seconds of a clock that is never set; waiting: label passes that are not made yet; helps: whether
+        one more replica would serve any of them; last_idle: whether the last one serves none of them.
+        """
+        crowded = helps and waiting > CROWD * replicas and replicas < self.most
+        idle = last_idle and replicas > self.fewest
+        self._crowded_since = _since(self._crowded_since, now) if crowded else None
+        self._idle_since = _since(self._idle_since, now) if idle else None
+        if self._crowded_since is not None and now - self._crowded_since >= CROWDED_SECONDS:
+            self._crowded_since = None
+            return replicas + 1
+        if self._idle_since is not None and now - self._idle_since >= IDLE_SECONDS:
+            self._idle_since = None
+            return replicas - 1
+        return replicas
+
+
+def _since(before: float | None, now: float) -> float:
+    return now if before is None else before
 
 
 def spread(sizes: Iterable[int], slots: int) -> list[int]:

@@ -9,7 +9,8 @@
 
 A search makes its teachers, then goes to evaluations at once: a point's set and labels are made when it is
 asked. A stage starts when the one before has ended, and what is in the store is not made again. Something
-that cannot be made fails the evaluations that wait for it, and only those.
+that cannot be made fails the evaluations that wait for it, and only those. Where that is for want of an
+artifact that was there before, all stages are gone through again, at most `retries` times.
 """
 
 from __future__ import annotations
@@ -20,12 +21,15 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
 
 from ray import tune
 
+from raydc.errors import InputError, StoreError
 from raydc.orchestration.cluster import Capacity
-from raydc.orchestration.feeder import Feeder, More, no_more
+from raydc.orchestration.feeder import CannotGoOn, Feeder, More, no_more
 from raydc.orchestration.judge import RemoteJudge
 from raydc.orchestration.materials import TEACHERS_SHARE, Materials, gpu_share
 from raydc.orchestration.progress import Progress
@@ -40,6 +44,7 @@ from raydc.spec.study_file import Resources
 from raydc.store import Store
 from raydc.workbench import Judge, labelled
 
+T = TypeVar("T")
 TUNE_FOLDERS = "raydc-tune-"
 """Beginning of the names of Tune's own folders, followed by the process that owns them."""
 SEARCHED_TOGETHER = {"cpu": 2, "gpu": 16}
@@ -79,7 +84,9 @@ class Runner:
         study: str,
         progress: Progress,
         sink: Callable[[Sequence[Row]], None],
+        decode: Callable[[], object],
     ) -> None:
+        """`decode` sees to it that the dataset's images are in the store."""
         self.plan = plan
         self.site = site
         self.facts = facts
@@ -89,12 +96,16 @@ class Runner:
         self.progress = progress
         self.stages = Stages()
         self._write = sink
+        self._decode = decode
+        self._pool: TeacherPool | None = None
+        self._attempts: dict[str, int] = {}
+        """How often evaluations were tried, by id."""
         self._to_come: Callable[[], int] = lambda: 0
         """Evaluations that a search has not asked for yet."""
 
-    def _materials(self, capacity: Capacity) -> Materials:
+    def _materials(self, plan: Plan, capacity: Capacity) -> Materials:
         materials = Materials(
-            self.plan,
+            plan,
             capacity,
             site=self.site,
             facts=self.facts,
@@ -109,83 +120,133 @@ class Runner:
     def run(self, capacity: Capacity, before_evaluations: Callable[[], object]) -> Stages:
         """Take the plan to its end; `KeyboardInterrupt` passes through between two reports.
 
-        `before_evaluations` is called once what they wait for is made; it may raise.
+        `before_evaluations` is called once what they wait for is made; it may raise. Raises `StoreError` or
+        `FolderError` when no result can be kept any more.
         """
-        materials = self._materials(capacity)
-        sets = {n: j for n, j in self.plan.sets.items() if self.store.find("set", n) is None}
-        passes = {n: p for n, p in self.plan.passes.items() if not labelled(p, self.store)}
-        pool = self._start_teachers(capacity) if passes else None
+        plan = self.plan
         try:
-            self._timed("teachers", lambda: materials.trajectories(sets, passes))
-            self._timed("sets", lambda: materials.sets(sets))
-            self._timed("labels", lambda: materials.labels(passes, pool))
-            self._timed("learned labels", materials.learned)
-            before_evaluations()
-            self._timed("evaluations", lambda: self._evaluations(materials, pool))
+            for left in reversed(range(self.resources.retries + 1)):
+                materials = self._materials(plan, capacity)
+                self._make(materials)
+                before_evaluations()
+                again = self._timed("evaluations", partial(self._evaluations, materials, left > 0))
+                if not again:
+                    break
+                self._mend(len(again))
+                plan = plan.without({planned.id for planned in plan.evaluations} - again)
         finally:
-            if pool is not None:
-                pool.stop()
+            self._stop(self._pool)
         return self.stages
+
+    def _make(self, materials: Materials) -> None:
+        """Make what the evaluations of a plan wait for."""
+        plan = materials.plan
+        sets = {n: j for n, j in plan.sets.items() if self.store.find("set", n) is None}
+        passes = {n: p for n, p in plan.passes.items() if not labelled(p, self.store)}
+        if passes and self._pool is None:
+            self._pool = self._start_teachers(materials.capacity)
+        self._timed("teachers", lambda: materials.trajectories(sets, passes))
+        self._timed("sets", lambda: materials.sets(sets))
+        self._timed("labels", lambda: materials.labels(passes, self._pool))
+        self._timed("learned labels", materials.learned)
+
+    def _mend(self, count: int) -> None:
+        """See to it that what is missing or damaged is found so, and made again, for so many evaluations."""
+        self.progress.note(
+            f"{count} evaluations lack an artifact that is missing or damaged; it is made again"
+        )
+        self.store.doubt()
+        try:
+            self._decode()
+        except InputError as error:
+            raise StoreError(f"the dataset's images are gone from the store, and {error}") from error
 
     def search(self, search: Search, capacity: Capacity, before_evaluations: Callable[[], object]) -> Stages:
         """As `run`, of a search; the plan is of its examples."""
-        materials = self._materials(capacity)
-        pool = self._start_teachers(capacity) if self.plan.passes else None
-        judge = RemoteJudge.start(search.points.path, self.study, search.spec) if search.spec.judged else None
+        materials = self._materials(self.plan, capacity)
+        judge: RemoteJudge | None = None
         try:
+            if self.plan.passes:
+                self._pool = self._start_teachers(capacity)
+            if search.spec.judged:
+                judge = RemoteJudge.start(search.points.path, self.study, search.spec)
             self._timed("teachers", lambda: materials.trajectories(self.plan.sets, self.plan.passes))
             before_evaluations()
-            self._timed("evaluations", lambda: self._points(search, capacity, pool, judge))
+            self._timed("evaluations", lambda: self._points(search, materials, judge))
         finally:
-            for helper in (pool, judge):
-                if helper is not None:
-                    helper.stop()
+            self._stop(self._pool, judge)
         return self.stages
 
-    def _timed(self, stage: str, work: Callable[[], None]) -> None:
+    @staticmethod
+    def _stop(*helpers: TeacherPool | RemoteJudge | None) -> None:
+        for helper in helpers:
+            if helper is not None:
+                helper.stop()
+
+    def _timed(self, stage: str, work: Callable[[], T]) -> T:
         start = time.monotonic()
         try:
-            work()
+            return work()
         finally:
-            self.stages.seconds[stage] = time.monotonic() - start
+            taken = self.stages.seconds.get(stage, 0.0)
+            self.stages.seconds[stage] = taken + time.monotonic() - start
 
     def _start_teachers(self, capacity: Capacity) -> TeacherPool:
-        replicas = self.resources.teacher_replicas
-        gpu = {"num_gpus": TEACHERS_SHARE / replicas} if capacity.gpus else {}
+        """Those that stay share a little of the GPUs with students; others take a whole one while labels
+        are made, or a core where there is none, and students wait for the end of that."""
+        fewest, most = self.resources.replicas(capacity.places)
+        common: dict[str, Any] = {"num_cpus": 0, "max_concurrency": 1000}
+        if most > 1:
+            common["scheduling_strategy"] = "SPREAD"
+        gpu = {"num_gpus": TEACHERS_SHARE / fewest} if capacity.gpus else {}
+        whole = {"num_gpus": 1} if capacity.gpus else {"num_cpus": 1}
         return TeacherPool.start(
-            replace(self.site, threads=1), replicas, {"num_cpus": 0, "max_concurrency": 1000, **gpu}
+            replace(self.site, threads=1), fewest, {**common, **gpu}, {**common, **whole}
         )
 
     # --- evaluations --------------------------------------------------------------------------
 
-    def _evaluations(self, materials: Materials, pool: TeacherPool | None) -> None:
-        self.stages.images_forwarded = materials.images_forwarded
+    def _evaluations(self, materials: Materials, mends: bool) -> set[str]:
+        """Run the evaluations that can start; returns which are to be tried again, none unless `mends`."""
+        self.stages.images_forwarded += materials.images_forwarded
         able, lost = not_started(
-            self.plan, materials.broken, study=self.study, dataset_id=self.facts.dataset_id
+            materials.plan, materials.broken, study=self.study, dataset_id=self.facts.dataset_id
         )
+        again: set[str] = set()
+        if mends:
+            planned = materials.plan.evaluations
+            again = {p.id for p in planned if not materials.spoiled.isdisjoint(p.needs)}
+            lost = [row for row in lost if row["evaluation_id"] not in again]
         self.progress.stage("evaluations", len(able) + len(lost), "evaluations")
         if lost:
             self._take(lost, None)
         if able:
-            self._tune(able, materials.capacity, pool)
+            again |= {p.id for p in self._tune(able, materials.capacity, mends=mends)}
+        return again
 
-    def _points(
-        self, search: Search, capacity: Capacity, pool: TeacherPool | None, judge: Judge | None
-    ) -> None:
+    def _points(self, search: Search, materials: Materials, judge: Judge | None) -> None:
+        capacity = materials.capacity
         search.keep_busy(capacity.workers * SEARCHED_TOGETHER["gpu" if capacity.gpus else "cpu"])
         self._to_come = search.to_come
         self.progress.stage("evaluations", search.to_come(), "evaluations at most")
-        if first := search.ask():
-            self._tune(first, capacity, pool, judge, search.hear)
+        asked = search.ask()
+        # Each time round costs an evaluation one of its attempts.
+        while asked:
+            asked = self._tune(asked, capacity, judge, search.hear)
+            if asked:
+                self._mend(len(asked))
+                materials.trajectories(self.plan.sets, self.plan.passes)
 
     def _tune(
         self,
         evaluations: Sequence[Planned],
         capacity: Capacity,
-        pool: TeacherPool | None,
         judge: Judge | None = None,
         more: More = no_more,
-    ) -> None:
+        *,
+        mends: bool = True,
+    ) -> list[Planned]:
+        """Run evaluations; returns those that lack an artifact, to be tried again if somebody `mends`."""
         facts, resources = self.facts, self.resources
         tests = facts.test_images + facts.val_images
         workers = capacity.workers if more is not no_more else min(capacity.workers, len(evaluations))
@@ -201,13 +262,16 @@ class Runner:
             more=more,
             timeout_seconds=resources.evaluation_timeout_seconds,
             packed=bool(capacity.gpus),
+            attempts=self._attempts,
+            mends=mends,
         )
         worker = tune.with_parameters(
             StudentWorker,
             site=replace(self.site, threads=resources.threads),
-            teachers=pool,
+            teachers=self._pool,
             judge=judge,
             study=self.study,
+            dataset_id=facts.dataset_id,
             timeout_seconds=resources.evaluation_timeout_seconds,
         )
         request: dict[str, float] = {"cpu": resources.threads}
@@ -233,8 +297,11 @@ class Runner:
                     checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 ),
             ).fit()
+        except CannotGoOn as stop:
+            raise stop.reason from None
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+        return feeder.spoiled
 
     def _take(self, rows: Sequence[Row], feeder: Feeder | None) -> None:
         self._write(rows)

@@ -7,7 +7,6 @@ at-least-once is enough); what it had in memory is loaded from the store.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from typing import Any
 
 import ray
@@ -42,27 +41,67 @@ class TeacherActor:
 
 
 class TeacherPool:
-    """The replicas as their clients see them; it may be sent to other processes."""
+    """The replicas as their clients see them; it may be sent to other processes, which know only these."""
 
-    def __init__(self, replicas: Sequence[Any]) -> None:
-        self.replicas = list(replicas)
+    def __init__(self, site: Site, options: dict[str, Any], more: dict[str, Any]) -> None:
+        """`options`: what Ray is asked for each replica that stays; `more`: for each that comes and goes."""
+        self._site = site
+        self._options = options
+        self._more = more
+        self.replicas: list[Any] = []
+        self._coming: list[tuple[Any, Any]] = []
+        """Replicas that are being started, each with the reference that is ready when it is."""
 
     @staticmethod
-    def start(site: Site, replicas: int, options: dict[str, Any]) -> TeacherPool:
+    def start(
+        site: Site, replicas: int, options: dict[str, Any], more: dict[str, Any] | None = None
+    ) -> TeacherPool:
         """Start replicas that outlive their failures."""
+        pool = TeacherPool(site, options, more or options)
+        pool.replicas = [pool._new(options) for _ in range(replicas)]
+        return pool
+
+    def _new(self, options: dict[str, Any]) -> Any:
         remote_class: Any = TeacherActor
-        actor = remote_class.options(max_restarts=-1, max_task_retries=-1, **options)
-        return TeacherPool([actor.remote(site) for _ in range(replicas)])
+        return remote_class.options(max_restarts=-1, max_task_retries=-1, **options).remote(self._site)
+
+    @property
+    def size(self) -> int:
+        """Replicas, those that are being started among them."""
+        return len(self.replicas) + len(self._coming)
+
+    def staff(self, wanted: int) -> bool:
+        """Start or end replicas; whether others than before are asked from now on.
+
+        One that is started is asked when it is ready; one that is ended must have nothing open.
+        """
+        before = len(self.replicas)
+        while self.size < wanted:
+            actor = self._new(self._more)
+            self._coming.append((actor, actor.ready.remote()))
+        while self.size > wanted:
+            ray.kill(self._coming.pop()[0] if self._coming else self.replicas.pop())
+        for coming in list(self._coming):
+            if ray.wait([coming[1]], timeout=0)[0]:
+                self._coming.remove(coming)
+                self.replicas.append(coming[0])
+        return len(self.replicas) != before
+
+    def serves(self, label_pass: LabelPass, replicas: int | None = None) -> int:
+        """Which replica labels a pass, of so many: the same for all passes of a checkpoint."""
+        checkpoint = f"{label_pass.trajectory}-{label_pass.epoch}"
+        return replica_for(checkpoint, len(self.replicas) if replicas is None else replicas)
 
     def ask(self, label_pass: LabelPass) -> Any:
         """Ask for a pass; the reference is ready when the pass is in the store."""
-        checkpoint = f"{label_pass.trajectory}-{label_pass.epoch}"
-        return self.replicas[replica_for(checkpoint, len(self.replicas))].label.remote(label_pass)
+        return self.replicas[self.serves(label_pass)].label.remote(label_pass)
 
     def ensure(self, label_pass: LabelPass) -> None:
-        """Return when the pass is in the store (`raydc.workbench.Labeller`)."""
-        ray.get(self.ask(label_pass))
+        """Return when the pass is in the store (`raydc.workbench.Labeller`); raises the teacher's error."""
+        try:
+            ray.get(self.ask(label_pass))
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause from None
 
     def stop(self) -> None:
-        for replica in self.replicas:
-            ray.kill(replica)
+        self.staff(0)

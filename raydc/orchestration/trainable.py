@@ -19,25 +19,26 @@ from typing import Any
 
 from ray import tune
 
+from raydc.errors import RaydcError
+from raydc.evaluate import error_text
 from raydc.orchestration.site import Site
 from raydc.orchestration.teacher_actor import TeacherPool
-from raydc.packs import attempt_all
-from raydc.result import Row
-from raydc.spec.plan import Planned
+from raydc.packs import Attempt, attempt_all
+from raydc.result import Row, failed
 from raydc.workbench import Judge
 
 REPORT_SECONDS = 0.5
 """A step ends with the first evaluation that ends after this."""
 
 
-def pack_bundle(bundle: Sequence[tuple[Planned, int]]) -> str:
+def pack_bundle(bundle: Sequence[Attempt]) -> str:
     """Evaluations, each with the number of this attempt, as text."""
     return base64.b64encode(zlib.compress(pickle.dumps(list(bundle)), 1)).decode()
 
 
-def unpack_bundle(text: str) -> list[tuple[Planned, int]]:
+def unpack_bundle(text: str) -> list[Attempt]:
     """The evaluations of `pack_bundle`; only for text that raydc's own driver made."""
-    bundle: list[tuple[Planned, int]] = pickle.loads(zlib.decompress(base64.b64decode(text)))
+    bundle: list[Attempt] = pickle.loads(zlib.decompress(base64.b64decode(text)))
     return bundle
 
 
@@ -81,28 +82,45 @@ class StudentWorker(tune.Trainable):
         teachers: TeacherPool | None = None,
         judge: Judge | None = None,
         study: str = "",
+        dataset_id: str = "",
         timeout_seconds: float | None = None,
     ) -> None:
         assert site is not None
-        self._study = study
-        self._bench = site.bench(teachers)
-        if judge is not None:
-            self._bench.judge = judge
         self._watchdog = Watchdog(timeout_seconds)
+        self._study = study
+        self._dataset_id = dataset_id
+        self._site = site
+        self._teachers = teachers
+        self._judge = judge
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         bundle = unpack_bundle(new_config["bundle"])
         self._left = len(bundle)
-        self._rows = attempt_all(bundle, self._bench, study=self._study)
+        self._packed = False
+        try:
+            bench = self._site.bench(self._teachers)
+        except RaydcError as error:  # the store does not answer, or the dataset's images are gone from it
+            self._rows = iter([self._failed(bundle, error)])
+            return True
+        if self._judge is not None:
+            bench.judge = self._judge
+        self._packed = bench.device.type == "cuda"
+        self._rows = attempt_all(bundle, bench, study=self._study)
         return True
+
+    def _failed(self, bundle: Sequence[Attempt], error: Exception) -> list[Row]:
+        text = error_text(error)
+        return [
+            failed(planned, study=self._study, dataset_id=self._dataset_id, attempts=attempts, error=text)
+            for planned, attempts in bundle
+        ]
 
     def step(self) -> dict[str, Any]:
         rows: list[Row] = []
         start = time.monotonic()
         while not rows or time.monotonic() - start < REPORT_SECONDS:
-            together = self._left if self._bench.device.type == "cuda" else 1
-            with self._watchdog.for_(together):
+            with self._watchdog.for_(self._left if self._packed else 1):
                 rows += next(self._rows)
             if len(rows) == self._left:
                 break

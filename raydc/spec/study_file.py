@@ -5,9 +5,9 @@ What the blocks `base`, `grid` and the teachers hold is checked by raydc's own g
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from raydc.errors import InputError, did_you_mean, one_of
 from raydc.spec.keys import show
@@ -17,7 +17,17 @@ SOURCES = ("name", "parquet", "folder", "hub")
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
+
+
+def _ordered(bounds: list[int]) -> list[int]:
+    if bounds[0] > bounds[1]:
+        raise ValueError("the first is above the second")
+    return bounds
+
+
+AtLeastOne = Annotated[int, Field(ge=1)]
+Bounds = Annotated[list[AtLeastOne], Field(min_length=2, max_length=2), AfterValidator(_ordered)]
 
 
 class Resources(_Part):
@@ -29,14 +39,23 @@ class Resources(_Part):
     """CPU threads of one student."""
     teacher_workers: int = Field(1, ge=1)
     """Processes that train one teacher together, each on a GPU of its own, or a core where there is none."""
-    teacher_replicas: int = Field(1, ge=1)
-    """Teacher actors."""
+    teacher_replicas: AtLeastOne | Literal["auto"] | Bounds = 1
+    """Teacher actors; [N, M]: from N to M while labels are made, as passes wait, and at most one a GPU
+    (a core where there is none); auto: from 1 on, without another limit."""
     gpu_share: float = Field(1.0, gt=0, le=1)
     """Part of a GPU that one worker takes."""
     evaluation_timeout_seconds: float | None = Field(None, gt=0, allow_inf_nan=False)
     """Longest time that one evaluation may take; null sets no limit."""
     retries: int = Field(2, ge=0)
-    """How often an evaluation is tried again after its worker died."""
+    """How often an evaluation is tried again after its worker died or an artifact that it needs was lost."""
+
+    def replicas(self, places: int) -> tuple[int, int]:
+        """Fewest and most teacher actors where `places` have room beside each other."""
+        asked = self.teacher_replicas
+        if isinstance(asked, int):
+            return asked, asked
+        fewest, most = [1, places] if asked == "auto" else asked
+        return fewest, max(fewest, min(most, places))
 
 
 class Tracking(_Part):
@@ -97,6 +116,7 @@ _FORMS = {
     "dataset": "a name, or one of {name: NAME}, {parquet: DIR} and {folder: DIR}",
     "seeds": "a number of replicates of at least 1 or a list of different whole numbers of at least 0",
     "resources.workers": "auto or a whole number of at least 1",
+    "resources.teacher_replicas": "auto, a whole number of at least 1, or [N, M] with N at most M",
     "grid": "a mapping of dotted keys to lists, or a list of such mappings",
     "search": "a mapping {optuna: {trials: N, space: {...}}}",
     "dataset.classes": "a number of classes or a list of class numbers and names",
@@ -107,7 +127,11 @@ def _pydantic_sentence(error: ValidationError) -> str:
     """The first problem that pydantic found, as one sentence with the dotted key."""
     first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
     path = [str(part) for part in first["loc"] if part not in ("DatasetFile", "str", "int")]
-    path = [part for part in path if not part.startswith(("list[", "dict[", "literal["))]
+    path = [
+        part
+        for part in path
+        if not part.startswith(("list[", "dict[", "literal[", "function-after[", "constrained-"))
+    ]
     name = ".".join(path)
     models: dict[str, type[BaseModel]] = {
         "resources": Resources,

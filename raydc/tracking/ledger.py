@@ -12,11 +12,13 @@ import logging
 import os
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from raydc.errors import InputError
+from raydc.disk import writing_folder
+from raydc.errors import FolderError, InputError
 from raydc.result import FINISHED, Row, compact, untested
 from raydc.store import cut_torn_line
 
@@ -90,16 +92,31 @@ class Ledger:
             logger.warning("%s ended in a torn line, which was cut off", self.path)
         self.rows = read_rows(folder)
         """The row of each evaluation by id."""
-        self._file: IO[bytes] = self.path.open("ab")
+        with writing_folder(folder):
+            self._file: IO[bytes] = self.path.open("ab", buffering=0)
 
     def append(self, rows: Iterable[Row]) -> None:
-        """Write rows; they are on the disk on return."""
+        """Write rows; they are on the disk on return.
+
+        `FolderError` if they cannot be written: then none of them counts, and those before stand.
+        """
         rows = list(rows)
-        self._file.write(b"".join(encode(row) for row in rows))
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        whole = os.fstat(self._file.fileno()).st_size
+        try:
+            with writing_folder(self.path.parent):
+                self._write(b"".join(encode(row) for row in rows))
+        except FolderError:
+            with suppress(OSError):  # who opens the ledger next cuts off what is torn
+                self._file.truncate(whole)
+            raise
         for row in rows:
             _take(self.rows, row)
+
+    def _write(self, content: bytes) -> None:
+        left = memoryview(content)
+        while left:  # a disk that fills up takes a part
+            left = left[self._file.write(left) :]
+        os.fsync(self._file.fileno())
 
     def finished(self) -> set[str]:
         """Ids of evaluations that are finished and, as all but those of a search are, tested."""

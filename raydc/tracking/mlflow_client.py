@@ -35,9 +35,11 @@ def default_uri(folder: Path) -> str:
 
 
 def quiet() -> None:
-    """Keep the migration notes of a new database off the terminal."""
-    for name in ("alembic", "mlflow", "mlflow.store.db.utils"):
+    """Keep the migration notes of a new database, and tracebacks of a full one, off the terminal."""
+    for name in ("alembic", "mlflow"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    # What goes wrong in a database is raised as well, and said once.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 
 def client_of(uri: str) -> MlflowClient:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from ray.tune.search import Searcher
 
-from raydc.orchestration.feeder import Feeder
-from raydc.orchestration.trainable import unpack_bundle
+from raydc.errors import FolderError, StoreError
+from raydc.orchestration.feeder import CannotGoOn, Feeder
+from raydc.orchestration.trainable import pack_bundle, unpack_bundle
 from raydc.result import make_row
 from raydc.spec.plan import Plan, Planned
 from raydc.spec.study import Study
@@ -19,7 +21,7 @@ from raydc.spec.study import Study
 class Desk:
     """A feeder with everything it told."""
 
-    def __init__(self, plan: Plan, retries: int) -> None:
+    def __init__(self, plan: Plan, retries: int, **options: Any) -> None:
         self.rows: list[dict[str, Any]] = []
         self.feeder = Feeder(
             plan.evaluations,
@@ -28,7 +30,8 @@ class Desk:
             retries=retries,
             study="small",
             dataset_id="d",
-            sink=self.rows.extend,
+            sink=options.pop("sink", self.rows.extend),
+            **options,
         )
         self.trials = 0
 
@@ -36,11 +39,11 @@ class Desk:
         self.trials += 1
         return f"t{self.trials}", self.feeder.suggest(f"t{self.trials}")
 
-    def finish(self, trial: str, bundle: list[tuple[Planned, int]]) -> None:
+    def finish(self, trial: str, bundle: list[tuple[Planned, int]], **values: Any) -> None:
         rows = [
             make_row(
-                planned, study="small", dataset_id="d", status="finished", started_at=0.0, finished_at=1.0,
-                attempts=attempts,
+                planned, study="small", dataset_id="d", started_at=0.0, finished_at=1.0, attempts=attempts,
+                **{"status": "finished", **values},
             )
             for planned, attempts in bundle
         ]  # fmt: skip
@@ -49,8 +52,8 @@ class Desk:
 
 @pytest.fixture
 def desk(small: Callable[..., Study], planned: Callable[[Study], Plan]) -> Callable[..., Desk]:
-    def make(count: int = 4, retries: int = 2) -> Desk:
-        return Desk(planned(small(f"seeds={count}")), retries)
+    def make(count: int = 4, retries: int = 2, **options: Any) -> Desk:
+        return Desk(planned(small(f"seeds={count}")), retries, **options)
 
     return make
 
@@ -141,3 +144,88 @@ def test_only_what_was_under_way_is_charged_for_a_death(desk: Callable[..., Desk
     assert len(by_status) == 30
     failed = next(row for row in one.rows if row["status"] == "failed")
     assert failed["started_at"] == failed["finished_at"]
+
+
+LACKING = {"status": "failed", "error": "ArtifactError: set/a is not in the store s, or is damaged"}
+
+
+def test_what_lacks_an_artifact_is_set_aside_and_its_attempts_are_counted_on(
+    desk: Callable[..., Desk],
+) -> None:
+    attempts: dict[str, int] = {}
+    for round_ in (1, 2):
+        one = desk(1, retries=2, attempts=attempts)
+        trial, config = one.suggest()
+        ((planned, number),) = unpack_bundle(config["bundle"])
+        assert number == round_
+        one.finish(trial, [(planned, number)], **LACKING)
+        assert one.rows == []
+        assert one.feeder.spoiled == [planned]
+        assert one.suggest()[1] == Searcher.FINISHED
+    one = desk(1, retries=2, attempts=attempts)
+    trial, config = one.suggest()
+    one.finish(trial, unpack_bundle(config["bundle"]), **LACKING)
+    assert [(row["status"], row["attempts"]) for row in one.rows] == [("failed", 3)]
+    assert one.feeder.spoiled == []
+
+
+def test_what_lacks_an_artifact_has_failed_where_nobody_mends(desk: Callable[..., Desk]) -> None:
+    one = desk(1, mends=False)
+    trial, config = one.suggest()
+    one.finish(trial, unpack_bundle(config["bundle"]), **LACKING)
+    assert [row["error"] for row in one.rows] == [LACKING["error"]]
+
+
+@pytest.mark.parametrize("error", [FolderError, StoreError])
+def test_rows_that_cannot_be_kept_end_the_run_past_everything_that_catches(
+    desk: Callable[..., Desk], error: type[Exception]
+) -> None:
+    def full(rows: object) -> None:
+        raise error("the disk is full")
+
+    one = desk(1, sink=full)
+    trial, config = one.suggest()
+    with pytest.raises(CannotGoOn, match="the disk is full") as caught:
+        one.finish(trial, unpack_bundle(config["bundle"]))
+    assert isinstance(caught.value.reason, error)
+    assert not isinstance(caught.value, Exception)
+
+
+@pytest.mark.parametrize("jump_seconds", [-3600.0, 24 * 3600.0])
+@pytest.mark.parametrize("hangs", [True, False])
+def test_what_took_too_long_is_told_from_what_died_whatever_the_clock_says(
+    desk: Callable[..., Desk], monkeypatch: pytest.MonkeyPatch, hangs: bool, jump_seconds: float
+) -> None:
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    one = desk(1, retries=1, timeout_seconds=5.0)
+    wall = time.time()
+
+    def dies(bundle: object) -> bool:
+        nonlocal now
+        now += 6.0 if hangs else 0.5
+        monkeypatch.setattr(time, "time", lambda: wall + jump_seconds)
+        return True
+
+    assert run(one, dies) == 2
+    (row,) = one.rows
+    assert row["error"].startswith("WorkerDied: its worker process died 2 times")
+    ended = (
+        ", at last 6 s after it was given the evaluation, which may take 5 s (resources.evaluation_timeout"
+    )
+    assert (ended in row["error"]) == hangs
+    assert row["started_at"] == row["finished_at"]
+
+
+def test_no_message_grows_with_the_images_or_the_labels(
+    small: Callable[..., Study], planned: Callable[[Study], Plan]
+) -> None:
+    def bundle(*settings: str) -> int:
+        plan = planned(small("seeds=20", *settings))
+        return len(pack_bundle([(p, 1) for p in plan.evaluations])) // 20
+
+    few, many = (bundle("base.labels={kind: soft}", f"base.images.ipc={ipc}") for ipc in (1, 60))
+    assert abs(few - many) < 20
+    assert many < 1000
+    views = bundle("base.labels={kind: per_view}", "base.train.steps=5000", "base.images.ipc=60")
+    assert views < 1000

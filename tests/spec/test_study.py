@@ -75,6 +75,22 @@ def test_steps_and_epochs_replace_each_other_by_layer() -> None:
     assert (recipe.epochs, recipe.steps) == (3000, None)
 
 
+def test_teacher_replicas_are_a_number_a_range_or_as_many_as_have_room() -> None:
+    def of(setting: str, places: int) -> tuple[int, int]:
+        return example(f"resources.teacher_replicas={setting}").resources.replicas(places)
+
+    assert example().resources.replicas(8) == (1, 1)
+    assert of("3", 2) == (3, 3)
+    assert of("auto", 8) == (1, 8)
+    assert of("[2, 4]", 8) == (2, 4)
+    assert of("[1, 4]", 2) == (1, 2)
+    assert of("[2, 4]", 1) == (2, 2)
+    # What a run may use says nothing of what is evaluated.
+    assert example("resources.teacher_replicas=auto").evaluations() == example().evaluations()
+    study = example("resources.teacher_replicas=[2, 4]")
+    assert parse_study(study.to_yaml(), "study.yaml").resources == study.resources
+
+
 def test_settings_reach_every_part_of_the_file(tmp_path: Path) -> None:
     study = example(
         "seeds=[4, 7]",
@@ -147,6 +163,17 @@ def test_several_teachers_and_a_scorer() -> None:
         ("dataset.classes=[1]", "at least two different classes"),
         ("dataset={name: digits, folder: x}", "gives name or folder of dataset at once"),
         ("tracking.url=x", "tracking.url is not a key of tracking"),
+        ("resources.teacher_replicas=0", "resources.teacher_replicas is 0, but must be auto, a whole number"),
+        (
+            "resources.teacher_replicas=[3, 2]",
+            "resources.teacher_replicas is [3, 2], but must be auto, a whole",
+        ),
+        (
+            "resources.teacher_replicas=[0, 2]",
+            "resources.teacher_replicas is [0, 2], but must be auto, a whole",
+        ),
+        ("resources.teacher_replicas=[1]", "or [N, M] with N at most M"),
+        ("resources.teacher_replicas=many", "resources.teacher_replicas is 'many', but must be auto"),
         ("resources.workers=0", "resources.workers is 0"),
         ("resources.gpu_share=2", "resources.gpu_share is 2"),
         ("teacher.keep=[40]", "teacher.keep has 40"),

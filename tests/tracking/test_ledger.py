@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from raydc.errors import FolderError
 from raydc.tracking.ledger import FILE, Ledger, read_rows
 
 
@@ -50,3 +54,37 @@ def test_a_finished_row_stands_and_a_failed_one_gives_way(tmp_path: Path) -> Non
         ledger.append([row("a"), row("b", "failed")])
         assert ledger.finished() == {"a", "b"}
     assert {r["status"] for r in read_rows(tmp_path).values()} == {"finished"}
+
+
+def test_rows_that_find_no_space_do_not_count_and_leave_no_torn_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_space(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with Ledger(tmp_path) as ledger:
+        ledger.append([row("a")])
+        before = (tmp_path / FILE).read_bytes()
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", no_space)
+            with pytest.raises(
+                FolderError, match=r"cannot be written \(No space left on device\); make space"
+            ):
+                ledger.append([row("b"), row("c")])
+        assert (tmp_path / FILE).read_bytes() == before
+        assert ledger.finished() == {"a"}
+        ledger.append([row("b")])
+    assert set(read_rows(tmp_path)) == {"a", "b"}
+
+
+@pytest.mark.tmpfs
+def test_a_full_disk_keeps_what_was_written_before(small_disk: Callable[[str], Path]) -> None:
+    disk = small_disk("64k")
+    with Ledger(disk) as ledger:
+        ledger.append([row("a", note="x" * 30_000)])
+        with pytest.raises(FolderError, match="No space left"):
+            ledger.append([row("b", note="x" * 50_000)])  # a part of it finds space
+        assert set(read_rows(disk)) == {"a"}
+        ledger.append([row("b")])
+    assert set(read_rows(disk)) == {"a", "b"}
+    assert (disk / FILE).read_bytes().count(b"\n") == 2

@@ -8,8 +8,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -269,6 +271,47 @@ def server(tmp_path: Path) -> Iterator[Server]:
         yield made
     finally:
         made.stop()
+
+
+class Broken(BaseHTTPRequestHandler):
+    """Answers every request with an error of the server's own."""
+
+    code = 503
+
+    def do_GET(self) -> None:
+        self.send_error(self.code)
+
+    def do_POST(self) -> None:
+        self.send_error(self.code)
+
+    def log_message(self, *_: object) -> None:
+        return
+
+
+@pytest.mark.parametrize("code", [500, 502, 503, 504, 429])
+def test_a_server_that_answers_with_errors_is_waited_for(
+    tracker: Callable[[], MlflowTracker], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    monkeypatch.setattr(Broken, "code", code)
+    one = tracker()
+    sound, refused = one.client, one._write
+    tries: list[str] = []
+
+    def write(given: dict[str, Any]) -> None:
+        tries.append(given["evaluation_id"])
+        if len(tries) == 2:
+            one.client = sound  # the server is well again
+        refused(given)
+
+    monkeypatch.setattr(one, "_write", write)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Broken) as broken:
+        threading.Thread(target=broken.serve_forever, daemon=True).start()
+        one.client = MlflowClient(f"http://127.0.0.1:{broken.server_port}")
+        one.record([row("a"), row("b")])
+        assert one.close("FINISHED", 60) == 0
+        broken.shutdown()
+    assert tries == ["a", "a", "b"]
+    assert sorted(r.data.tags["raydc.evaluation_id"] for r in children(default_uri(tmp_path))) == ["a", "b"]
 
 
 @pytest.mark.slow

@@ -1,0 +1,83 @@
+"""The label stage: passes asked of the teachers, and as many teachers as there is work for.
+
+    passes --by checkpoint--> queue of each replica --at most OPEN_PASSES--> teacher actor --> the store
+                                | long for some seconds: one more replica starts; when it is ready, some
+                                | checkpoints move to it. Nothing to do for some seconds: the last one ends.
+
+Replicas come and go in this stage only: students, which may ask for labels of views, know those that stay.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import ray
+
+from raydc.orchestration.routing import Staffing
+from raydc.orchestration.teacher_actor import TeacherPool
+from raydc.spec.plan import LabelPass
+
+OPEN_PASSES = 64
+"""Label passes that are asked of one replica at a time."""
+
+
+def label_all(
+    passes: Iterable[LabelPass], pool: TeacherPool, staffing: Staffing
+) -> Iterator[tuple[LabelPass, int | Exception]]:
+    """Each pass when it is in the store, with the images that were forwarded for it; or why it is not."""
+    # By checkpoint, so that a replica loads each once and forwards its sets together.
+    queues = _routed(sorted(passes, key=_checkpoint), pool)
+    asked: dict[Any, tuple[LabelPass, int]] = {}
+    try:
+        while asked or any(queues):
+            under_way = Counter(replica for _, replica in asked.values())
+            for replica, queue in enumerate(queues):
+                while queue and under_way[replica] < OPEN_PASSES:
+                    label_pass = queue.pop()
+                    asked[pool.ask(label_pass)] = label_pass, replica
+                    under_way[replica] += 1
+            ready, _ = ray.wait(list(asked), num_returns=min(16, len(asked)), timeout=0.5)
+            for reference in ready:
+                label_pass, _ = asked.pop(reference)
+                try:
+                    yield label_pass, ray.get(reference)
+                except ray.exceptions.RayError as error:
+                    yield label_pass, error
+            if staffing.most > staffing.fewest and pool.staff(_wanted(staffing, pool, queues, asked)):
+                queues = _routed(sorted((p for queue in queues for p in queue), key=_checkpoint), pool)
+    finally:
+        pool.staff(staffing.fewest)
+
+
+def _routed(waiting: Iterable[LabelPass], pool: TeacherPool) -> list[list[LabelPass]]:
+    """What waits for each replica, the first one last."""
+    queues: list[list[LabelPass]] = [[] for _ in pool.replicas]
+    for label_pass in waiting:
+        queues[pool.serves(label_pass)].append(label_pass)
+    return [queue[::-1] for queue in queues]
+
+
+def _wanted(
+    staffing: Staffing,
+    pool: TeacherPool,
+    queues: list[list[LabelPass]],
+    asked: Mapping[Any, tuple[LabelPass, int]],
+) -> int:
+    busy = {number for number, queue in enumerate(queues) if queue}
+    busy |= {number for _, number in asked.values()}
+    left = {_checkpoint(p): p for queue in queues for p in queue}
+    size = pool.size
+    return staffing.wanted(
+        time.monotonic(),
+        size,
+        sum(map(len, queues)) + len(asked),
+        helps=any(pool.serves(label_pass, size + 1) == size for label_pass in left.values()),
+        last_idle=size == len(pool.replicas) and size - 1 not in busy,
+    )
+
+
+def _checkpoint(label_pass: LabelPass) -> tuple[str, int]:
+    return label_pass.trajectory, label_pass.epoch or 0
