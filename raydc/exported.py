@@ -17,6 +17,7 @@ from raydc.data.dataset import open_dataset
 from raydc.errors import InputError
 from raydc.evaluate import make_everything
 from raydc.packs import attempt_all
+from raydc.plain_json import parse_json
 from raydc.result import FAILED, FINISHED, Row, not_started
 from raydc.spec.evaluation import DatasetSpec, Evaluation
 from raydc.spec.facts import bind
@@ -50,10 +51,10 @@ def _read_export(file: Path) -> Iterator[tuple[str | None, str, Evaluation]]:
         raise InputError(f"{file}: it cannot be read: {error}") from None
     for number, line in enumerate(text.splitlines(), 1):
         try:
-            content = json.loads(line)
+            content = parse_json(line)
             evaluation = Evaluation.from_json(json.dumps(content["evaluation"]))
             yield content["evaluation_id"], str(content["study"]), evaluation
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(
                 f"{file}: line {number} is not an evaluation that `raydc plan --export` wrote ({error!r})"
             ) from None
@@ -128,7 +129,7 @@ def _results(path: Path) -> Iterable[Row]:
         return
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         try:
-            yield json.loads(line)
+            yield parse_json(line)
         except ValueError:
             raise InputError(f"{path}: line {number} is damaged; take the line out") from None
 

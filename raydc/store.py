@@ -28,6 +28,7 @@ from typing import Any, BinaryIO, Protocol
 from pyarrow import fs
 
 from raydc.errors import ArtifactError, InputError
+from raydc.plain_json import parse_json
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +51,13 @@ def _check(path: Path, size: int, crc: str | None) -> None:
     """Raise `ArtifactError` unless a file has the size and, where one was kept, the sum."""
     if path.stat().st_size != size or (crc is not None and checksum(path) != crc):
         raise ArtifactError(f"{path.name} does not have the bytes that were written")
+
+
+def _plain(name: str) -> str:
+    """A file name of a manifest; `ArtifactError` if it leaves the artifact's folder."""
+    if Path(name).name != name:
+        raise ArtifactError(f"{name!r} is not a plain file name")
+    return name
 
 
 def sync(path: Path) -> None:
@@ -218,10 +226,9 @@ class LocalStore:
             return known
         folder = self._folder(kind, name)
         try:
-            manifest = json.loads((folder / MANIFEST).read_text())
+            manifest = parse_json((folder / MANIFEST).read_text())
             for file, (size, crc) in manifest["files"].items():
-                path = folder / file
-                _check(path, size, crc)
+                _check(folder / _plain(file), size, crc)
         except FileNotFoundError:
             if folder.is_dir():
                 self._set_aside(folder, "a file is missing")
@@ -343,12 +350,10 @@ class RemoteStore:
         if not self.has(kind, name):
             return None
         try:
-            manifest = json.loads(self._read(self._path(kind, name, MANIFEST)))
+            manifest = parse_json(self._read(self._path(kind, name, MANIFEST)))
             with self._cache.draft(kind) as draft:
                 for file, (size, crc) in manifest["files"].items():
-                    if Path(file).name != file:
-                        raise ArtifactError(f"{file!r} is not a plain file name")
-                    target = draft.large(file) if crc is None else draft.path(file)
+                    target = draft.large(_plain(file)) if crc is None else draft.path(_plain(file))
                     path = self._path(kind, name, file)
                     with self._fs.open_input_stream(path) as stream, target.open("wb") as copy:
                         shutil.copyfileobj(stream, copy, _BLOCK)
@@ -397,7 +402,7 @@ def _lines(rows: Sequence[Mapping[str, Any]]) -> bytes:
 def _parse_lines(content: bytes, path: str) -> Iterator[dict[str, Any]]:
     for number, line in enumerate(content.splitlines(), 1):
         try:
-            row = json.loads(line)
+            row = parse_json(line)
         except ValueError:
             logger.warning("%s line %d is damaged and is passed over", path, number)
             continue

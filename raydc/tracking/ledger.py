@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from raydc.errors import InputError
+from raydc.plain_json import parse_json
 from raydc.result import FINISHED, Row, compact, untested
 from raydc.store import cut_torn_line
 
@@ -34,7 +35,7 @@ def encode(row: Mapping[str, Any]) -> bytes:
 def decode(line: bytes) -> Row | None:
     """The row of a line, or None if its bytes are damaged."""
     try:
-        row = json.loads(line)
+        row = parse_json(line)
         crc = row.pop("crc32")
     except (ValueError, KeyError, AttributeError, TypeError):
         return None
