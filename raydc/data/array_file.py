@@ -22,7 +22,7 @@ def read_array(file: Path, *, mapped: bool = False) -> NDArray[Any]:
     try:
         # A header that declares more than the file holds cannot be mapped, whereas np.load makes room for it.
         array = np.lib.format.open_memmap(file, mode="c")
-    except (OSError, ValueError, TypeError, SyntaxError, OverflowError) as error:
+    except Exception as error:  # NumPy parses a header as Python, with all the errors of that
         raise _damaged(file, "no array", error) from None
     return array if mapped else np.array(array)
 

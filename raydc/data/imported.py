@@ -151,9 +151,8 @@ def _hdf5(path: str, file: Path) -> dict[str, Any]:
         raise InputError(
             f"images.path is {path!r}, which needs the package h5py; `pip install raydc[hub]` brings it"
         ) from None
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise InputError(f"images.path is {path!r}, where {file.name} cannot be read ({reason})") from None
+    except ValueError as error:
+        raise InputError(f"images.path is {path!r}, where {file.name} cannot be read ({error})") from None
 
 
 def _pair(path: str, images: Any, labels: Any, classes: int) -> ImportedSet:
