@@ -127,10 +127,11 @@ def _rows(plan: Plan, broken: Mapping[str, str], bench: Workbench, study: str) -
 def _results(path: Path) -> Iterable[Row]:
     if not path.exists():
         return
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
         try:
-            yield parse_json(line)
-        except ValueError:
+            row = parse_json(line)
+            yield {**row, "evaluation_id": row["evaluation_id"], "status": row["status"]}
+        except (ValueError, KeyError, TypeError):
             raise InputError(f"{path}: line {number} is damaged; take the line out") from None
 
 

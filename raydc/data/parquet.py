@@ -65,9 +65,14 @@ class ParquetSplit:
         """The bytes of image `index`, and its file and its row there."""
         number = int(np.searchsorted(self._starts, index, side="right")) - 1
         inside = index - int(self._starts[number])
-        content = self._group(number)[inside].as_py()
-        fields = content if isinstance(content, dict) else {}
         file, _, first = self._places[number]
+        try:
+            content = self._group(number)[inside].as_py()
+        except UnicodeDecodeError:
+            raise InputError(
+                f"{file}: row {first + inside}: the image's path is no text; copy it again"
+            ) from None
+        fields = content if isinstance(content, dict) else {}
         path = fields.get("path")
         where = f"{file}: row {first + inside}" + (f" ({path})" if path else "")
         encoded = fields.get("bytes")

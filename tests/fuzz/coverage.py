@@ -1,6 +1,6 @@
-"""One target under libFuzzer, guided by the branches of raydc that inputs reach: `python -m tests.fuzz` runs it.
+"""One target under libFuzzer, guided by the branches of raydc that inputs reach.
 
-    python -m tests.fuzz.coverage TARGET CORPUS [libFuzzer's options]
+python -m tests.fuzz.coverage TARGET CORPUS [libFuzzer's options]
 """
 
 from __future__ import annotations

@@ -62,7 +62,16 @@ def test_mutated_files(target: Target) -> None:
     check()
 
 
-KEYS = [*point_grammar().keys, "seeds", "grid", "search", "teacher", "scorer", "resources.workers", "store.uri"]
+KEYS = [
+    *point_grammar().keys,
+    "seeds",
+    "grid",
+    "search",
+    "teacher",
+    "scorer",
+    "resources.workers",
+    "store.uri",
+]
 WORDS = [name for entries in (catalog.METHODS, catalog.LABELS, catalog.RECIPES) for name in entries.names()]
 VALUES = st.recursive(
     st.none()
@@ -70,7 +79,9 @@ VALUES = st.recursive(
     | st.integers()
     | st.floats()
     | st.text(max_size=8)
-    | st.sampled_from([*WORDS, "convnet-d2-w8", "convnet-d999999-w1", "timm/resnet18", "../x", "auto", "1e400"]),
+    | st.sampled_from(
+        [*WORDS, "convnet-d2-w8", "convnet-d999999-w1", "timm/resnet18", "../x", "auto", "1e400"]
+    ),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=4),
     max_leaves=8,
 )
