@@ -22,6 +22,7 @@ from raydc.result import FAILED, FINISHED, Row, not_started
 from raydc.spec.evaluation import DatasetSpec, Evaluation
 from raydc.spec.facts import bind
 from raydc.spec.plan import Plan, Planned, make_plan
+from raydc.spec.received import received
 from raydc.store import cut_torn_line, open_store
 from raydc.training.engine import use_cache
 from raydc.training.memory import keep_pages
@@ -52,12 +53,14 @@ def _read_export(file: Path) -> Iterator[tuple[str | None, str, Evaluation]]:
     for number, line in enumerate(text.splitlines(), 1):
         try:
             content = parse_json(line)
-            evaluation = Evaluation.from_json(json.dumps(content["evaluation"]))
-            yield content["evaluation_id"], str(content["study"]), evaluation
+            name, evaluation = content["evaluation_id"], received(content["evaluation"])
+            if name is not None and not isinstance(name, str):
+                raise TypeError(f"evaluation_id is {name!r}")
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(
                 f"{file}: line {number} is not an evaluation that `raydc plan --export` wrote ({error!r})"
             ) from None
+        yield name, str(content["study"]), evaluation
 
 
 def _located(spec: DatasetSpec, data: str | None) -> DatasetSpec:

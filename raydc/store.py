@@ -55,7 +55,7 @@ def _check(path: Path, size: int, crc: str | None) -> None:
 
 def _plain(name: str) -> str:
     """A file name of a manifest; `ArtifactError` if it leaves the artifact's folder."""
-    if Path(name).name != name:
+    if Path(name).name != name or name in ("", ".."):
         raise ArtifactError(f"{name!r} is not a plain file name")
     return name
 

@@ -5,10 +5,12 @@ python -m tests.fuzz.coverage TARGET CORPUS [libFuzzer's options]
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import sys
 import warnings
+from pathlib import Path
 
 import atheris
 
@@ -19,9 +21,18 @@ with atheris.instrument_imports(include=["raydc"]):
 def main() -> None:
     warnings.simplefilter("ignore")
     target = TARGETS[sys.argv.pop(1)]
+    prefix = next(option for option in sys.argv if option.startswith("-artifact_prefix="))
+    crashes = Path(prefix.partition("=")[2])
 
     def one(content: bytes) -> None:
-        allowed(target, content)
+        try:
+            allowed(target, content)
+        except Exception as error:
+            # libFuzzer itself keeps inputs that hang, fill the memory or end the process.
+            (crashes / f"{type(error).__name__}-{hashlib.sha256(content).hexdigest()[:12]}").write_bytes(
+                content
+            )
+            raise
 
     try:
         atheris.Setup(sys.argv, one)
