@@ -1,15 +1,18 @@
 # make demo   install into .venv and run the main job
 # make test   install into .venv and run all tests
 # make lint   ruff, formatting, mypy
+# make audit  ask a database of advisories about what is installed; says so where none can be reached
+# make fuzz   100,000 inputs for every reader of files from others, guided by coverage (INPUTS=N)
 # make bench  print the speed figures and write them into benchmarks/results (CIFAR10=DIR, DEVICE=cuda)
 
 PYTHON ?= python3
 DEVICE ?= cpu
+INPUTS ?= 100000
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint format bench install clean
+.PHONY: demo test lint format audit fuzz bench install clean
 
 install: $(INSTALLED)
 
@@ -34,6 +37,13 @@ lint: $(INSTALLED)
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+audit: $(INSTALLED)
+	$(BIN)/python .ci/audit.py
+
+fuzz: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[fuzz]"
+	$(BIN)/python -m tests.fuzz --inputs $(INPUTS)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.label_store --device $(DEVICE)

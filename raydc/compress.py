@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from raydc.data.array_file import read_array
 from raydc.data.dataset import Dataset
 from raydc.data.image_set import CompressedSet
 from raydc.data.imported import digest_of
@@ -152,7 +153,7 @@ class Compressor:
                 np.save(draft.path("features.npy"), torch.cat(blocks).numpy())
                 draft.commit(name)
             artifact = get(self.store, "features", name)
-        features: NDArray[np.float32] = np.load(artifact.path("features.npy"), mmap_mode="r")
+        features: NDArray[np.float32] = read_array(artifact.path("features.npy"), mapped=True)
         return features
 
     def observer(self, job: SetJob) -> Observer:

@@ -18,10 +18,12 @@ from raydc.disk import writing_folder
 from raydc.errors import FolderError, InputError, StoreError
 from raydc.evaluate import make_everything
 from raydc.packs import attempt_all
+from raydc.plain_json import parse_json
 from raydc.result import FAILED, FINISHED, Row, not_started
 from raydc.spec.evaluation import DatasetSpec, Evaluation
 from raydc.spec.facts import bind
 from raydc.spec.plan import Plan, Planned, make_plan
+from raydc.spec.received import received
 from raydc.store import cut_torn_line, open_store
 from raydc.training.engine import use_cache
 from raydc.training.memory import keep_pages
@@ -51,13 +53,15 @@ def _read_export(file: Path) -> Iterator[tuple[str | None, str, Evaluation]]:
         raise InputError(f"{file}: it cannot be read: {error}") from None
     for number, line in enumerate(text.splitlines(), 1):
         try:
-            content = json.loads(line)
-            evaluation = Evaluation.from_json(json.dumps(content["evaluation"]))
-            yield content["evaluation_id"], str(content["study"]), evaluation
-        except (ValueError, KeyError, TypeError) as error:
+            content = parse_json(line)
+            name, evaluation = content["evaluation_id"], received(content["evaluation"])
+            if name is not None and not isinstance(name, str):
+                raise TypeError(f"evaluation_id is {name!r}")
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(
                 f"{file}: line {number} is not an evaluation that `raydc plan --export` wrote ({error!r})"
             ) from None
+        yield name, str(content["study"]), evaluation
 
 
 def _located(spec: DatasetSpec, data: str | None) -> DatasetSpec:
@@ -127,10 +131,11 @@ def _rows(plan: Plan, broken: Mapping[str, str], bench: Workbench, study: str) -
 def _results(path: Path) -> Iterable[Row]:
     if not path.exists():
         return
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
         try:
-            yield json.loads(line)
-        except ValueError:
+            row = parse_json(line)
+            yield {**row, "evaluation_id": row["evaluation_id"], "status": row["status"]}
+        except (ValueError, KeyError, TypeError):
             raise InputError(f"{path}: line {number} is damaged; take the line out") from None
 
 

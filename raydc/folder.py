@@ -27,6 +27,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raydc.errors import InputError
+from raydc.plain_json import parse_json
 from raydc.result import Row, columns
 from raydc.spec.yaml_file import parse_yaml, read_text
 from raydc.store import write_atomically
@@ -93,7 +94,12 @@ def write_plan(out: Path, numbers: Mapping[str, Any]) -> None:
 def planned(out: Path) -> int | None:
     """Evaluations of the plan; None in a folder whose run began before plans were written."""
     path = out / PLAN
-    return int(json.loads(read_text(path))["evaluations"]) if path.is_file() else None
+    if not path.is_file():
+        return None
+    try:
+        return int(parse_json(read_text(path))["evaluations"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: it is no plan ({error}); run the study again") from None
 
 
 def is_going(out: Path) -> bool:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import fcntl
 import io
-import json
 import logging
 import os
 import shutil
@@ -26,7 +25,19 @@ from typing import Any, BinaryIO, TypeVar
 from pyarrow import fs
 
 from raydc.errors import ArtifactError, InputError, StoreError
-from raydc.store import BLOCK, MANIFEST, Artifact, Draft, LocalStore, check_file, get, lines_of, parse_lines
+from raydc.plain_json import parse_json
+from raydc.store import (
+    BLOCK,
+    MANIFEST,
+    Artifact,
+    Draft,
+    LocalStore,
+    check_file,
+    get,
+    lines_of,
+    parse_lines,
+    plain,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -197,12 +208,10 @@ class RemoteStore:
         if not self.has(kind, name):
             return None
         try:
-            manifest = json.loads(self._read(self._path(kind, name, MANIFEST)))
+            manifest = parse_json(self._read(self._path(kind, name, MANIFEST)))
             with self._cache.draft(kind) as draft:
                 for file, (size, crc) in manifest["files"].items():
-                    if Path(file).name != file:
-                        raise ArtifactError(f"{file!r} is not a plain file name")
-                    target = draft.large(file) if crc is None else draft.path(file)
+                    target = draft.large(plain(file)) if crc is None else draft.path(plain(file))
                     self._fetch(self._path(kind, name, file), target)
                     check_file(target, size, crc)
                 draft.commit(name, **manifest["meta"])

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from raydc.analysis.curves import mean_of
 from raydc.errors import InputError
+from raydc.plain_json import parse_json
 from raydc.result import FAILED, FINISHED, Row, reused, untested
 from raydc.spec.evaluation import canonical_json
 from raydc.spec.plan import Planned
@@ -104,7 +105,7 @@ def read_history(out: Path) -> dict[str, Any] | None:
     """The search of a study's folder, as it was when its last run ended; None without one."""
     path = out / HISTORY
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        content: dict[str, Any] = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:

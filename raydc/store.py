@@ -28,6 +28,7 @@ from pyarrow import fs
 
 from raydc.disk import writing_store
 from raydc.errors import ArtifactError, InputError, StoreError
+from raydc.plain_json import parse_json
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +51,13 @@ def check_file(path: Path, size: int, crc: str | None) -> None:
     """Raise `ArtifactError` unless a file has the size and, where one was kept, the sum."""
     if path.stat().st_size != size or (crc is not None and checksum(path) != crc):
         raise ArtifactError(f"{path.name} does not have the bytes that were written")
+
+
+def plain(name: str) -> str:
+    """A file name of a manifest; `ArtifactError` if it leaves the artifact's folder."""
+    if Path(name).name != name or name in ("", ".."):
+        raise ArtifactError(f"{name!r} is not a plain file name")
+    return name
 
 
 def sync(path: Path) -> None:
@@ -258,9 +266,9 @@ class LocalStore:
     @staticmethod
     def _read(folder: Path) -> Artifact:
         """The artifact in a folder, checked; raises what is wrong with it."""
-        manifest = json.loads((folder / MANIFEST).read_text())
+        manifest = parse_json((folder / MANIFEST).read_text())
         for file, (size, crc) in manifest["files"].items():
-            check_file(folder / file, size, crc)
+            check_file(folder / plain(file), size, crc)
         return Artifact(folder, manifest["meta"], tuple(manifest["files"]))
 
     def doubt(self) -> None:
@@ -346,7 +354,7 @@ def lines_of(rows: Sequence[Mapping[str, Any]]) -> bytes:
 def parse_lines(content: bytes, path: str) -> Iterator[dict[str, Any]]:
     for number, line in enumerate(content.splitlines(), 1):
         try:
-            row = json.loads(line)
+            row = parse_json(line)
         except ValueError:
             logger.warning("%s line %d is damaged and is passed over", path, number)
             continue

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from raydc import folder
 from raydc.analysis.curves import varying_keys
 from raydc.errors import InputError
+from raydc.plain_json import parse_json
 from raydc.result import FAILED, FINISHED, Row
 from raydc.spec.study import load_study
 from raydc.study_page import publish_results
@@ -65,13 +65,9 @@ def read_results(path: Path, study: str) -> list[Row]:
     return [_result(line, f"{path}: line {number}", study) for number, line in enumerate(lines, 1)]
 
 
-def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is no number")
-
-
 def _result(line: str, where: str, study: str) -> Row:
     try:
-        row: Any = json.loads(line, parse_constant=_no_constant)
+        row: Any = parse_json(line)
     except ValueError:
         raise InputError(
             f"{where} is not JSON (or holds NaN); give the results.jsonl of raydc.evaluate"

@@ -16,6 +16,7 @@ CORE_PACKAGES = {"torch", "torchvision", "timm", "numpy", "pyarrow", "PIL", "saf
 RANKS = {
     # module or package: (rank, third-party packages)
     "errors": (0, set()),
+    "plain_json": (0, set()),
     "registry": (0, set()),
     "seeding": (0, set()),
     "shipped": (0, set()),
@@ -29,7 +30,7 @@ RANKS = {
     "remote_store": (2, CORE_PACKAGES),
     "data": (2, CORE_PACKAGES),
     "data.hub": (2, {"huggingface_hub"}),
-    "data.imported": (2, CORE_PACKAGES | {"h5py"}),
+    "data.hdf5_file": (2, {"h5py", "numpy"}),
     "networks": (2, CORE_PACKAGES),
     "augmentation": (2, CORE_PACKAGES),
     "training": (2, CORE_PACKAGES),

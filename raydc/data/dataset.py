@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from raydc.data.array_file import read_array
 from raydc.data.decoding import decoded, pixels_of, zca_refusal
 from raydc.data.folder import folder
 from raydc.data.hub import hub_folder
@@ -187,7 +188,7 @@ def dataset_from(spec: DatasetSpec, pixels: Artifact, store: Store) -> Dataset:
     fingerprint = str(pixels.meta["fingerprint"])
     names = tuple(pixels.meta["class_names"])
     images = {k: pixels_of(pixels, k) for k in ("train", "test")}
-    labels = {k: np.load(pixels.path(f"{k}_labels.npy")) for k in ("train", "test")}
+    labels = {k: read_array(pixels.path(f"{k}_labels.npy")) for k in ("train", "test")}
     kept = _kept_classes(spec, names)
     number = np.full(len(names), -1)
     number[list(kept)] = np.arange(len(kept))

@@ -21,6 +21,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from raydc.data.array_file import read_array
 from raydc.data.image_set import encode_image
 from raydc.data.pixels import DecodedPixels, EncodedPixels, Pixels, planes
 from raydc.data.source import EncodedSplit, Source, Split, decode_image
@@ -53,7 +54,7 @@ def pixels_of(cache: Artifact, split: str) -> Pixels:
     if (shape := cache.meta.get("encoded", {}).get(split)) is not None:
         return EncodedPixels(cache.folder, split, tuple(shape))
     # Mode "c" maps copy on write: nobody can damage what others read.
-    return DecodedPixels(np.load(cache.path(f"{split}.npy"), mmap_mode="c"))
+    return DecodedPixels(read_array(cache.path(f"{split}.npy"), mapped=True))
 
 
 def _decode(source: Source, spec: DatasetSpec, store: Store) -> str:

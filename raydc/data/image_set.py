@@ -13,6 +13,13 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
+from raydc.data.array_file import read_array
+from raydc.data.parquet import read_column, read_schema
+from raydc.data.source import decode_image, decode_images
+from raydc.errors import ArtifactError, InputError
+from raydc.plain_json import parse_json
+
+SET, IMAGES = "set.parquet", "images.npy"
 SPACES = ("pixel", "normalised", "zca")
 """What the numbers of a float set mean; uint8 sets are pixels."""
 
@@ -55,7 +62,7 @@ class CompressedSet:
         encoded = tuple(encode_image(image, encoding) for image in pixels)
         seen = pixels
         if encoding != "png" and len(encoded):
-            seen = np.stack([_decode(blob) for blob in encoded])
+            seen = np.stack([_planes(decode_image(blob, "an encoded image")) for blob in encoded])
         return CompressedSet(
             images=seen,
             labels=labels,
@@ -76,7 +83,7 @@ class CompressedSet:
                 pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
             )
         else:
-            np.save(folder / "images.npy", self.images.astype(np.float16))
+            np.save(folder / IMAGES, self.images.astype(np.float16))
         columns["label"] = pa.array(self.labels)
         if self.sources is not None:
             columns["source"] = pa.array(self.sources.tolist(), pa.list_(pa.int64()))
@@ -97,43 +104,51 @@ class CompressedSet:
                 "raydc": json.dumps(properties),
             }
         )
-        pq.write_table(table, folder / "set.parquet")
+        pq.write_table(table, folder / SET)
 
     @staticmethod
     def count(folder: Path) -> int:
         """Images of the set in `folder`, without reading them."""
-        return int(pq.read_metadata(folder / "set.parquet").num_rows)
+        return int(pq.read_metadata(folder / SET).num_rows)
 
     @staticmethod
     def labels_of(folder: Path) -> NDArray[np.int64]:
         """Classes [N] of the set in `folder`, without decoding its images."""
-        column = pq.read_table(folder / "set.parquet", columns=["label"])["label"]
-        return np.asarray(column.to_numpy(), np.int64)
+        return np.array(read_column(folder / SET, "label").to_numpy(), np.int64)
 
     @staticmethod
     def load(folder: Path) -> CompressedSet:
-        table = pq.read_table(folder / "set.parquet")
-        properties = json.loads(table.schema.metadata[b"raydc"])
+        """The set in `folder`; `ArtifactError` if it is none, `InputError` if a part of it is damaged."""
+        file = folder / SET
+        schema = read_schema(file)
         images: NDArray[np.uint8] | NDArray[np.float32]
-        if properties["space"] == "pixel":
-            images = np.stack([_decode(item["bytes"]) for item in table["image"].to_pylist()])
-        else:
-            images = np.load(folder / "images.npy").astype(np.float32)
+        try:
+            properties = parse_json(schema.metadata[b"raydc"])
+            space, (rows, columns) = str(properties["space"]), properties["grid"]
+            if space == "pixel":
+                items = enumerate(read_column(file, "image").to_pylist())
+                decoded = decode_images((item["bytes"], f"{file}: row {row}") for row, item in items)
+                images = np.stack([_planes(image) for image in decoded])
+            else:
+                images = read_array(folder / IMAGES).astype(np.float32)
 
-        def column(name: str, kind: type) -> NDArray[np.generic] | None:
-            if name not in table.column_names:
-                return None
-            return np.asarray(table[name].to_pylist(), kind)
+            def column(name: str, kind: type) -> NDArray[np.generic] | None:
+                present = name in schema.names
+                return np.asarray(read_column(file, name).to_pylist(), kind) if present else None
 
-        return CompressedSet(
-            images=images,
-            labels=table["label"].to_numpy().astype(np.int64),
-            images_bytes=properties["images_bytes"],
-            space=properties["space"],
-            sources=column("source", np.int64),  # type: ignore[arg-type]
-            grid=tuple(properties["grid"]),
-            soft_labels=column("soft_label", np.float32),  # type: ignore[arg-type]
-        )
+            return CompressedSet(
+                images=images,
+                labels=CompressedSet.labels_of(folder),
+                images_bytes=int(properties["images_bytes"]),
+                space=space,
+                sources=column("source", np.int64),  # type: ignore[arg-type]
+                grid=(int(rows), int(columns)),
+                soft_labels=column("soft_label", np.float32),  # type: ignore[arg-type]
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise ArtifactError(f"{file} holds no compressed set ({error!r})") from None
 
 
 def encode_image(image: NDArray[np.uint8], encoding: str) -> bytes:
@@ -148,6 +163,6 @@ def encode_image(image: NDArray[np.uint8], encoding: str) -> bytes:
     return buffer.getvalue()
 
 
-def _decode(encoded: bytes) -> NDArray[np.uint8]:
-    pixels = np.asarray(Image.open(io.BytesIO(encoded)))
+def _planes(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """[H, W] or [H, W, 3] -> [C, H, W]."""
     return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))

@@ -13,25 +13,31 @@ Files are read without executing anything: torch.load with weights_only, images 
 from __future__ import annotations
 
 import hashlib
-import pickle
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
 from raydc.data.folder import SUFFIXES, FolderSplit
+from raydc.data.hdf5_file import read_hdf5
 from raydc.data.hub import located
 from raydc.data.image_set import CompressedSet
-from raydc.data.parquet import ParquetSplit, class_names_of, image_and_label, split_of
-from raydc.data.source import Split
-from raydc.errors import InputError, one_of
+from raydc.data.parquet import (
+    ParquetSplit,
+    class_names_of,
+    image_and_label,
+    read_column,
+    read_schema,
+    split_of,
+)
+from raydc.data.source import EncodedSplit, decode_images
+from raydc.data.torch_file import read_tensors
+from raydc.errors import ArtifactError, InputError, one_of
 
 PAIRS = (("images", "labels"), ("data", "label"), ("image_syn", "label_syn"))
 """Names under which files hold images and labels."""
@@ -133,30 +139,26 @@ def _arrays(path: str, file: Path) -> tuple[Any, Any]:
 
 def _load(path: str, file: Path) -> Any:
     try:
-        return torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, OSError, ValueError, EOFError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise InputError(f"images.path is {path!r}, where {file.name} cannot be read ({reason})") from None
+        return read_tensors(file)
+    except ValueError as error:
+        raise InputError(f"images.path is {path!r}, where {file.name} cannot be read ({error})") from None
 
 
 def _hdf5(path: str, file: Path) -> dict[str, Any]:
     try:
-        import h5py
+        return read_hdf5(file, [name for pair in PAIRS for name in pair])
     except ImportError:
         raise InputError(
             f"images.path is {path!r}, which needs the package h5py; `pip install raydc[hub]` brings it"
         ) from None
-    try:
-        with h5py.File(file, "r") as opened:
-            return {name: np.asarray(opened[name]) for pair in PAIRS for name in pair if name in opened}
-    except OSError as error:
-        raise InputError(f"images.path is {path!r}, which is no HDF5 file ({error})") from None
+    except ValueError as error:
+        raise InputError(f"images.path is {path!r}, where {file.name} cannot be read ({error})") from None
 
 
 def _pair(path: str, images: Any, labels: Any, classes: int) -> ImportedSet:
     """Arrays that fit together, or a sentence that says why they do not."""
     try:
-        pixels, targets = np.asarray(images), np.asarray(labels)
+        pixels, targets = _array(images), _array(labels)
     except (TypeError, ValueError):
         raise InputError(f"images.path is {path!r}, whose images and labels are no arrays") from None
     if pixels.ndim != 4 or pixels.dtype.kind not in "uif" or targets.dtype.kind not in "uif":
@@ -176,8 +178,17 @@ def _pair(path: str, images: Any, labels: Any, classes: int) -> ImportedSet:
     return ImportedSet(pixels, soft.argmax(1).astype(np.int64), soft)
 
 
+def _array(value: Any) -> NDArray[Any]:
+    """A tensor, or a flat list of labels; lists in lists may share parts, and are huge once written out."""
+    if isinstance(value, torch.Tensor):
+        return np.asarray(value.detach())
+    if isinstance(value, list) and not all(isinstance(entry, int | float) for entry in value):
+        raise TypeError("lists in lists")
+    return np.asarray(value)
+
+
 def _soft(path: str, soft: NDArray[np.float32], classes: int) -> NDArray[np.float32]:
-    if soft.shape[1] != classes:
+    if soft.ndim != 2 or soft.shape[1] != classes:
         raise InputError(
             f"images.path is {path!r}, whose soft labels have {soft.shape[1]} entries, but the data have "
             f"{classes} classes"
@@ -190,9 +201,9 @@ def _soft(path: str, soft: NDArray[np.float32], classes: int) -> NDArray[np.floa
     return soft
 
 
-def _decoded(path: str, split: Split) -> NDArray[np.uint8]:
+def _decoded(path: str, split: EncodedSplit) -> NDArray[np.uint8]:
     """All images of a split; they must be of one shape."""
-    images = [split.image(number) for number in range(len(split.labels))]
+    images = decode_images(split.encoded(number) for number in range(len(split.labels)))
     if any(image.ndim == 3 for image in images):
         images = [image if image.ndim == 3 else np.stack([image] * 3, 2) for image in images]
     shapes = {image.shape for image in images}
@@ -259,25 +270,32 @@ def _numbered(
     return np.asarray(np.where(labels >= 0, number[labels], labels))
 
 
-def _parquet(path: str, root: Path, files: list[Path], class_names: Sequence[str]) -> ImportedSet:
+def _own(path: str, folder: Path, classes: int) -> ImportedSet:
+    """A set that raydc has written, or that says so."""
     try:
-        schema = pq.read_schema(files[0])
-        if b"raydc" in (schema.metadata or {}):
-            own = CompressedSet.load(files[0].parent)
-            return ImportedSet(own.images, own.labels, own.soft_labels, own.space, own.grid)
-        columns = image_and_label(schema, files[0])
-        split = ParquetSplit(files, columns)
-        soft = None
-        if "soft_label" in schema.names:
-            listed = pa.concat_tables([pq.read_table(file, columns=["soft_label"]) for file in files])
-            soft = np.asarray(listed["soft_label"].to_pylist(), np.float32)
-    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
-        if isinstance(error, InputError):
-            raise
-        reason = " ".join(str(error).split())[:160]
-        raise InputError(f"images.path is {path!r}, where {root.name} cannot be read ({reason})") from None
-    if soft is not None and soft.ndim != 2:
-        raise InputError(f"images.path is {path!r}, whose soft labels differ in length")
+        own = CompressedSet.load(folder)
+    except ArtifactError as error:
+        raise InputError(f"images.path is {path!r}, where {error}") from None
+    soft = None if own.soft_labels is None else _soft(path, own.soft_labels, classes)
+    found = _pair(path, own.images, own.labels, classes)
+    return replace(found, soft_labels=soft, space=own.space, grid=own.grid)
+
+
+def _parquet(path: str, root: Path, files: list[Path], class_names: Sequence[str]) -> ImportedSet:
+    schema = read_schema(files[0])
+    if b"raydc" in (schema.metadata or {}):
+        return _own(path, files[0].parent, len(class_names))
+    columns = image_and_label(schema, files[0])
+    split = ParquetSplit(files, columns)
+    soft = None
+    if "soft_label" in schema.names:
+        listed = [entry for file in files for entry in read_column(file, "soft_label").to_pylist()]
+        try:
+            soft = _soft(path, np.asarray(listed, np.float32), len(class_names))
+        except (ValueError, TypeError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"images.path is {path!r}, whose soft labels differ in length") from None
     labels = _numbered(path, split.labels, class_names_of(schema, columns[1]), class_names)
     if soft is not None and not np.array_equal(labels, split.labels):
         raise InputError(

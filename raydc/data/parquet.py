@@ -7,7 +7,6 @@ has an image struct of `bytes` and `path` and an integer label; class names stan
 
 from __future__ import annotations
 
-import json
 import re
 from collections import OrderedDict
 from pathlib import Path
@@ -19,10 +18,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from raydc.data.limits import MOST_TIMES_THE_FILE, most_bytes
 from raydc.data.source import TEST_NAMES, Source, decode_image, stamp_of
 from raydc.errors import InputError, one_of
+from raydc.plain_json import parse_json
 
 GROUPS_HELD = 4
+ROWS_AT_A_TIME = 64
+"""Rows of a column that are unpacked before its size is looked at again."""
 LABEL_COLUMNS = ("label", "labels", "fine_label", "target", "class")
 
 
@@ -39,11 +42,12 @@ class ParquetSplit:
         labels = []
         lengths = [0]
         for file in files:
+            layout = _layout(file)
+            # A row has a byte at least, so numbers can be read at once.
+            numbers = read_column(file, label, at_a_time=layout.num_rows)
             try:
-                table = pq.read_table(file, columns=[label])
-                labels.append(table.column(label).cast(pa.int64()).fill_null(-1).to_numpy())
-                layout = pq.read_metadata(file)
-            except (pa.ArrowInvalid, pa.ArrowKeyError, KeyError, OSError) as error:
+                labels.append(numbers.cast(pa.int64()).fill_null(-1).to_numpy())
+            except pa.ArrowException as error:
                 raise InputError(f"{file}: {_reason(error)}") from None
             row = 0
             for group in range(layout.num_row_groups):
@@ -61,12 +65,18 @@ class ParquetSplit:
         """The bytes of image `index`, and its file and its row there."""
         number = int(np.searchsorted(self._starts, index, side="right")) - 1
         inside = index - int(self._starts[number])
-        content = self._group(number)[inside].as_py() or {}
         file, _, first = self._places[number]
-        path = content.get("path")
+        try:
+            content = self._group(number)[inside].as_py()
+        except UnicodeDecodeError:
+            raise InputError(
+                f"{file}: row {first + inside}: the image's path is no text; copy it again"
+            ) from None
+        fields = content if isinstance(content, dict) else {}
+        path = fields.get("path")
         where = f"{file}: row {first + inside}" + (f" ({path})" if path else "")
-        encoded = content.get("bytes")
-        if encoded is None:
+        encoded = fields.get("bytes")
+        if not isinstance(encoded, bytes):
             raise InputError(f"{where}: the image has no bytes; store them in the file")
         return encoded, where
 
@@ -75,21 +85,61 @@ class ParquetSplit:
         with self._lock:
             if number not in self._recent:
                 file, group, _ = self._places[number]
-                try:
-                    table = pq.ParquetFile(file).read_row_group(group, columns=[self._image])
-                    if self._image not in table.column_names:
-                        raise InputError(
-                            f"{file}: it has no column {self._image!r}, as other files of the split do"
-                        )
-                except (pa.ArrowInvalid, OSError) as error:
-                    raise InputError(f"{file}: {_reason(error)}") from None
-                self._recent[number] = table.column(self._image)
+                self._recent[number] = read_column(file, self._image, group)
                 while len(self._recent) > GROUPS_HELD:
                     self._recent.popitem(last=False)
             return self._recent[number]
 
     def image(self, index: int) -> NDArray[np.uint8]:
         return decode_image(*self.encoded(index))
+
+
+def _layout(file: Path) -> pq.FileMetaData:
+    """What the file declares; `InputError` if it has fewer bytes than rows."""
+    try:
+        layout = pq.read_metadata(file)
+        groups = [layout.row_group(group).num_rows for group in range(layout.num_row_groups)]
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{file}: {_reason(error)}") from None
+    size = file.stat().st_size
+    if min(groups, default=0) < 0 or sum(groups) != layout.num_rows or layout.num_rows > size:
+        rows = f"{layout.num_rows:,}"
+        raise InputError(f"{file}: it declares {rows} rows, but has {size:,} bytes; copy it again")
+    return layout
+
+
+def read_column(
+    file: Path, name: str, group: int | None = None, at_a_time: int = ROWS_AT_A_TIME
+) -> pa.ChunkedArray:
+    """A column of a Parquet file, or of one of its row groups.
+
+    Raises `InputError` if it is not there, is damaged, or unfolds to more than the file can mean.
+    """
+    layout = _layout(file)
+    groups = range(layout.num_row_groups) if group is None else [group]
+    rows = sum(layout.row_group(number).num_rows for number in groups)
+    pieces, size = [], 0
+    try:
+        opened = pq.ParquetFile(file)
+        if name not in opened.schema_arrow.names:
+            raise InputError(f"{file}: it has no column {name!r}, as other files of the split do")
+        kind = opened.schema_arrow.field(name).type
+        for batch in opened.iter_batches(max(1, at_a_time), row_groups=list(groups), columns=[name]):
+            size += batch.nbytes
+            if size > most_bytes(file):
+                raise InputError(
+                    f"{file}: its column {name!r} unfolds to more than {MOST_TIMES_THE_FILE} times the file; "
+                    "write it without repeated values"
+                )
+            pieces.append(batch.column(0))
+        column = pa.chunked_array(pieces, kind)
+    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{file}: {_reason(error)}") from None
+    if len(column) != rows:
+        raise InputError(f"{file}: its column {name!r} has {len(column)} of {rows} rows; copy it again")
+    return column
 
 
 def split_of(file: Path) -> str | None:
@@ -117,12 +167,12 @@ def parquet(location: str, key: str = "dataset.parquet") -> Source:
             f"{key} is {location!r}, whose files name the splits {found}; there must be "
             f"train-*.parquet and one of {one_of(f'{name}-*.parquet' for name in TEST_NAMES)}"
         )
-    schema = _schema(by_split["train"][0])
+    schema = read_schema(by_split["train"][0])
     columns = image_and_label(schema, by_split["train"][0])
     train = ParquetSplit(by_split["train"], columns)
     for name in test_names:
         files = by_split[name]
-        image_and_label(_schema(files[0]), files[0])
+        image_and_label(read_schema(files[0]), files[0])
         test = ParquetSplit(files, columns)
         if (test.labels >= 0).all():
             break
@@ -140,16 +190,17 @@ def _reason(error: Exception) -> str:
     return f"it is not a complete Parquet file ({text[:160]}); copy it again"
 
 
-def _schema(file: Path) -> pa.Schema:
+def read_schema(file: Path) -> pa.Schema:
+    """Columns and metadata of a Parquet file; `InputError` if it is none."""
     try:
         return pq.read_schema(file)
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise InputError(f"{file}: {_reason(error)}") from None
 
 
 def _features(schema: pa.Schema) -> dict[str, Any]:
     try:
-        content = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        content = parse_json((schema.metadata or {}).get(b"huggingface", b"{}"))
         features = content["info"]["features"]
     except (ValueError, KeyError, TypeError):
         return {}  # files from elsewhere need not describe their columns

@@ -26,6 +26,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from raydc.data.array_file import read_array
 from raydc.data.source import decode_image
 from raydc.errors import ArtifactError
 
@@ -75,8 +76,8 @@ class EncodedPixels:
         """`folder` and `split`: as in `write_encoded`; shape: [C, H, W] of every image once decoded."""
         self._file = folder / f"{split}.bin"
         self._bytes = np.memmap(self._file, np.uint8, "r")
-        self._ends: NDArray[np.int64] = np.load(folder / f"{split}_ends.npy")
-        self._sums: NDArray[np.uint32] = np.load(folder / f"{split}_crc32.npy")
+        self._ends: NDArray[np.int64] = read_array(folder / f"{split}_ends.npy")
+        self._sums: NDArray[np.uint32] = read_array(folder / f"{split}_crc32.npy")
         self._shape = shape
 
     @property

@@ -10,6 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from raydc.data.array_file import read_array
+
 EPSILON = 0.1
 _BLOCK = 2048
 
@@ -41,8 +43,8 @@ class Whitening:
     @staticmethod
     def load(folder: Path) -> Whitening:
         return Whitening(
-            torch.from_numpy(np.load(folder / "mean.npy", mmap_mode="c")),
-            torch.from_numpy(np.load(folder / "matrix.npy", mmap_mode="c")),
+            torch.from_numpy(read_array(folder / "mean.npy", mapped=True)),
+            torch.from_numpy(read_array(folder / "matrix.npy", mapped=True)),
         )
 
 

@@ -12,7 +12,6 @@ dtype and the types int64 and float64 are allowed; files written here hold plain
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from torch import Tensor
 
 from raydc.augmentation import operations
 from raydc.augmentation.views import Step, Views
+from raydc.data.torch_file import read_tensors
 from raydc.errors import InputError
 from raydc.labels.views import ViewLogits
 
@@ -92,26 +92,32 @@ def write_batch(path: Path, batch: FkdBatch) -> None:
 def read_batch(path: Path) -> FkdBatch:
     """Read one file; `InputError` if it is damaged, holds something else, or would execute code."""
     try:
-        with torch.serialization.safe_globals(_ALLOWED):
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        content = read_tensors(path, allowed=_ALLOWED)
         coordinates, flips, partner, share, box, logits = content
         batch = FkdBatch(
-            coordinates=torch.as_tensor(coordinates, dtype=torch.float32),
-            flips=torch.as_tensor(flips, dtype=torch.bool),
-            logits=torch.as_tensor(logits, dtype=torch.float16),
-            partner=None if partner is None else torch.as_tensor(partner, dtype=torch.int64),
+            coordinates=_tensor(coordinates, torch.float32),
+            flips=_tensor(flips, torch.bool),
+            logits=_tensor(logits, torch.float16),
+            partner=None if partner is None else _tensor(partner, torch.int64),
             share=None if share is None else float(share),
             box=None if box is None else _box(box),
         )
         _check(batch)
-    except (OSError, EOFError, pickle.UnpicklingError, RuntimeError, ValueError, TypeError) as error:
+    except (ValueError, TypeError, RuntimeError, OverflowError) as error:
         reason = str(error).strip().split("\n")[0][:160]
         raise InputError(f"{path}: it is no batch of FKD labels ({reason})") from None
     return batch
 
 
+def _tensor(value: Any, dtype: torch.dtype) -> Tensor:
+    """A tensor, or a flat list; lists in lists may share parts and so be huge once they are written out."""
+    if isinstance(value, list) and not all(isinstance(entry, bool | int | float) for entry in value):
+        raise ValueError("it has lists in lists where tensors belong")
+    return torch.as_tensor(value, dtype=dtype)
+
+
 def _box(box: Any) -> tuple[int, int, int, int]:
-    top, left, bottom, right = (int(number) for number in box)
+    top, left, bottom, right = (int(number) for number in box[:5])
     return top, left, bottom, right
 
 

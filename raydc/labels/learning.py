@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import time
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
+from raydc.data.array_file import read_weights
 from raydc.labels.learned import Course, Lesson, Progress, learn
 from raydc.labels.store import write_logits
 from raydc.store import Store
@@ -41,7 +42,7 @@ def _resumed(lesson: Lesson, first: Tensor, store: Store) -> tuple[Progress, flo
     device = first.device
     for name in reversed(_saved(lesson.name, store)):
         if (artifact := store.find("progress", name)) is not None:
-            state = {k: v.to(device) for k, v in load_file(artifact.path(STATE)).items()}
+            state = {k: v.to(device) for k, v in read_weights(artifact.path(STATE)).items()}
             return Progress(**state, losses=list(artifact.meta["losses"])), float(artifact.meta["seconds"])
     return Progress.begin(first), 0.0
 

@@ -12,6 +12,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from raydc.errors import ArtifactError
+
 FILE = "logits.arrow"
 
 
@@ -25,8 +27,20 @@ def write_logits(folder: Path, logits: NDArray[np.float32]) -> None:
 
 
 def read_logits(folder: Path) -> NDArray[np.float32]:
-    """Logits [N, C] float32, mapped and read-only."""
-    with pa.memory_map(str(folder / FILE)) as source:
-        column = pa.ipc.open_file(source).get_batch(0).column(0)
-    values: NDArray[np.float32] = column.flatten().to_numpy(zero_copy_only=True)
-    return values.reshape(len(column), -1)
+    """Logits [N, C] float32, mapped and read-only; `ArtifactError` if the file holds anything else."""
+    file = folder / FILE
+    try:
+        with pa.memory_map(str(file)) as source:
+            opened = pa.ipc.open_file(source)
+            kind = opened.schema.field(0).type
+            if not pa.types.is_fixed_size_list(kind) or kind.value_type != pa.float32():
+                raise pa.ArrowInvalid(f"its first column is {kind}")
+            column = opened.get_batch(0).column(0)
+        column.validate(full=True)
+        values: NDArray[np.float32] = column.flatten().to_numpy(zero_copy_only=True)
+        return values.reshape(len(column), kind.list_size)
+    except (pa.ArrowException, OSError, ValueError, IndexError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise ArtifactError(
+            f"{file} holds no logits ({reason}); remove the folder {str(folder)!r}, and it is made again"
+        ) from None

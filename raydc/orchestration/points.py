@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from raydc.disk import writing_folder
 from raydc.errors import InputError
 from raydc.evaluate import RUNGS, WHOLE
+from raydc.orchestration.cma_state import check_states
 from raydc.orchestration.proposing import proposal, quiet, sampler_of, suggested, value_of
 from raydc.spec.keys import Value
 from raydc.spec.point import flat_value
@@ -71,14 +72,23 @@ class Points:
         """
         self.path = path
         self.search = search
-        self._study = optuna.create_study(
-            storage=open_storage(path),
-            study_name=name,
-            directions=["maximize" if mode == "max" else "minimize" for mode in search.modes],
-            load_if_exists=True,
-            sampler=RandomSampler(),
-            pruner=pruner_of(search),
-        )
+        try:
+            self._study = optuna.create_study(
+                storage=open_storage(path),
+                study_name=name,
+                directions=["maximize" if mode == "max" else "minimize" for mode in search.modes],
+                load_if_exists=True,
+                sampler=RandomSampler(),
+                pruner=pruner_of(search),
+            )
+            check_states(self.trials(), path)
+        except InputError:
+            raise
+        except Exception as error:  # whatever a database driver raises, the storage cannot be read
+            reason = " ".join(str(error).split())[:120]
+            raise InputError(
+                f"{path} is no storage of Optuna that can be read ({reason}); give another --out"
+            ) from None
         before = self._study.user_attrs.get(SEARCHED, searched)
         if before != searched:
             raise InputError(

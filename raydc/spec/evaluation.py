@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import PurePath
 from typing import Any
 
+from raydc.plain_json import parse_json
 from raydc.spec import catalog
 from raydc.spec.keys import Point, Value
 
@@ -250,7 +251,7 @@ class Evaluation:
 
     @staticmethod
     def from_json(text: str) -> Evaluation:
-        content = frozen(json.loads(text))
+        content = frozen(parse_json(text))
 
         def teacher(part: dict[str, Any] | None) -> TeacherSpec | None:
             return None if part is None else TeacherSpec(**part)

@@ -16,6 +16,8 @@ from raydc.errors import InputError
 
 LARGEST_FILE_BYTES = 1 << 20
 MOST_NODES = 200_000
+MOST_LEVELS = 100
+"""PyYAML's time grows with the square of the levels: at 20,000 half a minute."""
 
 
 def _problem(problem: str, mark: Any) -> yaml.MarkedYAMLError:
@@ -23,9 +25,23 @@ def _problem(problem: str, mark: Any) -> yaml.MarkedYAMLError:
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader with YAML 1.2's scalars and no tags."""
+    """SafeLoader with YAML 1.2's scalars, no tags and a bounded depth."""
 
     yaml_implicit_resolvers: dict[str, list[Any]] = {}  # noqa: RUF012 (PyYAML's own design)
+    levels = 0
+    """Of what is being read."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        event = self.peek_event()
+        tag = getattr(event, "tag", None)
+        if tag is not None:
+            raise _problem(f"the tag {tag} is not allowed; write plain values", event.start_mark)
+        if self.levels == MOST_LEVELS:
+            raise _problem(f"it is nested too deeply (at most {MOST_LEVELS} levels)", event.start_mark)
+        self.levels += 1
+        node = super().compose_node(parent, index)
+        self.levels -= 1
+        return node
 
 
 for _tag, _pattern, _first in (
@@ -88,13 +104,19 @@ def _check(node: yaml.Node, open_nodes: set[int], sizes: dict[int, int]) -> int:
     return size
 
 
-def read_text(path: Path) -> str:
-    """The text of a file; `InputError` if it cannot be read or is no UTF-8 text."""
+def read_text(path: Path, most_bytes: int | None = None) -> str:
+    """The text of a file; `InputError` if it cannot be read, is no UTF-8 text or too large."""
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise InputError(f"{path}: it cannot be read: {reason}; check the file") from None
+        with path.open("rb") as file:
+            content = file.read() if most_bytes is None else file.read(most_bytes + 1)
+    except OSError as error:
+        raise InputError(f"{path}: it cannot be read: {error.strerror}; check the file") from None
+    if most_bytes is not None and len(content) > most_bytes:
+        raise InputError(f"{path}: it has more than {most_bytes:,} bytes; split the study")
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: it cannot be read: it is not UTF-8 text; check the file") from None
 
 
 def parse_yaml(text: str, where: str) -> Any:
@@ -102,19 +124,12 @@ def parse_yaml(text: str, where: str) -> Any:
     loader = None
     try:
         loader = _Loader(text)
-        for event in yaml.parse(text, Loader=yaml.SafeLoader):
-            tag = getattr(event, "tag", None)
-            if tag is not None:
-                raise _problem(
-                    f"the tag {tag} is not allowed; write plain values",
-                    event.start_mark,
-                )
         node = loader.get_single_node()
         if node is None:
             return None
         _check(node, set(), {})
         return loader.construct_document(node)
-    except (yaml.YAMLError, RecursionError) as error:
+    except yaml.YAMLError as error:
         raise InputError(f"{where}: {_sentence(error)}") from None
     finally:
         if loader is not None:
@@ -129,6 +144,4 @@ def _sentence(error: Exception) -> str:
         if problem.startswith("but ") and error.context:
             problem = f"{error.context}, {problem}"
         return f"{place}{problem}"
-    if isinstance(error, RecursionError):
-        return "it is nested too deeply"
     return " ".join(str(error).split())

@@ -6,7 +6,6 @@ Files from others are read without executing anything: safetensors, or torch.loa
 from __future__ import annotations
 
 import hashlib
-import pickle
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from raydc.data.array_file import read_array, read_weights
 from raydc.data.dataset import Dataset
+from raydc.data.torch_file import read_tensors
 from raydc.errors import InputError, one_of
 from raydc.networks import zoo
 from raydc.spec.evaluation import TeacherSpec
@@ -67,17 +68,6 @@ def file_digest(path: str) -> str:
     return text.hexdigest()
 
 
-def _read(path: str, file: Path) -> Any:
-    """What torch.save wrote, without executing anything; large tensors are mapped."""
-    try:
-        return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-    except (pickle.UnpicklingError, RuntimeError, OSError, ValueError, EOFError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise InputError(
-            f"teacher.checkpoint is {path!r}, where {file.name} is no file of tensors ({reason})"
-        ) from None
-
-
 def read_buffer(path: str, index: int) -> list[list[Tensor]]:
     """Trajectory `index` of a buffer: for each epoch from 0 its parameters, in the network's order.
 
@@ -85,7 +75,12 @@ def read_buffer(path: str, index: int) -> list[list[Tensor]]:
     """
     before = 0
     for file in buffer_files(path):
-        trajectories = _read(path, file)
+        try:
+            trajectories = read_tensors(file, mapped=True)
+        except ValueError as error:
+            raise InputError(
+                f"teacher.checkpoint is {path!r}, where {file.name} is no file of tensors ({error})"
+            ) from None
         if not isinstance(trajectories, list) or not all(isinstance(t, list) for t in trajectories):
             raise InputError(f"teacher.checkpoint is {path!r}, where {file.name} holds no trajectories")
         if index < before + len(trajectories):
@@ -123,17 +118,8 @@ def _from_buffer(teacher: TeacherSpec, dataset: Dataset, index: int, epoch: int)
 def read_state(path: str) -> dict[str, Tensor]:
     """Weights by name from a safetensors file or a state dict; `InputError` for anything else."""
     try:
-        if path.endswith(".safetensors"):
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        SafetensorError,
-        pickle.UnpicklingError,
-        RuntimeError,
-        OSError,
-        ValueError,
-        EOFError,
-    ) as error:
+        content = load_file(path) if path.endswith(".safetensors") else read_tensors(Path(path))
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
         reason = str(error).strip().split("\n")[0][:160]
         raise InputError(
             f"teacher.checkpoint is {path!r}, which is neither safetensors nor a plain state dict ({reason})"
@@ -329,7 +315,7 @@ def load_checkpoint(
     artifact = get(store, "checkpoint", name_of(trajectory, epoch))
     with torch.random.fork_rng(devices=[]):
         network = zoo.build(teacher.arch, dataset.channels, dataset.classes, dataset.resolution)
-    network.load_state_dict(load_file(artifact.path("weights.safetensors")))
+    network.load_state_dict(read_weights(artifact.path("weights.safetensors")))
     statistics = artifact.meta.get("mean"), artifact.meta.get("std")
     inputs = _inputs(dataset, *statistics)
 
@@ -344,7 +330,7 @@ def score_records(trajectories: Sequence[str], epochs: int, store: Store) -> NDA
 
     def one(trajectory: str, epoch: int) -> NDArray[Any]:
         artifact = get(store, "scores", checkpoint_name(trajectory, epoch))
-        record: NDArray[Any] = np.load(artifact.path("record.npy"))
+        record: NDArray[Any] = read_array(artifact.path("record.npy"))
         return record
 
     return np.stack([np.stack([one(t, e) for e in range(1, epochs + 1)]) for t in trajectories])

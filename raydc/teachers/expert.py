@@ -18,10 +18,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from raydc.data.array_file import read_weights
 from raydc.data.dataset import Dataset, Part
 from raydc.errors import ArtifactError
 from raydc.networks.zoo import initialised
@@ -180,7 +181,7 @@ class _Apprenticeship:
                 continue
             artifact = self.store.find(kind, checkpoint_name(self.job.id, epoch))
             if artifact is not None:
-                network.load_state_dict(load_file(artifact.path("weights.safetensors")))
+                network.load_state_dict(read_weights(artifact.path("weights.safetensors")))
                 _load_optimizer(optimizer, artifact)
                 self.history = list(artifact.meta["history"])
                 return epoch
@@ -243,7 +244,7 @@ def _save_optimizer(optimizer: Optimizer, path: Any) -> None:
 
 def _load_optimizer(optimizer: Optimizer, artifact: Artifact) -> None:
     state: dict[int, dict[str, Tensor]] = {}
-    for key, value in load_file(artifact.path("optimizer.safetensors")).items():
+    for key, value in read_weights(artifact.path("optimizer.safetensors")).items():
         number, _, name = key.partition(".")
         state.setdefault(int(number), {})[name] = value
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})

@@ -19,6 +19,7 @@ from typing import IO, Any
 
 from raydc.disk import writing_folder
 from raydc.errors import FolderError, InputError
+from raydc.plain_json import parse_json
 from raydc.result import FINISHED, Row, compact, untested
 from raydc.store import cut_torn_line
 
@@ -36,7 +37,7 @@ def encode(row: Mapping[str, Any]) -> bytes:
 def decode(line: bytes) -> Row | None:
     """The row of a line, or None if its bytes are damaged."""
     try:
-        row = json.loads(line)
+        row = parse_json(line)
         crc = row.pop("crc32")
     except (ValueError, KeyError, AttributeError, TypeError):
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from raydc.tracking.reach import probe
 # Failing requests are tried again here, with the study's own patience.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+# Two lines an evaluation, with the password of an address that holds one.
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
 import requests
 from mlflow import MlflowClient
@@ -59,7 +62,7 @@ def client_of(uri: str) -> MlflowClient:
 
 def reason(uri: str, error: Exception) -> str:
     """One sentence on a record that does not answer, without its password."""
-    text = " ".join(str(error).replace(uri, without_password(uri)).split())
+    text = " ".join(re.sub(r"(://[^/\s:@]*):[^/\s]*@", r"\1@", str(error)).split())
     return f"MLflow at {without_password(uri)} does not answer ({text[:200]})"
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from raydc.plain_json import parse_json
+
 FILE = "tracked.jsonl"
 
 
@@ -21,7 +23,7 @@ def run_ids(folder: Path) -> dict[str, str]:
     if path.exists():
         for line in path.read_text(encoding="utf-8").splitlines():
             try:
-                entry = json.loads(line)
+                entry = parse_json(line)
                 found[entry["evaluation_id"]] = entry["run_id"]
             except (ValueError, KeyError, TypeError):
                 continue

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from raydc.plain_json import parse_json
 from raydc.result import Row, is_spec_column
 
 LONGEST_NAME = 250
@@ -78,6 +79,6 @@ def value_of(said: str) -> Any:
     if said in _TEXTS:
         return _TEXTS[said]
     try:
-        return json.loads(said)
+        return parse_json(said)
     except ValueError:
         return said

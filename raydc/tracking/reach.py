@@ -7,10 +7,13 @@ import os
 import ssl
 import urllib.error
 import urllib.request
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from raydc.errors import TrackingError, one_of, without_password
 
 TIMEOUT_SECONDS = 10.0
+PAGE = "/api/2.0/mlflow/experiments/search?max_results=1"
+"""What every server answers to those whom it lets in."""
 SCHEMES = ("", "http", "https", "sqlite", "postgresql", "mysql", "mssql", "file", "databricks")
 """What MLflow keeps its records in; without a scheme it is a folder."""
 
@@ -29,18 +32,25 @@ def probe(uri: str) -> None:
     if scheme not in ("http", "https"):
         return
     shown = without_password(uri)
-    address = uri.rstrip("/") + "/api/2.0/mlflow/experiments/search?max_results=1"
     try:
-        request = urllib.request.Request(address, headers=_credentials())
+        parts = urlsplit(uri)
+        host = parts.netloc.rpartition("@")[2]
+        address = parts._replace(netloc=host).geturl().rstrip("/") + PAGE
+        request = urllib.request.Request(address, headers=_credentials(parts))
         with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS, context=_trust(scheme)):
             return
     except urllib.error.HTTPError as error:
         if error.code in (401, 403):
             raise TrackingError(
-                f"MLflow at {shown} refuses the name or password (HTTP {error.code}); set "
-                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+                f"MLflow at {shown} refuses the name, password or token (HTTP {error.code}); set "
+                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
             ) from None
-        raise TrackingError(f"MLflow at {shown} does not answer as MLflow does (HTTP {error.code})") from None
+        # MLflow's own passwords make it fall over a token.
+        sent = request.get_header("Authorization", "").startswith("Bearer")
+        hint = "; does it take MLFLOW_TRACKING_TOKEN, or a name and a password?" if sent else ""
+        raise TrackingError(
+            f"MLflow at {shown} does not answer as MLflow does (HTTP {error.code}){hint}"
+        ) from None
     except (OSError, ValueError) as error:
         reason = str(getattr(error, "reason", error)).replace(uri, shown)
         raise TrackingError(f"MLflow at {shown} does not answer ({reason})") from None
@@ -53,12 +63,14 @@ def _trust(scheme: str) -> ssl.SSLContext | None:
     return ssl.create_default_context(cafile=os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH"))
 
 
-def _credentials() -> dict[str, str]:
-    token = os.environ.get("MLFLOW_TRACKING_TOKEN")
-    if token:
-        return {"Authorization": f"Bearer {token}"}
-    name = os.environ.get("MLFLOW_TRACKING_USERNAME")
+def _credentials(address: SplitResult) -> dict[str, str]:
+    """As MLflow's client: those of the address before the environment's, and a password before a token."""
+    name, password = unquote(address.username or ""), unquote(address.password or "")
     if not name:
-        return {}
-    pair = f"{name}:{os.environ.get('MLFLOW_TRACKING_PASSWORD', '')}"
+        name = os.environ.get("MLFLOW_TRACKING_USERNAME", "")
+        password = os.environ.get("MLFLOW_TRACKING_PASSWORD", "")
+    token = os.environ.get("MLFLOW_TRACKING_TOKEN")
+    if not (name and password):
+        return {"Authorization": f"Bearer {token}"} if token else {}
+    pair = f"{name}:{password}"
     return {"Authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"}
