@@ -28,10 +28,10 @@ def replica_for(checkpoint: str, replicas: int) -> int:
     return max(range(replicas), key=weight)
 
 
-def spread(sizes: Iterable[int], slots: int) -> list[int]:
-    """How many of `slots` threads each of some jobs that run at once gets; each at least one."""
+def spread(sizes: Iterable[int], slots: int, most: int) -> list[int]:
+    """How many of `slots` threads each of some jobs that run at once gets: at least one, at most `most`."""
     count = len(list(sizes))
-    return [max(1, slots // max(1, count))] * count
+    return [max(1, min(most, slots // max(1, count)))] * count
 
 
 class Queue(Generic[T]):
