@@ -220,6 +220,6 @@ class Bed:
         self.processes("")
         self.driver.close()
         if self.cluster is not None:
-            self.cluster.lose_all()
+            self.cluster.close()
         kill(self._family.values())
         self._over.set()

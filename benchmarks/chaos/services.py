@@ -6,6 +6,8 @@ Every process that is ever stopped descends from one that was started here, and 
 from __future__ import annotations
 
 import os
+import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -25,15 +27,22 @@ ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "cluster" / "local" / "two_nodes.sh"
 START_SECONDS = 180.0
 """How long a service may take to start on a busy machine."""
+PORTS = (10_000, 30_000)
 FRESH = ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 """Variables of other clusters, which none of ours may see."""
 
 
-def free_port() -> int:
-    """A TCP port of this machine that nobody uses now."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
+def free_ports(count: int) -> int:
+    """The first of `count` ports in a row that nobody uses, below those that connections are given."""
+    while True:
+        first = random.randrange(*PORTS)
+        try:
+            for port in range(first, first + count):
+                with socket.socket() as free:
+                    free.bind(("", port))
+        except OSError:
+            continue
+        return first
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -79,7 +88,7 @@ class Cluster:
     def __init__(self, **variables: str) -> None:
         # Ray's sockets need a short path.
         self.folder = Path(tempfile.mkdtemp(prefix="rdc", dir="/tmp"))
-        port = free_port()
+        port = free_ports(5)
         self.address = f"127.0.0.2:{port}"
         own = self.folder / "t"
         self.client = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(own / "token")}
@@ -106,6 +115,11 @@ class Cluster:
         kill(descendants(self.roots()))
         self("stop")
 
+    def close(self) -> None:
+        """Lose it for good."""
+        self.lose_all()
+        shutil.rmtree(self.folder)
+
 
 class Server:
     """A real MLflow server on this machine."""
@@ -113,7 +127,7 @@ class Server:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
-        self._port = free_port()
+        self._port = free_ports(1)
         self.uri = f"http://127.0.0.1:{self._port}"
         self._process: subprocess.Popen[bytes] | None = None
 

@@ -53,11 +53,11 @@ class StudentWorker(tune.Trainable):
         timeout_seconds: float | None = None,
     ) -> None:
         assert site is not None
+        self._watchdog = Watchdog(timeout_seconds)
         self._study = study
         self._bench = site.bench(teachers)
         if judge is not None:
             self._bench.judge = judge
-        self._watchdog = Watchdog(timeout_seconds)
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
