@@ -27,13 +27,14 @@ ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "cluster" / "local" / "two_nodes.sh"
 START_SECONDS = 180.0
 """How long a service may take to start on a busy machine."""
-PORTS = (10_000, 30_000)
+PORTS = (20_000, 32_000)
+"""Below those that the kernel gives connections, above those that Ray gives its workers."""
 FRESH = ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 """Variables of other clusters, which none of ours may see."""
 
 
 def free_ports(count: int) -> int:
-    """The first of `count` ports in a row that nobody uses, below those that connections are given."""
+    """The first of `count` ports in a row that nobody uses."""
     while True:
         first = random.randrange(*PORTS)
         try:
