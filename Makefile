@@ -2,14 +2,17 @@
 # make test   install into .venv and run all tests
 # make lint   ruff, formatting, mypy
 # make bench  print the speed figures and write them into benchmarks/results (CIFAR10=DIR, DEVICE=cuda)
+# make chaos  run 20 studies under random faults and check every ledger (SEEDS=N, CHAOS=DIR); goes on if stopped
 
 PYTHON ?= python3
 DEVICE ?= cpu
+SEEDS ?= 20
+CHAOS ?= runs/chaos
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint format bench install clean
+.PHONY: demo test lint format bench chaos install clean
 
 install: $(INSTALLED)
 
@@ -45,6 +48,9 @@ bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.study
 	$(BIN)/python -m benchmarks.selection
 	$(BIN)/python -m benchmarks.report
+
+chaos: $(INSTALLED)
+	$(BIN)/python -m benchmarks.chaos --seeds $(SEEDS) --out $(CHAOS)
 
 clean:
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
