@@ -102,7 +102,7 @@ def test_a_study_under_faults_ends_with_every_result_once(tmp_path: Path) -> Non
         Fault("bit flipped", after=6, delay=0.1, draw=0.3),
         Fault("line torn", after=14, delay=0.0, draw=0.6),
     ]
-    bed = Bed(tmp_path / "small", "small", 24, steps=100, limit_seconds=300)
+    bed = Bed(tmp_path / "small", "small", 24, steps=100, limit_seconds=500)
     try:
         bed.begin()
         assert [inflict(fault, bed) for fault in faults] == [True] * 3
