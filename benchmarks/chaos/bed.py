@@ -40,8 +40,9 @@ POINTS = 3 * 2 * 2
 """Of the grid: evaluations a replicate."""
 TIMEOUT_SECONDS = 20.0
 """Longest time for one evaluation, which takes less than one second."""
-STUDENTS, TEACHERS = "ResourceTrainable", "TeacherActor"
-"""What their processes call themselves; the first is Tune's word for a trainable that asks for cores."""
+STUDENTS = ("ray::ResourceTrainable", "ray::StudentWorker")
+"""How the names of their processes begin; the first is Tune's for a trainable that asks for cores."""
+TEACHERS = ("ray::TeacherActor",)
 COUNTER = Path(__file__).with_name("counting.py")
 LOOK_SECONDS = 0.05
 MOST_STARTS = 40
@@ -114,18 +115,22 @@ class Bed:
         own = [] if self.driver.pid is None else [self.driver.pid]
         return own + ([] if self.cluster is None else self.cluster.roots())
 
-    def processes(self, name: str) -> list[psutil.Process]:
-        """Those of the study that call themselves `ray::NAME...`, in the order of their ids."""
-        family = descendants(self.roots())
-        self._family |= {process.pid: process for process in family}
-        found = {process.pid: process for process in family if title(process).startswith(f"ray::{name}")}
-        return [found[pid] for pid in sorted(found)]
+    def family(self) -> list[psutil.Process]:
+        """All processes of the study that run now; they are remembered."""
+        found = descendants(self.roots())
+        self._family |= {process.pid: process for process in found}
+        return found
+
+    def named(self, names: tuple[str, ...]) -> list[psutil.Process]:
+        """Those whose names begin with one of `names`, in the order of their ids."""
+        found = [process for process in self.family() if title(process).startswith(names)]
+        return sorted(found, key=lambda process: process.pid)
 
     def students_by_node(self) -> dict[str, list[int]]:
         """Ids of the students' workers on each node of the cluster."""
         assert self.cluster is not None
         return {
-            node: [p.pid for p in descendants([root]) if title(p).startswith(f"ray::{STUDENTS}")]
+            node: [p.pid for p in descendants([root]) if title(p).startswith(STUDENTS)]
             for node, root in zip(("head", "worker"), self.cluster.roots(), strict=True)
         }
 
@@ -156,7 +161,7 @@ class Bed:
 
     def kill_driver(self) -> None:
         """SIGKILL it; `resume` goes on."""
-        self.processes("")
+        self.family()
         self.driver.kill()
 
     def resume(self) -> None:
@@ -196,9 +201,8 @@ class Bed:
     def dump(self) -> None:
         """Write down what every process does, for whoever looks into it."""
         tool = Path(sys.executable).with_name("py-spy")
-        self.processes("")
         with (self.folder / "stuck.txt").open("w") as file:
-            for process in descendants(self.roots()):
+            for process in self.family():
                 name = title(process)
                 file.write(f"\n=== {process.pid} {name[:300]}\n")
                 if tool.exists() and ("raydc" in name or name.startswith("ray::")):
@@ -217,7 +221,7 @@ class Bed:
 
     def close(self) -> None:
         """End whatever is left of the study."""
-        self.processes("")
+        self.family()
         self.driver.close()
         if self.cluster is not None:
             self.cluster.close()

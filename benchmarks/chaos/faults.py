@@ -71,8 +71,8 @@ def inflict(fault: Fault, bed: Bed) -> bool:
 
 
 def _student(bed: Bed, draw: float, what: int) -> bool:
-    bed.wait(lambda: bed.ended() or bool(bed.processes(STUDENTS)), APPEARS_SECONDS)
-    there = bed.processes(STUDENTS)
+    bed.wait(lambda: bed.ended() or bool(bed.named(STUDENTS)), APPEARS_SECONDS)
+    there = bed.named(STUDENTS)
     if there:
         there[int(draw * len(there))].send_signal(what)
     return bool(there)
@@ -90,9 +90,9 @@ def student_stopped(bed: Bed, draw: float) -> bool:
 
 def teachers_killed(bed: Bed, draw: float) -> bool:
     """SIGKILL every replica of the teacher, some seconds after the first was there."""
-    bed.wait(lambda: bed.ended() or bool(bed.processes(TEACHERS)), APPEARS_SECONDS)
+    bed.wait(lambda: bed.ended() or bool(bed.named(TEACHERS)), APPEARS_SECONDS)
     time.sleep(draw)
-    there = bed.processes(TEACHERS)
+    there = bed.named(TEACHERS)
     kill(there)
     return bool(there)
 
@@ -111,7 +111,7 @@ def driver_killed(bed: Bed, draw: float) -> bool:
 def node_lost(bed: Bed, draw: float) -> bool:
     """The worker node dies with all that is on it, and another joins."""
     assert bed.cluster is not None
-    bed.processes("")
+    bed.family()
     bed.cluster("lose")
     time.sleep(draw * AWAY_SECONDS)
     bed.cluster("join")
@@ -122,7 +122,7 @@ def cluster_lost(bed: Bed, draw: float) -> bool:
     """Both nodes die, the head among them; the driver ends, and goes on with a new cluster."""
     del draw
     assert bed.cluster is not None
-    bed.processes("")
+    bed.family()
     bed.cluster.lose_all()
     bed.wait(bed.ended)
     bed.cluster("start")

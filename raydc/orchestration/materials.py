@@ -203,19 +203,13 @@ class Materials:
         jobs.sort(key=lambda job: (job.scorers, job.id), reverse=True)
         total, lanes = len(jobs), 1
         started = time.monotonic()
-        open_parts: dict[Any, list[SetJob]] = {}
+        open_parts: list[Any] = []
         while jobs or open_parts:
             while jobs and len(open_parts) < lanes:
                 part = [jobs.pop() for _ in range(min(SETS_TOGETHER, len(jobs)))]
-                reference = _make_sets.options(num_cpus=1, **self._gpu).remote(self.site, part)
-                open_parts[reference] = part
-            ready, _ = ray.wait(list(open_parts), timeout=1.0)
-            for reference in ready:
-                part = open_parts.pop(reference)
-                try:
-                    made = ray.get(reference)
-                except ray.exceptions.RayError as error:
-                    made = [(job.id, f"its process: {_cause(error)}") for job in part]
+                open_parts.append(_make_sets.options(num_cpus=1, **self._gpu).remote(self.site, part))
+            ready, open_parts = ray.wait(open_parts, timeout=1.0)
+            for made in ray.get(ready):
                 self.broken |= {name: reason for name, reason in made if reason is not None}
             if time.monotonic() - started > PROCESS_START_SECONDS:
                 # Long enough to be worth the start of more processes.
