@@ -245,5 +245,5 @@ FAULTS: dict[str, Callable[[Bed, float], bool]] = {
     "draft left": draft_left,
     "line torn": line_torn,
 }
-NEEDS_ROWS = ("MLflow away at start", "line torn")
+NEEDS_ROWS = ("MLflow away", "MLflow away at start", "line torn")
 """Only a study that has results may go on without its MLflow server; only a ledger with lines can be torn."""

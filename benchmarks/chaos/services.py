@@ -32,6 +32,9 @@ PORTS = (20_000, 32_000)
 FRESH = ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 """Variables of other clusters, which none of ours may see."""
 
+LEAN = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+"""Without MLflow's queue of jobs of its own, which nobody here asks for anything."""
+
 
 def free_ports(count: int) -> int:
     """The first of `count` ports in a row that nobody uses."""
@@ -139,7 +142,7 @@ class Server:
         command += ["--artifacts-destination", str(self._folder / "artifacts")]
         with (self._folder / "server.log").open("ab") as log:
             self._process = subprocess.Popen(
-                command, stdout=log, stderr=log, cwd=self._folder, env=environment()
+                command, stdout=log, stderr=log, cwd=self._folder, env=environment(**LEAN)
             )
         deadline = time.monotonic() + START_SECONDS
         while True:
