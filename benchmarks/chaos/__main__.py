@@ -11,6 +11,7 @@ server. Beside each stands the same study undisturbed. DIR keeps the studies' fo
 from __future__ import annotations
 
 import argparse
+import signal
 from pathlib import Path
 
 from benchmarks.chaos.bed import POINTS
@@ -35,6 +36,9 @@ def main() -> None:
         parser.error(f"--evaluations is {chosen.evaluations}, but must be a multiple of {POINTS}")
     size = {"evaluations": chosen.evaluations, "steps": chosen.steps, "limit_seconds": chosen.limit}
     out = chosen.out.absolute()
+    # However it is ended, it ends what it started; a background shell would have it ignore SIGINT.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     if chosen.two_nodes:
         kept = two_nodes(out, **size)
     elif chosen.driver_kills is not None:
