@@ -195,6 +195,8 @@ class Bed:
             return False
         if code == 2:
             raise StuckError("the driver refuses the study; see driver.log")
+        if code == 4 and self.server is not None:
+            self.server.wait()
         self.resume()
         return True
 

@@ -136,7 +136,7 @@ class Server:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it and wait for its answer."""
+        """Start it; it answers after some seconds."""
         command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self._port)]
         command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{self._folder}/server.db"]
         command += ["--artifacts-destination", str(self._folder / "artifacts")]
@@ -144,6 +144,9 @@ class Server:
             self._process = subprocess.Popen(
                 command, stdout=log, stderr=log, cwd=self._folder, env=environment(**LEAN)
             )
+
+    def wait(self) -> None:
+        """Return when it answers."""
         deadline = time.monotonic() + START_SECONDS
         while True:
             try:
