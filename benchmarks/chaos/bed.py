@@ -186,11 +186,16 @@ class Bed:
             if not self._go_on():
                 return time.monotonic() - self._began
 
-    def _go_on(self) -> bool:
-        """Start a driver again that ended before its study was finished and recorded."""
+    def note_end(self) -> int:
+        """The exit code of a driver that has ended by itself."""
         code = self.driver.code
         assert code is not None
         self.codes.append(code)
+        return code
+
+    def _go_on(self) -> bool:
+        """Start a driver again that ended before its study was finished and recorded."""
+        code = self.note_end()
         if code == 0:
             return False
         if code == 2:

@@ -125,7 +125,9 @@ def cluster_lost(bed: Bed, draw: float) -> bool:
     bed.family()
     bed.cluster.lose_all()
     bed.wait(bed.ended)
+    bed.note_end()  # 2 of one that was just beginning: there is no cluster
     bed.cluster("start")
+    bed.resume()
     return True
 
 
