@@ -4,15 +4,18 @@
 # make audit  ask a database of advisories about what is installed; says so where none can be reached
 # make fuzz   100,000 inputs for every reader of files from others, guided by coverage (INPUTS=N)
 # make bench  print the speed figures and write them into benchmarks/results (CIFAR10=DIR, DEVICE=cuda)
+# make chaos  run 20 studies under random faults and check every ledger (SEEDS=N, CHAOS=DIR); goes on if stopped
 
 PYTHON ?= python3
 DEVICE ?= cpu
 INPUTS ?= 100000
+SEEDS ?= 20
+CHAOS ?= runs/chaos
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint format audit fuzz bench install clean
+.PHONY: demo test lint format audit fuzz bench chaos install clean
 
 install: $(INSTALLED)
 
@@ -55,6 +58,9 @@ bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.study
 	$(BIN)/python -m benchmarks.selection
 	$(BIN)/python -m benchmarks.report
+
+chaos: $(INSTALLED)
+	$(BIN)/python -m benchmarks.chaos --seeds $(SEEDS) --out $(CHAOS)
 
 clean:
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -25,6 +25,8 @@ class Capacity:
     """What a study may use at once."""
 
     cpus: int
+    node_cpus: int
+    """Of the largest node; a task that asks for more waits without end."""
     gpus: float
     workers: int
     """Students trained at a time."""
@@ -85,12 +87,10 @@ def connected(address: str | None, resources: Resources) -> Iterator[Capacity]:
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     common = {"logging_level": logging.ERROR, "log_to_driver": False, "namespace": "raydc"}
     if address is None:
-        cpus = local_cpus()
-        if isinstance(resources.workers, int):
-            cpus = max(cpus, resources.workers * resources.threads)
+        students = resources.workers if isinstance(resources.workers, int) else 1
         ray.init(
             "local",
-            num_cpus=cpus,
+            num_cpus=max(local_cpus(), students * resources.threads),
             object_store_memory=OBJECT_STORE_BYTES,
             include_dashboard=False,
             **common,
@@ -123,10 +123,11 @@ def capacity(resources: Resources) -> Capacity:
     """What the connected cluster offers a study."""
     total = ray.cluster_resources()
     cpus, gpus = int(total.get("CPU", 1)), float(total.get("GPU", 0))
+    node_cpus = max(int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"])
     if isinstance(resources.workers, int):
         workers = resources.workers
     elif gpus:
         workers = max(1, int(gpus * int(1 / resources.gpu_share)))
     else:
         workers = max(1, cpus // resources.threads)
-    return Capacity(cpus, gpus, workers)
+    return Capacity(cpus, max(1, node_cpus), gpus, workers)

@@ -150,7 +150,7 @@ class Materials:
             return
         epochs = {job.id: max([*job.epochs, job.scored, 1]) for job in jobs}
         self.progress.stage("teachers", sum(epochs.values()), "epochs")
-        threads = spread(epochs.values(), self.capacity.cpus)
+        threads = spread(epochs.values(), self.capacity.cpus, self.capacity.node_cpus)
         streams = {self._start_training(job, n): job for job, n in zip(jobs, threads, strict=True)}
         done = dict.fromkeys(epochs, 0)
         while streams:

@@ -14,6 +14,11 @@ BUNDLE_SECONDS = 4.0
 LARGEST_BUNDLE = 256
 SHARE = 3
 """A bundle holds at most 1 / SHARE of each worker's part of what is left, so that all end together."""
+CROWD = 16
+"""Label passes that wait for one replica; more for CROWDED_SECONDS, and another one is started."""
+CROWDED_SECONDS = 5.0
+IDLE_SECONDS = 10.0
+"""A replica that has had nothing to do for so long is ended."""
 
 
 def replica_for(checkpoint: str, replicas: int) -> int:
@@ -27,13 +32,6 @@ def replica_for(checkpoint: str, replicas: int) -> int:
         return hashlib.sha256(f"{checkpoint}/{replica}".encode()).digest()
 
     return max(range(replicas), key=weight)
-
-
-CROWD = 16
-"""Label passes that wait for one replica; more for CROWDED_SECONDS, and another one is started."""
-CROWDED_SECONDS = 5.0
-IDLE_SECONDS = 10.0
-"""A replica that has had nothing to do for so long is ended."""
 
 
 @dataclass
@@ -68,10 +66,10 @@ def _since(before: float | None, now: float) -> float:
     return now if before is None else before
 
 
-def spread(sizes: Iterable[int], slots: int) -> list[int]:
-    """How many of `slots` threads each of some jobs that run at once gets; each at least one."""
+def spread(sizes: Iterable[int], slots: int, most: int) -> list[int]:
+    """How many of `slots` threads each of some jobs that run at once gets: at least one, at most `most`."""
     count = len(list(sizes))
-    return [max(1, slots // max(1, count))] * count
+    return [max(1, min(most, slots // max(1, count)))] * count
 
 
 class Queue(Generic[T]):

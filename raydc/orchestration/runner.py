@@ -37,6 +37,7 @@ from raydc.orchestration.search import Search
 from raydc.orchestration.site import Site
 from raydc.orchestration.teacher_actor import TeacherPool
 from raydc.orchestration.trainable import StudentWorker
+from raydc.orchestration.turns import Turns
 from raydc.result import Row, not_started
 from raydc.spec.facts import DataFacts
 from raydc.spec.plan import Plan, Planned, student_cost
@@ -284,6 +285,7 @@ class Runner:
                 tune.with_resources(worker, request),
                 tune_config=tune.TuneConfig(
                     search_alg=feeder,
+                    scheduler=Turns(workers),
                     num_samples=-1,
                     reuse_actors=True,
                     # One more than runs waits for each worker, so that its actor is kept.

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import pickle
-import threading
 import time
 import zlib
 from collections.abc import Sequence
@@ -23,6 +21,7 @@ from raydc.errors import RaydcError
 from raydc.evaluate import error_text
 from raydc.orchestration.site import Site
 from raydc.orchestration.teacher_actor import TeacherPool
+from raydc.orchestration.watchdog import Watchdog
 from raydc.packs import Attempt, attempt_all
 from raydc.result import Row, failed
 from raydc.workbench import Judge
@@ -40,36 +39,6 @@ def unpack_bundle(text: str) -> list[Attempt]:
     """The evaluations of `pack_bundle`; only for text that raydc's own driver made."""
     bundle: list[Attempt] = pickle.loads(zlib.decompress(base64.b64decode(text)))
     return bundle
-
-
-class Watchdog:
-    """Ends this process when one evaluation takes longer than it may."""
-
-    def __init__(self, limit_seconds: float | None) -> None:
-        self._limit = limit_seconds
-        self._deadline: float | None = None
-        self._patience = 1
-        if limit_seconds is not None:
-            threading.Thread(target=self._watch, daemon=True).start()
-
-    def for_(self, evaluations: int) -> Watchdog:
-        """The same watchdog, patient for so many evaluations that go on together."""
-        self._patience = evaluations
-        return self
-
-    def __enter__(self) -> None:
-        if self._limit is not None:
-            self._deadline = time.monotonic() + self._limit * self._patience
-
-    def __exit__(self, *_: object) -> None:
-        self._deadline = None
-
-    def _watch(self) -> None:
-        while True:
-            time.sleep(0.2)
-            deadline = self._deadline
-            if deadline is not None and time.monotonic() > deadline:
-                os._exit(124)
 
 
 class StudentWorker(tune.Trainable):

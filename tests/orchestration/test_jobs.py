@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.chaos.services import free_ports
 from raydc import plugins
 from raydc.errors import InputError
 from raydc.orchestration import jobs
@@ -120,9 +120,7 @@ class Try:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_ports(5)
         self.ray, self.url = f"127.0.0.2:{port}", f"http://127.0.0.1:{port + 1}"
         binaries = Path(sys.executable).parent
         self.environment = {

@@ -75,9 +75,10 @@ def test_a_replica_without_work_is_ended_after_a_while() -> None:
 
 
 def test_threads_are_shared_by_jobs_that_run_at_once() -> None:
-    assert spread([5], 8) == [8]
-    assert spread([1, 1, 1], 8) == [2, 2, 2]
-    assert spread([1] * 10, 2) == [1] * 10
+    assert spread([5], 8, 8) == [8]
+    assert spread([5], 64, 8) == [8]  # what a node has
+    assert spread([1, 1, 1], 8, 8) == [2, 2, 2]
+    assert spread([1] * 10, 2, 8) == [1] * 10
 
 
 def drain(queue: Queue[float], rate: float = 1.0) -> list[list[float]]:

@@ -152,7 +152,7 @@ def test_a_study_asks_for_workers(
         )
 
     with pytest.raises(InputError, match=r"resources\.teacher_workers is 2, but there are 1 CPU cores"):
-        runner(plan).run(Capacity(cpus=1, gpus=0, workers=1), lambda: None)
+        runner(plan).run(Capacity(cpus=1, node_cpus=1, gpus=0, workers=1), lambda: None)
     with connected(None, study.resources) as capacity:
         runner(plan).run(capacity, lambda: None)
     assert [row["status"] for row in rows] == ["finished"]  # type: ignore[index]

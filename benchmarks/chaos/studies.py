@@ -1,0 +1,249 @@
+"""What is shown: random faults by seed, a node that dies, a driver that is killed again and again."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.chaos.bed import Bed, StuckError
+from benchmarks.chaos.check import check, finished_rows, in_flight, mlflow_runs, read_starts
+from benchmarks.chaos.faults import EARLY_SECONDS, FAULTS, Fault, inflict, schedule
+from benchmarks.chaos.services import Server
+from benchmarks.record import publish
+
+JOIN_AFTER_SECONDS = 5.0
+"""After a worker node was killed, another joins."""
+GONE_SECONDS = 30.0
+"""Within this time, what a driver had started is gone when the driver is."""
+
+
+@dataclass(frozen=True)
+class Calm:
+    """A study that nothing befell."""
+
+    wall_seconds: float
+    accuracies: Mapping[str, float]
+    """Test accuracy by evaluation."""
+
+
+@contextmanager
+def _server(out: Path) -> Iterator[Server]:
+    """An MLflow server with a database of its own."""
+    out.mkdir(parents=True, exist_ok=True)
+    server = Server(Path(tempfile.mkdtemp(prefix="mlflow-", dir=out)))
+    try:
+        server.start()
+        server.wait()
+        yield server
+    finally:
+        server.stop()
+
+
+@contextmanager
+def _bed(out: Path, name: str, evaluations: int, **options: Any) -> Iterator[Bed]:
+    """A study in a new folder; what an earlier try left there is removed."""
+    shutil.rmtree(out / name, ignore_errors=True)
+    bed = Bed(out / name, name, evaluations, **options)
+    try:
+        yield bed
+    finally:
+        bed.close()
+
+
+def _accuracies(bed: Bed) -> dict[str, float]:
+    rows, _ = finished_rows(bed.out)
+    found = {row["evaluation_id"]: row["test_acc"] for row in rows}
+    if len(found) != bed.evaluations:
+        raise SystemExit(f"the calm study finished {len(found)} of {bed.evaluations}; see {bed.folder}")
+    return found
+
+
+def _tell(text: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
+
+
+# --- random faults ----------------------------------------------------------------------------
+
+
+def seeds(out: Path, numbers: Iterable[int], *, faults: int, evaluations: int, **options: Any) -> bool:
+    """A study for each seed, written as it ends; whether all promises were kept."""
+    kept = out / "rows.jsonl"
+    setting = {"evaluations": evaluations, "faults": faults, "steps": options["steps"]}
+    rows: dict[int, dict[str, Any]] = {}
+    calm: Calm | None = None
+    for line in kept.read_text().splitlines() if kept.exists() else ():
+        known = json.loads(line)
+        if known.pop("setting") == setting:
+            if "calm" in known:
+                calm = Calm(**known["calm"])
+            else:
+                rows[known["seed"]] = known
+
+    def keep(row: Mapping[str, Any]) -> None:
+        with kept.open("a") as file:
+            file.write(json.dumps({"setting": setting, **row}) + "\n")
+
+    with _server(out) as server:
+        surroundings = {**options, "server": server, "on_cluster": True}
+        if calm is None:
+            with _bed(out, "calm", evaluations, **surroundings) as bed:
+                bed.begin()
+                calm = Calm(bed.finish(), _accuracies(bed))
+            keep({"calm": asdict(calm)})
+            _tell(f"the calm study took {calm.wall_seconds:.0f} s")
+        for seed in numbers:
+            if seed not in rows:
+                plan = schedule(seed, evaluations, list(FAULTS), faults)
+                with _bed(out, f"seed-{seed}", evaluations, **surroundings) as bed:
+                    rows[seed] = {"seed": seed, **tormented(bed, plan, calm)}
+                keep(rows[seed])
+                _tell(str(rows[seed]))
+    chosen = [rows[seed] for seed in numbers]
+    happened = Counter(kind for row in chosen for kind in row["faults"].split(", "))
+    publish(
+        "chaos",
+        chosen,
+        "cpu",
+        evaluations=evaluations,
+        calm_wall_seconds=calm.wall_seconds,
+        faults=dict(sorted(happened.items())),
+        lost=sum(row["lost"] for row in chosen),
+        duplicates=sum(row["duplicates"] for row in chosen),
+        hangs=sum(row["hangs"] for row in chosen),
+    )
+    return all(row["kept"] for row in chosen)
+
+
+def tormented(bed: Bed, plan: Sequence[Fault], calm: Calm) -> dict[str, Any]:
+    """Run a study under the faults of `plan`; what happened and what was counted."""
+    happened, missed, stuck = [], [], None
+    bed.begin()
+    try:
+        for fault in plan:
+            (happened if inflict(fault, bed) else missed).append(fault.kind)
+        wall = bed.finish()
+    except StuckError as reason:
+        stuck, wall = str(reason), time.monotonic() - bed.driver.starts[0]
+        print(f"{bed.folder}: {reason}", file=sys.stderr, flush=True)
+        bed.dump()
+    assert bed.server is not None
+    bed.server.wait()
+    starts = read_starts(bed.starts)
+    verdict = check(bed.out, calm.accuracies, starts, bed.seen, mlflow_runs(bed.server.uri, bed.folder.name))
+    return {
+        "faults": ", ".join(happened),
+        "missed": ", ".join(missed),
+        "wall seconds": round(wall, 1),
+        "resumes": len(bed.driver.starts) - 1,
+        "ended with": " ".join(map(str, bed.codes)),
+        **asdict(verdict),
+        "hangs": int(stuck is not None),
+        "kept": verdict.kept and stuck is None,
+    }
+
+
+# --- a node that dies -------------------------------------------------------------------------
+
+
+def two_nodes(out: Path, *, evaluations: int, **options: Any) -> bool:
+    """The same study twice on two nodes, once with the worker node killed halfway and another joined."""
+
+    def lose(bed: Bed) -> None:
+        assert bed.cluster is not None
+        bed.cluster("lose")
+        time.sleep(JOIN_AFTER_SECONDS)
+        bed.cluster("join")
+
+    rows: list[dict[str, Any]] = []
+    calm: Calm | None = None
+    with _server(out) as server:
+        for name, act in (("calm", lambda bed: None), ("node killed", lose)):
+            folder = f"two-nodes-{name.replace(' ', '-')}"
+            with _bed(out, folder, evaluations, server=server, on_cluster=True, **options) as bed:
+                bed.begin()
+                halfway = bed.reach(evaluations // 2)
+                students = bed.students_by_node()
+                if halfway:
+                    act(bed)
+                wall = bed.finish()
+                calm = calm or Calm(wall, _accuracies(bed))
+                starts = read_starts(bed.starts)
+                recorded = mlflow_runs(server.uri, folder)
+                verdict = check(bed.out, calm.accuracies, starts, bed.seen, recorded)
+            trained = Counter(start.process for start in starts)
+            rows.append(
+                {
+                    "study": name,
+                    "wall seconds": round(wall, 1),
+                    "over calm": round(wall / calm.wall_seconds, 2),
+                    **{
+                        f"trained on the {node} until then": sum(trained[pid] for pid in pids)
+                        for node, pids in students.items()
+                    },
+                    "driver starts": len(bed.driver.starts),
+                    "finished": evaluations - verdict.lost,
+                    "MLflow runs": sum(recorded.values()),
+                    **asdict(verdict),
+                    "kept": verdict.kept and all(students.values()),
+                }
+            )
+    publish("two-nodes", rows, "cpu", evaluations=evaluations, joins_after_seconds=JOIN_AFTER_SECONDS)
+    return all(row["kept"] for row in rows)
+
+
+# --- a driver killed again and again ----------------------------------------------------------
+
+
+def driver_kills(out: Path, kills: int, *, seed: int, evaluations: int, **options: Any) -> bool:
+    """Kill the driver, and with it the Ray that it started, at random moments of one study."""
+    chance = random.Random(seed)
+    moments = sorted(max(0, chance.randrange(-evaluations // 4, evaluations)) for _ in range(kills))
+    with _bed(out, "undisturbed", evaluations, **options) as bed:
+        bed.begin()
+        calm = Calm(bed.finish(), _accuracies(bed))
+    with _bed(out, "driver-kills", evaluations, **options) as bed:
+        bed.begin()
+        at = []
+        for after in moments:
+            if not bed.reach(after):
+                break
+            time.sleep(chance.random() * (1.0 if after else EARLY_SECONDS))
+            bed.kill_driver()
+            at.append((len(bed.seen), time.monotonic() - bed.driver.starts[-1]))
+            bed.resume()
+        wall = bed.finish()
+        starts = read_starts(bed.starts)
+        recorded = mlflow_runs(f"sqlite:///{bed.out}/mlflow.db", "driver-kills")
+        verdict = check(bed.out, calm.accuracies, starts, bed.seen, recorded)
+        bed.wait(lambda: not bed.left_over(), GONE_SECONDS)
+        left_over = len(bed.left_over())
+        flying = in_flight(starts, bed.driver.starts, bed.seen)
+    rows = [
+        {"kill": number, "finished": finished, "seconds after its start": round(seconds, 1), "in flight": f}
+        for number, ((finished, seconds), f) in enumerate(zip(at, flying, strict=False), 1)
+    ]
+    expected = evaluations + sum(flying)
+    publish(
+        "driver-kills",
+        rows,
+        "cpu",
+        evaluations=evaluations,
+        kills=len(at),
+        wall_seconds=round(wall, 1),
+        calm_wall_seconds=round(calm.wall_seconds, 1),
+        in_flight=sum(flying),
+        trainings_expected=expected,
+        **asdict(verdict),
+        processes_left_over=left_over,
+    )
+    return verdict.kept and verdict.trainings == expected and len(at) == kills and not left_over

@@ -1,0 +1,60 @@
+"""A watchdog: ends a process whose evaluation takes longer than it may, also one that is stopped as a whole.
+
+faulthandler, a thread in C   ends it when an evaluation is over its time; the stacks stay in its log
+guard, a process beside it    kills it when its thread has not barked for that time
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import subprocess
+import sys
+import threading
+import time
+
+STDERR = 2
+BARK_SECONDS = 0.2
+GUARD = """
+import os, select, signal, sys
+process, silence = int(sys.argv[1]), float(sys.argv[2])
+while select.select([0], [], [], silence)[0]:
+    heard = os.read(0, 4096).split()
+    if not heard:
+        sys.exit()  # it has ended
+    silence = float(heard[-1])
+if os.getppid() == process:
+    os.kill(process, signal.SIGKILL)
+"""
+"""Told how long it may hear nothing from then on."""
+
+
+class Watchdog:
+    """Ends this process when one evaluation takes longer than `limit_seconds`; None sets no limit."""
+
+    def __init__(self, limit_seconds: float | None) -> None:
+        self._limit = limit_seconds
+        self._patience = 1
+        if limit_seconds is not None:
+            command = [sys.executable, "-S", "-c", GUARD, str(os.getpid()), str(limit_seconds)]
+            guard = subprocess.Popen(command, stdin=subprocess.PIPE, bufsize=0)
+            threading.Thread(target=self._bark, args=(guard, limit_seconds), daemon=True).start()
+
+    def for_(self, evaluations: int) -> Watchdog:
+        """The same watchdog, patient for so many evaluations that go on together."""
+        self._patience = evaluations
+        return self
+
+    def __enter__(self) -> None:
+        if self._limit is not None:
+            faulthandler.dump_traceback_later(self._limit * self._patience, exit=True, file=STDERR)
+
+    def __exit__(self, *_: object) -> None:
+        faulthandler.cancel_dump_traceback_later()
+
+    def _bark(self, guard: subprocess.Popen[bytes], limit_seconds: float) -> None:
+        assert guard.stdin is not None
+        while guard.poll() is None:
+            guard.stdin.write(f"{limit_seconds * self._patience}\n".encode())
+            time.sleep(BARK_SECONDS)
+        os._exit(1)  # nobody looks after it any more, so another process takes its place
