@@ -1,4 +1,4 @@
-"""Where the rows of a run go: all of them to the ledger, finished ones to other studies when that is possible."""
+"""Where the rows of a run go: all to the ledger, finished ones to other studies when that is possible."""
 
 from __future__ import annotations
 
