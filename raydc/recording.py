@@ -91,18 +91,22 @@ class Recorder:
         self._dataset_id = dataset_id
         self._unshared: list[Row] = []
         self._shared_at = time.monotonic()
+        self._pause_seconds = SHARE_SECONDS
 
     def __call__(self, rows: Sequence[Row]) -> None:
         self._ledger.append(rows)
         self._record.tracker().record(rows)
         self._unshared += [r for r in rows if r["status"] == FINISHED and not untested(r)]
-        if time.monotonic() - self._shared_at > SHARE_SECONDS:
+        if time.monotonic() - self._shared_at > self._pause_seconds:
             self.share()
 
     def share(self) -> None:
-        """Copy finished results to the store."""
+        """Copy finished results to the store; a store that does not answer is asked more and more rarely."""
         if share(self._store, self._dataset_id, self._unshared):
             self._unshared = []
+            self._pause_seconds = SHARE_SECONDS
+        else:
+            self._pause_seconds *= 3
         self._shared_at = time.monotonic()
 
 

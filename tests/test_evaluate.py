@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from raydc import exported as module
 from raydc.data.dataset import Dataset
 from raydc.evaluate import attempt, evaluate, make_everything
 from raydc.exported import export_line, main
@@ -231,6 +233,34 @@ def test_an_exported_file_runs_alone_and_goes_on(
     capsys.readouterr()
     assert main(arguments) == 0
     assert "2 evaluations, 2 finished before" in capsys.readouterr().out
+
+
+@pytest.mark.tmpfs
+def test_an_exported_run_whose_disk_fills_up_goes_on_when_there_is_space(
+    exported: tuple[Path, Plan, Study],
+    small_disk: Callable[[str], Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    file, plan, _ = exported
+    disk = small_disk("64k")
+    arguments = [str(file), "--out", str(disk), "--store", str(tmp_path / "store"), "--device", "cpu"]
+    monkeypatch.setattr(module, "use_cache", lambda _: None)  # what is compiled would fill it as well
+    (disk / "results.jsonl").write_bytes(b"")
+    with (disk / "filler").open("ab", buffering=0) as filler, suppress(OSError):
+        while True:
+            filler.write(bytes(4096))
+    assert main(arguments) == 3
+    stopped = capsys.readouterr().err
+    assert "stopped: the study's folder" in stopped
+    assert "cannot be written (No space left on device)" in stopped
+    (disk / "filler").unlink()
+    assert main(arguments) == 0
+    lines = (disk / "results.jsonl").read_text().splitlines()
+    assert sorted(json.loads(line)["evaluation_id"] for line in lines) == sorted(
+        p.id for p in plan.evaluations
+    )
 
 
 @pytest.mark.parametrize(

@@ -175,16 +175,11 @@ def open_dataset(spec: DatasetSpec, store: Store, *, download: bool = False) -> 
     return dataset_from(spec, decoded(source, spec, store), store)
 
 
-def dataset_at(spec: DatasetSpec, cache: str, store: Store) -> Dataset:
-    """The dataset from its images in the store alone, for workers that need not see the source."""
-    return dataset_from(spec, get(store, "pixels", cache), store)
-
-
 # --- splits and statistics ----------------------------------------------------------------------
 
 
 def dataset_from(spec: DatasetSpec, pixels: Artifact, store: Store) -> Dataset:
-    """Splits, class choice, limit and statistics of decoded images."""
+    """Splits, class choice, limit and statistics of images in the store, without a look at the source."""
     fingerprint = str(pixels.meta["fingerprint"])
     names = tuple(pixels.meta["class_names"])
     images = {k: pixels_of(pixels, k) for k in ("train", "test")}

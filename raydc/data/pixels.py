@@ -16,6 +16,7 @@ import zlib
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +30,7 @@ from PIL import Image
 from raydc.data.array_file import read_array
 from raydc.data.source import decode_image
 from raydc.errors import ArtifactError
+from raydc.store import MANIFEST
 
 Rows = NDArray[np.int64]
 AHEAD = 1024
@@ -76,6 +78,7 @@ class EncodedPixels:
         """`folder` and `split`: as in `write_encoded`; shape: [C, H, W] of every image once decoded."""
         self._file = folder / f"{split}.bin"
         self._bytes = np.memmap(self._file, np.uint8, "r")
+        self._inode = self._file.stat().st_ino
         self._ends: NDArray[np.int64] = read_array(folder / f"{split}_ends.npy")
         self._sums: NDArray[np.uint32] = read_array(folder / f"{split}_crc32.npy")
         self._shape = shape
@@ -89,11 +92,15 @@ class EncodedPixels:
         start = int(self._ends[row - 1]) if row else 0
         encoded = self._bytes[start : int(self._ends[row])].tobytes()
         if zlib.crc32(encoded) != self._sums[row]:
-            raise ArtifactError(
-                f"{self._file}: image {row} does not have the bytes that were written; remove the folder "
-                f"{str(self._file.parent)!r}, and it is made again"
-            )
+            self._take_out_of_use()
+            raise ArtifactError(f"{self._file}: image {row} does not have the bytes that were written")
         return planes(decode_image(encoded, f"{self._file}: image {row}"), self._shape[1])[: self._shape[0]]
+
+    def _take_out_of_use(self) -> None:
+        """Have nobody find these images any more, so that they are made again, unless they were already."""
+        with suppress(OSError):
+            if self._file.stat().st_ino == self._inode:
+                (self._file.parent / MANIFEST).unlink()
 
     def take(self, rows: Rows) -> NDArray[np.uint8]:
         return next(self.each([rows]))

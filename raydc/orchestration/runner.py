@@ -154,7 +154,7 @@ class Runner:
     def _mend(self, count: int) -> None:
         """See to it that what is missing or damaged is found so, and made again, for so many evaluations."""
         self.progress.note(
-            f"{count} evaluations lack an artifact that is missing or damaged; it is made again"
+            f"an artifact is missing or damaged and is made again; evaluations that wait for it: {count}"
         )
         self.store.doubt()
         try:

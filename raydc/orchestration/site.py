@@ -8,9 +8,9 @@ from functools import lru_cache
 import torch
 
 from raydc import plugins
-from raydc.data.dataset import dataset_at
+from raydc.data.dataset import dataset_from
 from raydc.spec.evaluation import DatasetSpec
-from raydc.store import LocalStore, open_store
+from raydc.store import Artifact, LocalStore, get, open_store
 from raydc.training.engine import use_cache
 from raydc.training.memory import keep_pages
 from raydc.workbench import Labeller, Workbench
@@ -28,16 +28,24 @@ class Site:
     """CPU threads of this process."""
 
     def bench(self, labeller: Labeller | None = None) -> Workbench:
-        """This process's workbench, set up once; on the GPU that Ray gave it, if any."""
+        """This process's workbench, on the GPU that Ray gave it, if any.
+
+        It is set up once, and anew when the dataset's images were made again; `ArtifactError` if they are
+        gone.
+        """
         torch.set_num_threads(self.threads)
-        bench = _bench(self.dataset, self.pixels, self.store_uri)
+        bench, opened = _bench(self.dataset, self.pixels, self.store_uri)
+        if bench.store.find("pixels", self.pixels) is not opened:
+            _bench.cache_clear()
+            bench, _ = _bench(self.dataset, self.pixels, self.store_uri)
         if labeller is not None:
             bench.labeller = labeller
         return bench
 
 
 @lru_cache(maxsize=1)
-def _bench(dataset: DatasetSpec, pixels: str, store_uri: str) -> Workbench:
+def _bench(dataset: DatasetSpec, pixels: str, store_uri: str) -> tuple[Workbench, Artifact]:
+    """A workbench and the images that it has opened."""
     store = open_store(store_uri)
     plugins.load()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -45,4 +53,5 @@ def _bench(dataset: DatasetSpec, pixels: str, store_uri: str) -> Workbench:
         keep_pages()
         if isinstance(store, LocalStore):
             use_cache(store.root / "compiled")
-    return Workbench(dataset_at(dataset, pixels, store), store, device)
+    images = get(store, "pixels", pixels)
+    return Workbench(dataset_from(dataset, images, store), store, device), images

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import re
+import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from raydc.errors import TrackingError, without_password
@@ -48,16 +50,35 @@ def quiet() -> None:
 def client_of(uri: str) -> MlflowClient:
     """A client of the record at `uri`, which is asked whether it is there first."""
     probe(uri)
-    if uri.startswith("sqlite:"):
-        folder = Path(uri.partition("///")[2]).parent
-        if not folder.is_dir():
-            raise TrackingError(
-                f"the tracking URI is {uri!r}, but there is no folder {str(folder)!r}; make it"
-            )
+    file = Path(uri.partition("///")[2])
+    if uri.startswith("sqlite:") and not file.parent.is_dir():
+        raise TrackingError(
+            f"the tracking URI is {uri!r}, but there is no folder {str(file.parent)!r}; make it"
+        )
     try:
+        if uri.startswith("sqlite:") and "?" not in uri and not file.exists():
+            _begin_database(file)
         return MlflowClient(tracking_uri=uri)
     except Exception as error:  # whatever a database driver raises, the record cannot be opened
         raise TrackingError(reason(uri, error)) from None
+
+
+def _begin_database(file: Path) -> None:
+    """Make MLflow's tables in a new file of SQLite, all or none.
+
+    They are made in some fifty migrations, and a database in which a kill or a full disk has ended them
+    cannot be opened again. So it gets its name when it is complete.
+    """
+    draft = file.with_name(f".{file.name}.{uuid.uuid4().hex[:8]}.{os.getpid()}")
+    for left in file.parent.glob(f".{file.name}.*"):
+        if not Path("/proc", left.name.rpartition(".")[2]).exists():
+            left.unlink(missing_ok=True)  # of a process that was killed
+    try:
+        MlflowClient(tracking_uri=f"sqlite:///{draft}").search_experiments(max_results=1)
+        with suppress(FileExistsError):  # another process was faster
+            file.hardlink_to(draft)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def reason(uri: str, error: Exception) -> str:

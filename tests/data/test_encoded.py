@@ -183,9 +183,12 @@ def test_inputs_that_stream_answer_any_question(decoded: Workbench, encoded: Wor
         assert torch.equal(resident.take(index), streamed.take(index))
 
 
-def test_a_damaged_image_is_named_when_it_is_read(images: DatasetSpec, tmp_path: Path) -> None:
+def test_a_damaged_image_is_named_when_it_is_read_and_all_are_made_again(
+    images: DatasetSpec, tmp_path: Path
+) -> None:
     store = LocalStore(tmp_path)
     dataset = open_dataset(replace(images, cache_limit_gib=TINY_GIB), store)
+    before = dataset.test.take(np.arange(20))
     with (tmp_path / "pixels" / dataset.cache / "test.bin").open("r+b") as file:
         file.seek(400)
         file.write(b"damage")
@@ -193,6 +196,13 @@ def test_a_damaged_image_is_named_when_it_is_read(images: DatasetSpec, tmp_path:
     with pytest.raises(ArtifactError, match=r"test\.bin: image 0 does not have the bytes"):
         again.test.take(np.arange(20))
     again.train.take(np.arange(20))
+    store = LocalStore(tmp_path)
+    assert store.find("pixels", dataset.cache) is None
+    mended = open_dataset(replace(images, cache_limit_gib=TINY_GIB), store)
+    assert (mended.test.take(np.arange(20)) == before).all()
+    with pytest.raises(ArtifactError):  # who has the old ones open does no harm to the new ones
+        again.test.take(np.arange(20))
+    assert LocalStore(tmp_path).find("pixels", dataset.cache) is not None
 
 
 def copy_some(images: DatasetSpec, root: Path) -> DatasetSpec:

@@ -11,6 +11,7 @@ import pytest
 import ray
 
 from raydc.data.dataset import Dataset, open_dataset
+from raydc.errors import ArtifactError
 from raydc.orchestration.cluster import Capacity, capacity, connected
 from raydc.orchestration.materials import Materials
 from raydc.orchestration.progress import Silent
@@ -115,6 +116,22 @@ def test_the_images_of_the_dataset_are_decoded_again(rig: Callable[..., Rig], cl
     one = rig("seeds=2")
     one.run(cluster, lambda: one.vanish("pixels"))
     assert outcome(one) == [("finished", 2)] * 2
+
+
+def test_a_process_opens_images_again_that_were_made_again(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    data = open_dataset(DIGITS, store)
+    site = Site(DIGITS, data.cache, str(tmp_path))
+    first = site.bench()
+    assert site.bench() is first
+    shutil.rmtree(tmp_path / "pixels")
+    with pytest.raises(ArtifactError, match="pixels/"):
+        site.bench()
+    open_dataset(DIGITS, store)
+    again = site.bench()
+    assert again is not first
+    assert site.bench() is again
+    assert again.dataset.id == first.dataset.id
 
 
 def test_retries_are_bounded(rig: Callable[..., Rig], cluster: Capacity) -> None:

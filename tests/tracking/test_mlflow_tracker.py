@@ -273,6 +273,47 @@ def server(tmp_path: Path) -> Iterator[Server]:
         made.stop()
 
 
+@pytest.mark.tmpfs
+def test_a_disk_that_is_full_when_the_record_begins_leaves_no_half_of_it(
+    small_disk: Callable[[str], Path],
+) -> None:
+    disk = small_disk("300k")
+    with pytest.raises(TrackingError, match="database or disk is full"):
+        MlflowTracker(default_uri(disk), "s", disk).start()
+    assert list(disk.iterdir()) == []
+    subprocess.run(["mount", "-o", "remount,size=20m", str(disk)], check=True)
+    one = MlflowTracker(default_uri(disk), "s", disk)
+    one.start()
+    one.record([row("a")])
+    assert one.close("FINISHED", 60) == 0
+
+
+@pytest.mark.slow
+def test_a_kill_while_the_record_begins_leaves_no_half_of_it(tmp_path: Path) -> None:
+    script = (
+        "from pathlib import Path; from raydc.tracking.mlflow_tracker import MlflowTracker; import sys; "
+        "print('begun', flush=True); "
+        "MlflowTracker(sys.argv[1], 's', Path(sys.argv[2])).start()"
+    )
+    arguments = [default_uri(tmp_path), str(tmp_path)]
+    with subprocess.Popen([sys.executable, "-c", script, *arguments], stdout=subprocess.PIPE) as killed:
+        assert killed.stdout is not None
+        killed.stdout.readline()
+        while killed.poll() is None and not any(
+            path.stat().st_size > 50_000 for path in tmp_path.glob(".mlflow.db.*")
+        ):
+            time.sleep(0.001)
+        killed.kill()
+    left = [path.name for path in tmp_path.iterdir()]
+    assert left
+    assert "mlflow.db" not in left
+    one = MlflowTracker(default_uri(tmp_path), "s", tmp_path)
+    one.start()
+    one.record([row("a")])
+    assert one.close("FINISHED", 60) == 0
+    assert not set(left) & {path.name for path in tmp_path.iterdir()}
+
+
 class Broken(BaseHTTPRequestHandler):
     """Answers every request with an error of the server's own."""
 
