@@ -14,7 +14,7 @@ import torch
 
 from raydc import plugins
 from raydc.data.dataset import open_dataset
-from raydc.errors import InputError
+from raydc.errors import ArtifactError, InputError
 from raydc.evaluate import make_everything
 from raydc.packs import attempt_all
 from raydc.plain_json import parse_json
@@ -170,7 +170,7 @@ def main(arguments: list[str] | None = None) -> int:
         plugins.load()
         _check_device(chosen.device)
         failed = run_file(chosen.file, chosen.data, chosen.out, chosen.store, chosen.device)
-    except InputError as error:
+    except (InputError, ArtifactError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 3 if failed else 0

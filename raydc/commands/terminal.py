@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from raydc.commands import completing
-from raydc.errors import InputError, TrackingError
+from raydc.errors import ArtifactError, InputError, TrackingError
 
 PIPE_WIDTH = 160
 """Columns of a table where there is no terminal to measure."""
@@ -63,7 +63,7 @@ def reported() -> Iterator[None]:
     """Print what a user can mend as one sentence, and exit with 2."""
     try:
         yield
-    except (InputError, TrackingError) as error:
+    except (InputError, TrackingError, ArtifactError) as error:
         err.print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
         raise typer.Exit(2) from None
 

@@ -1,4 +1,4 @@
-"""One target under libFuzzer, guided by the branches that inputs reach in raydc, Pillow and the reader of pickles.
+"""One target under libFuzzer, guided by the branches that inputs reach in raydc and Pillow.
 
 python -m tests.fuzz.coverage TARGET CORPUS [libFuzzer's options]
 """
