@@ -15,7 +15,7 @@ import torch
 from raydc import plugins
 from raydc.data.dataset import open_dataset
 from raydc.disk import writing_folder
-from raydc.errors import FolderError, InputError, StoreError
+from raydc.errors import ArtifactError, FolderError, InputError, StoreError
 from raydc.evaluate import make_everything
 from raydc.packs import attempt_all
 from raydc.plain_json import parse_json
@@ -171,7 +171,7 @@ def main(arguments: list[str] | None = None) -> int:
         plugins.load()
         _check_device(chosen.device)
         failed = run_file(chosen.file, chosen.data, chosen.out, chosen.store, chosen.device)
-    except InputError as error:
+    except (InputError, ArtifactError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except (StoreError, FolderError) as error:

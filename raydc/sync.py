@@ -82,7 +82,8 @@ def _result(line: str, where: str, study: str) -> Row:
     )
     times = [row["started_at"], row["finished_at"]]
     sound &= all(isinstance(t, int | float) and not isinstance(t, bool) for t in times)
-    if not sound or not isinstance(row["evaluation_id"], str):
+    sound &= isinstance(row["seed"], int) and isinstance(row["evaluation_id"], str)
+    if not sound:
         raise InputError(
             f"{where} has a status, an accuracy or a time that no result has; nothing was imported"
         )

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from raydc.commands import completing
-from raydc.errors import FolderError, InputError, StoreError, TrackingError
+from raydc.errors import ArtifactError, FolderError, InputError, StoreError, TrackingError
 
 PIPE_WIDTH = 160
 """Columns of a table where there is no terminal to measure."""
@@ -69,7 +69,7 @@ def reported() -> Iterator[None]:
     """Print what a user can mend as one sentence, and exit with 2."""
     try:
         yield
-    except (InputError, TrackingError, StoreError, FolderError) as error:
+    except (InputError, TrackingError, ArtifactError, StoreError, FolderError) as error:
         err.print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
         raise typer.Exit(2) from None
 

@@ -24,6 +24,8 @@ from raydc.errors import InputError, one_of
 from raydc.plain_json import parse_json
 
 GROUPS_HELD = 4
+MOST_UNNAMED = 100_000
+"""Classes that are known by their numbers alone: one label of four billion would name as many."""
 ROWS_AT_A_TIME = 64
 """Rows of a column that are unpacked before its size is looked at again."""
 LABEL_COLUMNS = ("label", "labels", "fine_label", "target", "class")
@@ -180,7 +182,13 @@ def parquet(location: str, key: str = "dataset.parquet") -> Source:
         raise InputError(f"{key} is {location!r}, whose test split has no labels; add them")
     names = class_names_of(schema, columns[1])
     if names is None:
-        names = tuple(str(i) for i in range(int(train.labels.max(initial=-1)) + 1))
+        highest = int(train.labels.max(initial=-1))
+        if highest >= MOST_UNNAMED:
+            raise InputError(
+                f"{key} is {location!r}, whose labels reach to {highest:,}, but at most {MOST_UNNAMED:,} "
+                "classes may go without names; number them from 0"
+            )
+        names = tuple(str(number) for number in range(highest + 1))
     files = [*by_split["train"], *by_split[name]]
     return Source(folder.name, names, train, test, stamp_of("parquet", files, folder))
 
