@@ -181,15 +181,14 @@ def two_nodes(out: Path, *, evaluations: int, **options: Any) -> bool:
                 recorded = mlflow_runs(server.uri, folder)
                 verdict = check(bed.out, calm.accuracies, starts, bed.seen, recorded)
             trained = Counter(start.process for start in starts)
+            on = {f"trained on the {n}": sum(trained[pid] for pid in pids) for n, pids in students.items()}
             rows.append(
                 {
                     "study": name,
                     "wall seconds": round(wall, 1),
                     "over calm": round(wall / calm.wall_seconds, 2),
-                    **{
-                        f"trained on the {node} until then": sum(trained[pid] for pid in pids)
-                        for node, pids in students.items()
-                    },
+                    **on,
+                    "trained on the new node": verdict.trainings - sum(on.values()),
                     "driver starts": len(bed.driver.starts),
                     "finished": evaluations - verdict.lost,
                     "MLflow runs": sum(recorded.values()),
