@@ -39,7 +39,7 @@ def _shown(argument: str) -> str:
 
 def _module() -> str:
     main = sys.modules["__main__"].__spec__
-    return main.name if main is not None else Path(sys.argv[0]).stem
+    return main.name.removesuffix(".__main__") if main is not None else Path(sys.argv[0]).stem
 
 
 def _processor() -> str:

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -75,47 +75,57 @@ def _tell(text: str) -> None:
 # --- random faults ----------------------------------------------------------------------------
 
 
-def seeds(out: Path, numbers: Iterable[int], *, faults: int, evaluations: int, **options: Any) -> bool:
-    """A study for each seed, written as it ends; whether all promises were kept."""
-    kept = out / "rows.jsonl"
-    setting = {"evaluations": evaluations, "faults": faults, "steps": options["steps"]}
-    rows: dict[int, dict[str, Any]] = {}
-    calm: Calm | None = None
-    for line in kept.read_text().splitlines() if kept.exists() else ():
-        known = json.loads(line)
-        if known.pop("setting") == setting:
-            if "calm" in known:
-                calm = Calm(**known["calm"])
-            else:
-                rows[known["seed"]] = known
+class _Kept:
+    """What is known of studies of one setting, a line for each that is over: the calm one, and by seed."""
 
-    def keep(row: Mapping[str, Any]) -> None:
-        with kept.open("a") as file:
-            file.write(json.dumps({"setting": setting, **row}) + "\n")
+    def __init__(self, path: Path, **setting: Any) -> None:
+        self._path = path
+        self._setting = setting
+        self.calm: Calm | None = None
+        self.rows: dict[int, dict[str, Any]] = {}
+        for line in path.read_text().splitlines() if path.exists() else ():
+            known = json.loads(line)
+            if known.pop("setting") == setting:
+                self._take(known)
 
-    with _server(out) as server:
-        surroundings = {**options, "server": server, "on_cluster": True}
-        if calm is None:
-            with _bed(out, "calm", evaluations, **surroundings) as bed:
-                bed.begin()
-                calm = Calm(bed.finish(), _accuracies(bed))
-            keep({"calm": asdict(calm)})
-            _tell(f"the calm study took {calm.wall_seconds:.0f} s")
-        for seed in numbers:
-            if seed not in rows:
+    def _take(self, known: dict[str, Any]) -> None:
+        if "calm" in known:
+            self.calm = Calm(**known["calm"])
+        else:
+            self.rows[known["seed"]] = known
+
+    def add(self, known: dict[str, Any]) -> None:
+        """Keep one that is over."""
+        with self._path.open("a") as file:
+            file.write(json.dumps({"setting": self._setting, **known}) + "\n")
+        self._take(known)
+        _tell(str({name: value for name, value in known.items() if name != "calm"}))
+
+
+def seeds(out: Path, numbers: Sequence[int], *, faults: int, evaluations: int, **options: Any) -> bool:
+    """A study for each seed that has none yet; whether all promises were kept."""
+    kept = _Kept(out / "rows.jsonl", evaluations=evaluations, faults=faults, steps=options["steps"])
+    if missing := [seed for seed in numbers if seed not in kept.rows]:
+        with _server(out) as server:
+            surroundings = {**options, "server": server, "on_cluster": True}
+            if kept.calm is None:
+                with _bed(out, "calm", evaluations, **surroundings) as bed:
+                    bed.begin()
+                    kept.add({"calm": asdict(Calm(bed.finish(), _accuracies(bed)))})
+            assert kept.calm is not None
+            for seed in missing:
                 plan = schedule(seed, evaluations, list(FAULTS), faults)
                 with _bed(out, f"seed-{seed}", evaluations, **surroundings) as bed:
-                    rows[seed] = {"seed": seed, **tormented(bed, plan, calm)}
-                keep(rows[seed])
-                _tell(str(rows[seed]))
-    chosen = [rows[seed] for seed in numbers]
+                    kept.add({"seed": seed, **tormented(bed, plan, kept.calm)})
+    assert kept.calm is not None
+    chosen = [kept.rows[seed] for seed in numbers]
     happened = Counter(kind for row in chosen for kind in row["faults"].split(", "))
     publish(
         "chaos",
         chosen,
         "cpu",
         evaluations=evaluations,
-        calm_wall_seconds=calm.wall_seconds,
+        calm_wall_seconds=round(kept.calm.wall_seconds, 1),
         faults=dict(sorted(happened.items())),
         lost=sum(row["lost"] for row in chosen),
         duplicates=sum(row["duplicates"] for row in chosen),
@@ -181,15 +191,14 @@ def two_nodes(out: Path, *, evaluations: int, **options: Any) -> bool:
                 recorded = mlflow_runs(server.uri, folder)
                 verdict = check(bed.out, calm.accuracies, starts, bed.seen, recorded)
             trained = Counter(start.process for start in starts)
+            on = {f"trained on the {n}": sum(trained[pid] for pid in pids) for n, pids in students.items()}
             rows.append(
                 {
                     "study": name,
                     "wall seconds": round(wall, 1),
                     "over calm": round(wall / calm.wall_seconds, 2),
-                    **{
-                        f"trained on the {node} until then": sum(trained[pid] for pid in pids)
-                        for node, pids in students.items()
-                    },
+                    **on,
+                    "trained on the new node": verdict.trainings - sum(on.values()),
                     "driver starts": len(bed.driver.starts),
                     "finished": evaluations - verdict.lost,
                     "MLflow runs": sum(recorded.values()),
