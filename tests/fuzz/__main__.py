@@ -90,15 +90,25 @@ def fuzz(target: Target, inputs: int, seed: int, folder: Path) -> dict[str, Any]
             "verbosity": 1,
         }
         arguments = [f"-{key}={value}" for key, value in options.items()]
-        ran = subprocess.run(
-            [sys.executable, "-m", "tests.fuzz.coverage", target.name, *arguments, corpus, *known(target)],
-            cwd=ROOT,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
-        )
+        # libFuzzer ends its process without cleaning up; in memory, where the system has such a folder.
+        with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as scratch:
+            ran = subprocess.run(
+                [
+                    sys.executable,
+                    "-m",
+                    "tests.fuzz.coverage",
+                    target.name,
+                    *arguments,
+                    corpus,
+                    *known(target),
+                ],
+                cwd=ROOT,
+                env={**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": scratch},
+                capture_output=True,
+                text=True,
+                errors="replace",
+                check=False,
+            )
         said = ran.stderr + ran.stdout
         slowest = max(slowest, statistic(said, "slowest_unit_time_sec"))
         peak = max(peak, statistic(said, "peak_rss_mb"))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import sys
 import warnings
 from pathlib import Path
@@ -16,7 +15,7 @@ import atheris
 from torch._weights_only_unpickler import Unpickler
 
 with atheris.instrument_imports(include=["raydc", "PIL"]):
-    from tests.fuzz.targets import TARGETS, allowed, scratch
+    from tests.fuzz.targets import TARGETS, allowed
 
 # Of torch, which takes minutes as a whole, only what reads pickles.
 Unpickler.load = atheris.instrument_func(Unpickler.load)
@@ -38,11 +37,8 @@ def main() -> None:
             )
             raise
 
-    try:
-        atheris.Setup(sys.argv, one)
-        atheris.Fuzz()
-    finally:
-        shutil.rmtree(scratch(), ignore_errors=True)
+    atheris.Setup(sys.argv, one)
+    atheris.Fuzz()
 
 
 if __name__ == "__main__":

@@ -5,8 +5,10 @@ Anything else that a target raises is a bug of raydc. Seeds are small valid file
 
 from __future__ import annotations
 
+import atexit
 import io
 import json
+import shutil
 import tempfile
 import zipfile
 import zlib
@@ -64,9 +66,10 @@ class Target:
 
 @cache
 def scratch() -> Path:
-    """A folder for the files of this process, in memory where the system has such."""
-    memory = Path("/dev/shm")
-    return Path(tempfile.mkdtemp(prefix="raydc-fuzz-", dir=memory if memory.is_dir() else None))
+    """A folder for the files of this process."""
+    folder = Path(tempfile.mkdtemp(prefix="raydc-fuzz-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def written(name: str, content: bytes) -> Path:
