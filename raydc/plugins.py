@@ -7,8 +7,8 @@ A plugin is a module that adds entries to the catalogue when it is imported:
     METHODS.add(Method("mine", "my_module:select", "one line on what it does", seeded=True))
 
 It is found as an entry point of the group `raydc.plugins`, or as a file in RAYDC_PLUGINS (paths joined by the
-system's path separator; `raydc --plugin FILE` sets it). Workers read the same, so a file must lie where
-every machine of a cluster sees it; `raydc submit` sends it along. A target in a file is named by the
+system's path separator; `raydc --plugin FILE` sets it). Files are sent along to the workers of a cluster;
+an entry point must be installed on every machine. A target in a file is named by the
 file's own module, its stem.
 """
 
@@ -17,6 +17,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from functools import cache
@@ -39,6 +40,13 @@ def use(given: Sequence[Path]) -> None:
 def files() -> list[Path]:
     """The plugin files that are in use here."""
     return [Path(path) for path in os.environ.get(VARIABLE, "").split(os.pathsep) if path]
+
+
+def copy_to(folder: Path) -> dict[str, str]:
+    """Copy the plugin files into `folder`; what the environment tells processes that begin there of them."""
+    for file in files():
+        shutil.copyfile(file, folder / file.name)
+    return {VARIABLE: os.pathsep.join(file.name for file in files())} if files() else {}
 
 
 def load() -> None:

@@ -5,17 +5,23 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import ray
 from ray.exceptions import AuthenticationError
 
+from raydc import plugins
 from raydc.errors import InputError
 from raydc.spec.study_file import Resources
 
 PROBE_SECONDS = 5.0
+JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""Variable of the environment of a job of Ray."""
 OBJECT_STORE_BYTES = 256 * 2**20
 """Of a local cluster; images and labels travel through the raydc store, not through Ray's."""
 
@@ -76,6 +82,19 @@ def token_refused(address: str) -> InputError:
 
 
 @contextmanager
+def _plugins() -> Iterator[dict[str, Any] | None]:
+    """Ray's runtime environment that brings plugin files to a cluster's workers.
+
+    None without such files, and in a job of Ray, whose workers begin where the job does.
+    """
+    if not plugins.files() or JOB in os.environ:
+        yield None
+        return
+    with tempfile.TemporaryDirectory(prefix="raydc-plugins-") as folder:
+        yield {"working_dir": folder, "env_vars": plugins.copy_to(Path(folder))}
+
+
+@contextmanager
 def connected(address: str | None, resources: Resources) -> Iterator[Capacity]:
     """A connection to the cluster at `address`, or to one started here and ended with the block.
 
@@ -97,7 +116,8 @@ def connected(address: str | None, resources: Resources) -> Iterator[Capacity]:
         )
     else:
         try:
-            ray.init(address, **common)
+            with _plugins() as sent:
+                ray.init(address, runtime_env=sent, **common)
         except AuthenticationError:
             raise token_refused(address) from None
         except ConnectionError:

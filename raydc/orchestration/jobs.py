@@ -11,9 +11,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
-import os
 import shlex
-import shutil
 import socket
 import tempfile
 import time
@@ -167,10 +165,7 @@ def submit(client: JobSubmissionClient, address: str, job: Job) -> str:
     """Submit a study with its plugins; the job's id."""
     name = f"raydc-{job.study.name}-{uuid.uuid4().hex[:8]}"
     with tempfile.TemporaryDirectory(prefix="raydc-job-") as folder:
-        carried = pack(job.study, Path(folder))
-        variables = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS)}
-        if carried:
-            variables[plugins.VARIABLE] = os.pathsep.join(carried)
+        variables = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS), **pack(job.study, Path(folder))}
         with _asking(address):
             client.submit_job(
                 entrypoint=job.entrypoint,
@@ -181,15 +176,13 @@ def submit(client: JobSubmissionClient, address: str, job: Job) -> str:
     return name
 
 
-def pack(study: Study, folder: Path) -> list[str]:
-    """Write the study as merged and the plugin files; the plugins' paths from the folder."""
+def pack(study: Study, folder: Path) -> dict[str, str]:
+    """Write the study as merged and the plugin files; the environment that names them.
+
+    Every process of a job begins in the packed folder.
+    """
     (folder / STUDY_FILE).write_text(study.to_yaml(), encoding="utf-8")
-    carried = []
-    for file in plugins.files():
-        # Every process of a job begins in the packed folder.
-        shutil.copyfile(file, folder / file.name)
-        carried.append(file.name)
-    return carried
+    return plugins.copy_to(folder)
 
 
 def follow(client: JobSubmissionClient, address: str, job: str, write: Callable[[str], None]) -> int:

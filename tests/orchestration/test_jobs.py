@@ -97,7 +97,7 @@ def test_what_is_packed(small: Callable[..., Study], tmp_path: Path, monkeypatch
     folder = tmp_path / "packed"
     folder.mkdir()
     study = small("base.images.ipc=1")
-    assert jobs.pack(study, folder) == ["mine.py"]
+    assert jobs.pack(study, folder) == {plugins.VARIABLE: "mine.py"}
     assert sorted(path.name for path in folder.iterdir()) == ["mine.py", "study.yaml"]
     assert (folder / "study.yaml").read_text() == study.to_yaml()
 
@@ -195,6 +195,17 @@ def test_a_study_as_a_job_with_a_plugin(two_nodes: Try) -> None:
     # The folder holds this study, so the run refuses another with its own code.
     other = ("--set", "name=other")
     assert "holds the study 'mini'" in two_nodes("submit", "mini.yaml", *options, *other, code=2)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_run_on_a_cluster_brings_its_plugins(two_nodes: Try) -> None:
+    (two_nodes.folder / "carried.py").write_text(PLUGIN.replace("brought", "carried").replace("first", "one"))
+    where = ("--address", two_nodes.ray, "--store", "store", "--out", "runs/carried", "--no-report")
+    said = two_nodes(
+        "--plugin", "carried.py", "run", "mini.yaml", *where, "--set", "base.images.method=one-ones"
+    )
+    assert "mini: 2 of 2 evaluations finished" in said
 
 
 @pytest.mark.ray
