@@ -58,6 +58,7 @@ bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.study
 	$(BIN)/python -m benchmarks.selection
 	$(BIN)/python -m benchmarks.report
+	$(BIN)/python -m benchmarks.tracking
 
 chaos: $(INSTALLED)
 	$(BIN)/python -m benchmarks.chaos --seeds $(SEEDS) --out $(CHAOS)
