@@ -91,21 +91,27 @@ class Bed:
         self._limit = limit_seconds
         self._began = time.monotonic()
         self._over = threading.Event()
+        self._reading = threading.Lock()
+        self._position = 0
         self._watch = threading.Thread(target=self._look, daemon=True)
 
     # --- watching -----------------------------------------------------------------------------
 
     def _look(self) -> None:
-        read = 0
-        path = self.out / FILE
         while not self._over.wait(LOOK_SECONDS):
+            self._read()
+
+    def _read(self) -> None:
+        """Note what is new in the ledger."""
+        path = self.out / FILE
+        with self._reading:
             if not path.exists():
-                continue
+                return
             with path.open("rb") as file:
-                file.seek(read)
+                file.seek(self._position)
                 content = file.read()
             whole = content.rfind(b"\n") + 1
-            read += whole
+            self._position += whole
             for row in map(decode, content[:whole].splitlines()):
                 if row is not None and row["status"] == FINISHED:
                     self.seen.setdefault(row["evaluation_id"], time.monotonic())
@@ -168,6 +174,7 @@ class Bed:
         """Start the same command again."""
         if len(self.driver.starts) >= MOST_STARTS:
             raise StuckError(f"the driver was started {MOST_STARTS} times and ended with {self.codes}")
+        self._read()
         self.driver.start()
 
     def reach(self, rows: int) -> bool:

@@ -82,9 +82,15 @@ def trained_again(starts: Iterable[Start], seen: Mapping[str, float]) -> int:
 def in_flight(
     starts: Sequence[Start], driver_starts: Sequence[float], seen: Mapping[str, float]
 ) -> list[int]:
-    """For each driver that was followed by another: evaluations it began that had no row when it was over."""
+    """For each driver that another followed: evaluations that its workers began and that had no row then.
+
+    Workers live a moment longer than their driver: what one begins is its first driver's, whenever it begins.
+    """
+    born: dict[int, float] = {}
+    for start in starts:
+        born.setdefault(start.process, start.at)
     return [
-        len({s.evaluation for s in starts if begin <= s.at < end and seen.get(s.evaluation, end) >= end})
+        len({s.evaluation for s in starts if begin <= born[s.process] < end <= seen.get(s.evaluation, end)})
         for begin, end in pairwise(driver_starts)
     ]
 

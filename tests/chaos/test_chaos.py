@@ -73,9 +73,12 @@ def test_what_the_checker_finds(verdict: Callable[..., Verdict]) -> None:
 
 
 def test_what_was_in_flight_when_a_driver_was_killed() -> None:
-    # The second driver began at 15: c was under way and was begun again; b's row came after the kill.
+    # The second driver began at 15: c was under way and was begun again; b's row came before the kill.
     assert in_flight(STARTS, [0.0, 15.0, 40.0], {**SEEN, "b": 14.0}) == [1, 0]
-    assert in_flight(STARTS, [0.0, 15.0, 40.0], SEEN) == [2, 0]
+    assert in_flight(STARTS, [0.0, 15.0, 40.0], {"a": 10.0, "b": 14.0}) == [1, 1]
+    # A worker of the first driver began another one in its last moment.
+    late = sorted([*STARTS, Start(15.1, 8, "b")])
+    assert in_flight(late, [0.0, 15.0, 40.0], {"a": 10.0, "b": 35.0, "c": 30.0}) == [2, 0]
     assert in_flight(STARTS, [0.0], SEEN) == []
 
 
