@@ -16,13 +16,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.record import publish
+from raydc.spec.study import Study, parse_study
 
 STUDY = """
-name: overhead
+name: {name}
 dataset: {{name: digits}}
 teacher: {{arch: convnet-d1-w1, epochs: 1, keep: [1], augment: none, batch_size: 250}}
 base:
@@ -31,10 +33,18 @@ base:
   student: {{arch: convnet-d1-w1}}
   train: {{recipe: label-worth, steps: 0, augment: none}}
 grid:
+  images.method: [{methods}]
   labels.temperature: [{temperatures}]
 seeds: {seeds}
 """
 SEEDS = 10
+
+
+def idle_study(name: str, count: int, methods: Sequence[str]) -> Study:
+    """A study of `count` evaluations whose students do nothing."""
+    temperatures = ", ".join(f"{1 + i / 1000:.3f}" for i in range(count // SEEDS // len(methods)))
+    text = STUDY.format(name=name, methods=", ".join(methods), temperatures=temperatures, seeds=SEEDS)
+    return parse_study(text, f"{name}.yaml")
 
 
 def without_record(launch: Any) -> None:
@@ -55,11 +65,9 @@ def measure(count: int, out: Path) -> dict[str, Any]:
     """Run `count` evaluations in this process, without MLflow."""
     from raydc import launch
     from raydc.orchestration.progress import Silent
-    from raydc.spec.study import parse_study
 
     without_record(launch)
-    temperatures = ", ".join(f"{1 + i / 1000:.3f}" for i in range(count // SEEDS))
-    study = parse_study(STUDY.format(temperatures=temperatures, seeds=SEEDS), "overhead.yaml")
+    study = idle_study("overhead", count, ["random"])
     summary = launch.run(study, out, progress=Silent())
     assert summary.finished == count, summary
     stage = summary.stage_seconds["evaluations"]

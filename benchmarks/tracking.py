@@ -15,54 +15,34 @@ import base64
 import json
 import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
+from benchmarks.mlflow_server import Server
+from benchmarks.orchestration import idle_study, without_record
 from benchmarks.record import publish
 
-STUDY = """
-name: tracked
-dataset: {{name: digits}}
-teacher: {{arch: convnet-d1-w1, epochs: 1, keep: [1], augment: none, batch_size: 250}}
-base:
-  images: {{method: random, ipc: 1, seed: 0}}
-  labels: {{kind: soft, teacher_epoch: 1}}
-  student: {{arch: convnet-d1-w1}}
-  train: {{recipe: label-worth, steps: 0, augment: none}}
-grid:
-  images.method: [random, herding]
-  labels.temperature: [{temperatures}]
-seeds: {seeds}
-"""
-SEEDS, METHODS = 10, 2
 PATIENCE_SECONDS = 180.0
-"""For a server to start, and for a page to be drawn."""
+"""For a page to be drawn."""
 ROWS_SHOWN = "document.querySelectorAll('[role=row] a[href*=\"/runs/\"]').length"
 """Runs that MLflow's table shows."""
 
 
 def run_here(count: int, out: Path, *, tracked: bool) -> dict[str, Any]:
     """Run `count` evaluations in this process, with or without MLflow."""
-    from benchmarks.orchestration import without_record
     from raydc import launch
     from raydc.orchestration.progress import Silent
-    from raydc.spec.study import parse_study
 
     if not tracked:
         without_record(launch)
-    temperatures = ", ".join(f"{1 + i / 1000:.3f}" for i in range(count // SEEDS // METHODS))
-    study = parse_study(STUDY.format(temperatures=temperatures, seeds=SEEDS), "tracked.yaml")
+    study = idle_study("tracked", count, ["random", "herding"])
     began = time.process_time()
     summary = launch.run(study, out, store_uri=f"{out}-store", progress=Silent())
     assert (summary.finished, summary.behind) == (count, 0), summary
@@ -93,41 +73,6 @@ def timed(command: Sequence[str]) -> tuple[str, float, float]:
     if status:
         raise SystemExit(f"{' '.join(command)} failed:\n{text[-4000:]}")
     return text, seconds, usage.ru_maxrss / 1024
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
-@contextmanager
-def serving(database: Path) -> Iterator[str]:
-    """The address of an MLflow server on a database."""
-    port = free_port()
-    uri = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{database}"]
-    with (database.parent / "server.log").open("wb") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-    try:
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while not _answers(uri):
-            if time.monotonic() > deadline:
-                raise SystemExit("the MLflow server did not start")
-            time.sleep(0.5)
-        yield uri
-    finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        server.wait()
-
-
-def _answers(uri: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"{uri}/health", timeout=5) as answer:
-            return bool(answer.status == 200)
-    except OSError:
-        return False
 
 
 class Browser:
@@ -205,46 +150,57 @@ def main() -> None:
 
 def measure(count: int, folder: Path, screenshot: Path | None) -> list[dict[str, Any]]:
     """All rows of the table."""
-    rows: list[dict[str, Any]] = []
-
-    def add(what: str, seconds: float, peak: float | None = None) -> None:
-        rows.append(
-            {"what": what, "seconds": seconds, "ms an evaluation": 1e3 * seconds / count, "peak MB": peak}
-        )
-        print(rows[-1], flush=True)
-
     out = folder / "tracked"
-    plain, peak = apart(count, folder / "plain", tracked=False)
-    add("students that do nothing, without MLflow", plain["stage"], peak)
+    plain, plain_peak = apart(count, folder / "plain", tracked=False)
     tracked, peak = apart(count, out, tracked=True)
-    add("the same while MLflow is written", tracked["stage"], peak)
-    add("whole run, without MLflow", plain["wall"])
-    add("whole run, until MLflow has everything", tracked["wall"])
-    add("logging: the driver's processor time for it", tracked["driver"] - plain["driver"])
-    with serving(out / "mlflow.db") as uri:
-        record = ["mlflow:tracked", "--tracking-uri", uri]
-        for what, command in {
-            "raydc results mlflow:": ["results", *record, "--json"],
-            "raydc watch --once mlflow:": ["watch", *record, "--once"],
-            "raydc compare mlflow: --by images.method": ["compare", *record, "--by", "images.method"],
-            "raydc report mlflow:": ["report", *record, "--figures", str(folder / "figures")],
-        }.items():
-            _, seconds, peak = timed(["-m", "raydc", *command])
-            add(what, seconds, peak)
-        _, seconds, peak = timed(["-m", "raydc", "report", str(out)])
-        add("raydc report DIR", seconds, peak)
+    found: list[tuple[str, float, float | None]] = [
+        ("students that do nothing, without MLflow", plain["stage"], plain_peak),
+        ("the same while MLflow is written", tracked["stage"], peak),
+        ("whole run, without MLflow", plain["wall"], None),
+        ("whole run, until MLflow has everything", tracked["wall"], None),
+        ("logging: the driver's processor time for it", tracked["driver"] - plain["driver"], None),
+    ]
+    server = Server(folder / "server", database=out / "mlflow.db")
+    server.start()
+    try:
+        server.wait()
+        found += commands(server.uri, out)
         if shutil.which("chromium") is None:
             print("no chromium: the pages of MLflow are not timed")
-            return rows
-        pages = f"{uri}/#/experiments/1/runs?workflowType=machine_learning"
-        for what, page, wanted, shot in (
-            ("MLflow's runs page, 25 runs or more shown", f"{pages}&viewStateShareKey=raydc", 25, screenshot),
-            ("MLflow's own view of it, the study's run shown", pages, 1, None),
-        ):
-            first, again = asyncio.run(load(page, f"{ROWS_SHOWN} >= {wanted}", shot))
-            add(f"{what}: first time", first)
-            add(f"{what}: again", again)
-    return rows
+        else:
+            found += pages(server.uri, screenshot)
+    finally:
+        server.stop()
+    return [
+        {"what": what, "seconds": seconds, "ms an evaluation": 1e3 * seconds / count, "peak MB": peak}
+        for what, seconds, peak in found
+    ]
+
+
+def commands(uri: str, out: Path) -> Iterator[tuple[str, float, float | None]]:
+    """(what, seconds, peak MB) of raydc's own commands."""
+    record = ["mlflow:tracked", "--tracking-uri", uri]
+    for what, command in {
+        "raydc results mlflow:": ["results", *record, "--json"],
+        "raydc watch --once mlflow:": ["watch", *record, "--once"],
+        "raydc compare mlflow: --by images.method": ["compare", *record, "--by", "images.method"],
+        "raydc report mlflow:": ["report", *record, "--figures", f"{out}-figures"],
+        "raydc report DIR": ["report", str(out)],
+    }.items():
+        _, seconds, peak = timed(["-m", "raydc", *command])
+        yield what, seconds, peak
+
+
+def pages(uri: str, screenshot: Path | None) -> Iterator[tuple[str, float, float | None]]:
+    """(what, seconds, None) of MLflow's pages in a new browser, and once more in it."""
+    runs = f"{uri}/#/experiments/1/runs?workflowType=machine_learning"
+    for what, page, wanted, shot in (
+        ("MLflow's page of the runs by raydc's link", f"{runs}&viewStateShareKey=raydc", 25, screenshot),
+        ("MLflow's page without it", runs, 1, None),
+    ):
+        first, again = asyncio.run(load(page, f"{ROWS_SHOWN} >= {wanted}", shot))
+        yield f"{what}, first time", first, None
+        yield f"{what}, again", again, None
 
 
 if __name__ == "__main__":

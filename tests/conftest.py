@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks.mlflow_server import Server
 from raydc.data.dataset import Dataset, open_dataset
 from raydc.evaluate import make_everything
 from raydc.spec.evaluation import DatasetSpec
@@ -148,3 +149,15 @@ def ready(bench: Workbench, planned: Callable[[Study], Plan]) -> Callable[[Study
         return plan
 
     return make
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    """An MLflow server that answers."""
+    made = Server(tmp_path / "server")
+    try:
+        made.start()
+        made.wait()
+        yield made
+    finally:
+        made.stop()

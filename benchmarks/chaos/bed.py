@@ -16,7 +16,9 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.chaos.services import Cluster, Driver, Server, descendants, kill, title
+from benchmarks.chaos.services import Cluster, Driver
+from benchmarks.mlflow_server import Server
+from benchmarks.processes import descendants, kill, title
 from raydc.result import FINISHED
 from raydc.tracking.ledger import FILE, decode
 

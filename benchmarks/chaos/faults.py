@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.chaos.bed import STUDENTS, TEACHERS, Bed
-from benchmarks.chaos.services import kill
+from benchmarks.processes import kill
 from raydc.store import MANIFEST
 from raydc.tracking.ledger import FILE
 

@@ -1,89 +1,20 @@
-"""What a study runs on and what dies under it: a cluster of two nodes, an MLflow server, the driver.
-
-Every process that is ever stopped descends from one that was started here, and is stopped by its id.
-"""
+"""What a study runs on and what dies under it: a cluster of two nodes, the driver."""
 
 from __future__ import annotations
 
-import os
-import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-import psutil
+from benchmarks.processes import ROOT, START_SECONDS, descendants, environment, free_ports, kill
 
-from raydc.errors import TrackingError
-from raydc.tracking.reach import probe
-
-ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "cluster" / "local" / "two_nodes.sh"
-START_SECONDS = 180.0
-"""How long a service may take to start on a busy machine."""
-PORTS = (20_000, 32_000)
-"""Below those that the kernel gives connections, above those that Ray gives its workers."""
-FRESH = ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
-"""Variables of other clusters, which none of ours may see."""
-
-LEAN = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-"""Without MLflow's queue of jobs of its own, which nobody here asks for anything."""
-
-
-def free_ports(count: int) -> int:
-    """The first of `count` ports in a row that nobody uses."""
-    while True:
-        first = random.randrange(*PORTS)
-        try:
-            for port in range(first, first + count):
-                with socket.socket() as free:
-                    free.bind(("", port))
-        except OSError:
-            continue
-        return first
-
-
-def environment(**more: str) -> dict[str, str]:
-    """This process's environment with raydc's root on the path, free of other clusters."""
-    kept = {name: value for name, value in os.environ.items() if name not in FRESH}
-    binaries = Path(sys.executable).parent
-    path = f"{binaries}{os.pathsep}{os.environ['PATH']}"
-    return {**kept, "PATH": path, "PYTHONPATH": str(ROOT), "COLUMNS": "200", **more}
-
-
-def descendants(roots: Iterable[int]) -> list[psutil.Process]:
-    """The processes of some ids and all that they started, those that still run."""
-    found: list[psutil.Process] = []
-    for root in roots:
-        try:
-            process = psutil.Process(root)
-            found += [process, *process.children(recursive=True)]
-        except psutil.NoSuchProcess:
-            continue
-    return found
-
-
-def title(process: psutil.Process) -> str:
-    """What a process calls itself, such as `ray::TeacherActor.label`; empty if it has ended."""
-    try:
-        return " ".join(process.cmdline()).strip()
-    except psutil.Error:
-        return ""
-
-
-def kill(processes: Iterable[psutil.Process]) -> None:
-    """SIGKILL those that still run; an id that has become another process's is left alone."""
-    for process in processes:
-        try:
-            process.kill()
-        except psutil.NoSuchProcess:
-            continue
 
 
 class Cluster:
@@ -123,46 +54,6 @@ class Cluster:
         """Lose it for good."""
         self.lose_all()
         shutil.rmtree(self.folder)
-
-
-class Server:
-    """A real MLflow server on this machine."""
-
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._folder = folder
-        self._port = free_ports(1)
-        self.uri = f"http://127.0.0.1:{self._port}"
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        """Start it; it answers after some seconds."""
-        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self._port)]
-        command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{self._folder}/server.db"]
-        command += ["--artifacts-destination", str(self._folder / "artifacts")]
-        with (self._folder / "server.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                command, stdout=log, stderr=log, cwd=self._folder, env=environment(**LEAN)
-            )
-
-    def wait(self) -> None:
-        """Return when it answers."""
-        deadline = time.monotonic() + START_SECONDS
-        while True:
-            try:
-                probe(self.uri)
-                return
-            except TrackingError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.25)
-
-    def stop(self) -> None:
-        """End it at once, as a machine that is switched off."""
-        if self._process is not None:
-            kill(descendants([self._process.pid]))
-            self._process.wait()
-            self._process = None
 
 
 class Driver:

@@ -18,7 +18,7 @@ from typing import Any
 from benchmarks.chaos.bed import Bed, StuckError
 from benchmarks.chaos.check import check, finished_rows, in_flight, mlflow_runs, read_starts
 from benchmarks.chaos.faults import EARLY_SECONDS, FAULTS, Fault, inflict, schedule
-from benchmarks.chaos.services import Server
+from benchmarks.mlflow_server import Server
 from benchmarks.record import publish
 
 JOIN_AFTER_SECONDS = 5.0

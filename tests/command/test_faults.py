@@ -6,14 +6,15 @@ import errno
 import json
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from benchmarks.mlflow_server import Server
 from raydc.tracking.ledger import read_rows
 from tests.command.conftest import Shell
-from tests.tracking.test_mlflow_tracker import Server, children
+from tests.tracking.test_mlflow_tracker import children
 
 pytestmark = [pytest.mark.command, pytest.mark.slow]
 
@@ -151,16 +152,6 @@ def test_a_full_disk_under_the_ledger_ends_the_run_and_loses_nothing(
     assert len(lines) == len(set(lines)) == 24
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    made = Server(tmp_path)
-    try:
-        made.start()
-        yield made
-    finally:
-        made.stop()
-
-
 @pytest.mark.mlflow
 def test_a_tracking_server_that_goes_away_leaves_the_study_behind_until_the_next_run(
     make_shell: Callable[[], Shell], server: Server
@@ -182,6 +173,7 @@ def test_a_tracking_server_that_goes_away_leaves_the_study_behind_until_the_next
     # Begun again while it is still away: nothing to train, and still behind.
     assert "0 run now, 24 finished before" in shell("run", "tiny.yaml", *options, code=4).stdout
     server.start()
+    server.wait()
     assert "0 run now, 24 finished before" in shell("run", "tiny.yaml", *options).stdout
     recorded = [run.data.tags["raydc.evaluation_id"] for run in children(server.uri)]
     assert sorted(recorded) == sorted(read_rows(shell.folder / "out"))

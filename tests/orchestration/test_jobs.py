@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.chaos.services import free_ports
+from benchmarks.processes import free_ports
 from raydc import plugins
 from raydc.errors import InputError
 from raydc.orchestration import jobs

@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import socket
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -16,6 +10,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from benchmarks.mlflow_server import Server
 from raydc.errors import TrackingError
 from raydc.tracking.mlflow_client import reason
 from raydc.tracking.reach import probe
@@ -45,46 +40,21 @@ auth_cache_ttl_seconds = 60
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a real server that asks for a password, as docs/mlflow.md starts it."""
     folder = tmp_path_factory.mktemp("server")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     (folder / "auth.ini").write_text(CONFIG.format(folder=folder))
-    options = ["--app-name", "basic-auth", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    options += [
-        "--backend-store-uri",
-        f"sqlite:///{folder}/mlflow.db",
-        "--artifacts-destination",
-        str(folder),
-    ]
-    with (folder / "server.log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "mlflow", "server", *options],
-            stdout=log,
-            stderr=log,
-            cwd=folder,
-            start_new_session=True,
-            env={
-                **os.environ,
-                "MLFLOW_FLASK_SERVER_SECRET_KEY": "any text",
-                "MLFLOW_AUTH_ADMIN_PASSWORD": PASSWORD,
-                "MLFLOW_AUTH_CONFIG_PATH": str(folder / "auth.ini"),
-            },
-        )
+    made = Server(
+        folder,
+        options=["--app-name", "basic-auth"],
+        MLFLOW_FLASK_SERVER_SECRET_KEY="any text",
+        MLFLOW_AUTH_ADMIN_PASSWORD=PASSWORD,
+        MLFLOW_AUTH_CONFIG_PATH=str(folder / "auth.ini"),
+    )
     try:
-        uri = f"http://127.0.0.1:{port}"
-        for _ in range(480):
-            try:
-                probe(uri)
-            except TrackingError as error:
-                if "refuses the name" in str(error):
-                    break
-            time.sleep(0.5)
-        else:
-            raise AssertionError((folder / "server.log").read_text()[-3000:])
-        yield uri
+        made.start()
+        with pytest.raises(TrackingError, match="refuses the name"):
+            made.wait()
+        yield made.uri
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        made.stop()
 
 
 @pytest.fixture

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -18,6 +15,7 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
+from benchmarks.mlflow_server import Server
 from raydc.errors import InputError, TrackingError
 from raydc.tracking.mlflow_client import default_uri
 from raydc.tracking.mlflow_ids import run_ids
@@ -230,49 +228,6 @@ def test_what_is_not_there_is_said(tmp_path: Path) -> None:
         read_experiment("x", default_uri(tmp_path))
 
 
-class Server:
-    """A real MLflow server on this machine."""
-
-    def __init__(self, folder: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.folder = folder
-        self.uri = f"http://127.0.0.1:{self.port}"
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
-        command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{self.folder}/server.db"]
-        log = (self.folder / "server.log").open("ab")
-        self.process = subprocess.Popen(
-            command, stdout=log, stderr=log, start_new_session=True, cwd=self.folder
-        )
-        for _ in range(240):
-            try:
-                probe(self.uri)
-                return
-            except TrackingError:
-                time.sleep(0.5)
-        raise AssertionError((self.folder / "server.log").read_text())
-
-    def stop(self) -> None:
-        if self.process is not None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
-            self.process = None
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    made = Server(tmp_path)
-    try:
-        made.start()
-        yield made
-    finally:
-        made.stop()
-
-
 @pytest.mark.tmpfs
 def test_a_disk_that_is_full_when_the_record_begins_leaves_no_half_of_it(
     small_disk: Callable[[str], Path],
@@ -367,6 +322,7 @@ def test_an_outage_costs_nothing_but_time(server: Server, tmp_path: Path) -> Non
     time.sleep(3)
     assert one._pending == 2
     server.start()
+    server.wait()
     one.record([row("after")])
     assert one.close("FINISHED", 120) == 0
     names = [r.data.tags["raydc.evaluation_id"] for r in children(server.uri)]
