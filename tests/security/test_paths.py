@@ -14,8 +14,9 @@ from pyarrow import fs
 from raydc import exported
 from raydc.errors import InputError
 from raydc.labels.fkd import batches, read_batch
+from raydc.remote_store import NodeCache, RemoteStore
 from raydc.spec.study import parse_study
-from raydc.store import MANIFEST, LocalStore, RemoteStore
+from raydc.store import MANIFEST, LocalStore
 from tests.command.conftest import STUDY
 
 OUTSIDE = ("../outside", "/etc/hostname", "a/../../outside", "..", ".", "", "a/b")
@@ -61,7 +62,7 @@ def test_a_manifest_names_plain_files(name: str, tmp_path: Path) -> None:
     text = json.dumps({"files": {name: [0, "00000000"]}, "meta": {}})
     (folder / MANIFEST).write_text(text)
     remote = RemoteStore(
-        "x://", fs.LocalFileSystem(), str(tmp_path / "store"), LocalStore(tmp_path / "cache")
+        "x://", fs.LocalFileSystem(), str(tmp_path / "store"), NodeCache(tmp_path / "cache", 1e9)
     )
     assert remote.find("logits", "one") is None
     assert not (tmp_path / "cache" / "logits" / "outside").exists()

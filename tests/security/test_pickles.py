@@ -18,7 +18,7 @@ import torch
 
 from raydc import exported, folder, searching
 from raydc.data.builtin import cifar10, cifar100
-from raydc.data.dataset import dataset_at
+from raydc.data.dataset import dataset_from
 from raydc.data.folder import folder as folder_source
 from raydc.data.hub import FILES
 from raydc.data.image_set import CompressedSet
@@ -245,7 +245,8 @@ def logits_type(folder: Path, canary: Path) -> object:
 def pixels(folder: Path, canary: Path) -> object:
     files = {f"{split}_labels.npy": bombs.array(canary) for split in ("train", "test")}
     files |= {f"{split}.npy": bombs.array(canary) for split in ("train", "test")}
-    return dataset_at(DIGITS, "one", stored(folder, "pixels", files, fingerprint="f", class_names=["0"]))
+    store = stored(folder, "pixels", files, fingerprint="f", class_names=["0"])
+    return dataset_from(DIGITS, get(store, "pixels", "one"), store)
 
 
 def whitening(folder: Path, canary: Path) -> object:
