@@ -10,6 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import optuna
 from optuna.distributions import (
@@ -34,8 +35,9 @@ from raydc.spec.keys import Value
 from raydc.spec.point import flat_value
 from raydc.spec.search import Dimension, SearchSpec
 
-DRAWS = 100
-"""Points that are drawn, each by a sampler of its own seed, to find one that was not asked."""
+DRAWS, RANDOM_DRAWS = 10, 100
+"""Points that are drawn to find one that was not asked, each with a seed of its own: by the search's
+sampler, which may be sure of a point that was, and then by chance."""
 LEARNT_FROM = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
 
 
@@ -88,8 +90,9 @@ def proposal(search: SearchSpec, trials: Sequence[FrozenTrial], number: int) -> 
     asked = {_name(_point(search, trial)) for trial in trials if trial.params}
     copy = _copy(search, trials)
     point: dict[str, Value] = {}
-    for draw in range(DRAWS):
-        copy.sampler = sampler_of(search, number, draw)
+    for draw in range(DRAWS + RANDOM_DRAWS):
+        by_chance = replace(search, sampler="random")
+        copy.sampler = sampler_of(search if draw < DRAWS else by_chance, number, draw)
         with quiet():
             trial = copy.ask()
             point = _drawn(search, trial)
