@@ -26,6 +26,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from raydc.disk import writing_folder
 from raydc.errors import InputError
 from raydc.plain_json import parse_json
 from raydc.result import Row, columns
@@ -118,7 +119,8 @@ def is_going(out: Path) -> bool:
 @contextmanager
 def locked(out: Path) -> Iterator[None]:
     """Keep every other run out of the folder; the lock dies with its process."""
-    file: IO[str] = (out / LOCK).open("a+")
+    with writing_folder(out):
+        file: IO[str] = (out / LOCK).open("a+")
     try:
         if not any(_lock(file, wait) for wait in [0.0] + [0.1] * (LOCK_TRIES - 1)):
             raise InputError(

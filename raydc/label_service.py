@@ -23,6 +23,8 @@ MOST_WAITING = 256
 """Requests that may wait in the service; more wait outside."""
 MOST_TOGETHER = 32
 """Passes of one checkpoint that are forwarded together."""
+MOST_UNWRITTEN = 2 * MOST_TOGETHER
+"""Passes that are in memory for want of a disk that is fast enough; the forward waits for it then."""
 WRITERS = 4
 """Threads that write labels; most of their time they wait for the disk."""
 
@@ -50,17 +52,23 @@ class LabelService:
             if not asked.cancelled():
                 asked.result()
             # It may have asked for fewer views than this client, so the store is looked at again.
-        if labelled(label_pass, self._bench.store):
-            return 0
-        done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[int] = loop.create_future()
         done.add_done_callback(_seen)
         self._open[label_pass.id] = done
         try:
-            await self._door.acquire()
-        except asyncio.CancelledError:
+            # A store may be far away, and the other clients do not wait for it.
+            there = await loop.run_in_executor(None, labelled, label_pass, self._bench.store)
+            if not there:
+                await self._door.acquire()
+        except BaseException:
             done.cancel()
             del self._open[label_pass.id]
             raise
+        if there:
+            done.set_result(0)
+            del self._open[label_pass.id]
+            return 0
         checkpoint = (label_pass.trajectory, label_pass.epoch)
         self._waiting.setdefault(checkpoint, []).append(label_pass)
         if self._loop is None or self._loop.done():
@@ -82,6 +90,8 @@ class LabelService:
                 task = loop.create_task(self._finish(label_pass.id, outcome))
                 self._written.add(task)  # the loop itself keeps no task alive
                 task.add_done_callback(self._written.discard)
+            while len(self._written) > MOST_UNWRITTEN:
+                await asyncio.wait(self._written, return_when=asyncio.FIRST_COMPLETED)
 
     async def _finish(self, name: str, outcome: Said | Exception) -> None:
         """Store what was said, and tell those who wait for it."""

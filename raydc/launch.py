@@ -176,7 +176,8 @@ class _Launch:
         ready, ledger = self.ready, self.ledger
         earlier = dict(ledger.rows)
         answers = searching.Answers(ledger, self.others, ready.study.name)
-        search = open_search(ready, self.out, answers)
+        with writing_folder(self.out):
+            search = open_search(ready, self.out, answers)
         self._write_study()
         summary = Summary(ready.study.name, self.out, evaluations=0)
         if told := search.told():
@@ -190,7 +191,8 @@ class _Launch:
         summary.before = sum(1 for p in evaluations if p.id in finished)
         summary.taken_over = answers.taken_over
         summary.search = searching.history_of(search, ledger)
-        searching.write_history(self.out, summary.search)
+        with self._dispensable("the search's history"):
+            searching.write_history(self.out, summary.search)
         self._conclude(evaluations, summary)
         return summary
 

@@ -64,9 +64,9 @@ def results(
             err.print(f"{len(full)} rows written to {csv_file}")
 
         def show() -> None:
-            over = all(row["status"] == FINISHED for row in rows)
+            over = bool(rows) and all(row["status"] == FINISHED for row in rows)
             shown = [*varying_keys(rows), "seed", "test_acc", "val_acc", "teacher_test_acc"]
-            if not over:
+            if rows and not over:
                 shown += ["status", "error"]
             show_table(f"{len(rows)} results{', all finished' if over else ''}", full, shown)
 

@@ -106,7 +106,7 @@ def show_table(title: str, rows: Sequence[dict[str, Any]], columns: Sequence[str
     )
     cells = [_column([row.get(name) for row in rows]) for name in names]
     headings = [
-        _heading(name, max(NARROW, *map(len, column))) for name, column in zip(names, cells, strict=True)
+        _heading(name, max([NARROW, *map(len, column)])) for name, column in zip(names, cells, strict=True)
     ]
     widths = _widths([[h, *column] for h, column in zip(headings, cells, strict=True)], out.width)
     for name, heading, width in zip(names, headings, widths, strict=True):

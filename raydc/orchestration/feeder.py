@@ -17,7 +17,6 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from raydc.errors import FolderError, RaydcError, StoreError
 from raydc.orchestration.routing import Queue
 from raydc.orchestration.trainable import pack_bundle
 from raydc.packs import pack_key
@@ -36,9 +35,9 @@ def no_more(rows: Sequence[Row]) -> Sequence[Planned]:
 
 
 class CannotGoOn(BaseException):
-    """No result can be kept any more. No `Exception`, since Tune catches those and goes on."""
+    """A result cannot be kept, or nothing more be asked. No `Exception`: Tune goes on after those."""
 
-    def __init__(self, reason: RaydcError) -> None:
+    def __init__(self, reason: Exception) -> None:
         super().__init__(str(reason))
         self.reason = reason
 
@@ -113,7 +112,7 @@ class Feeder(Searcher):
         try:
             self._sink(rows)
             self.queue.add(self._more(rows))
-        except (StoreError, FolderError) as error:
+        except Exception as error:  # of whatever kind: the run ends with it
             raise CannotGoOn(error) from error
 
     def on_trial_complete(

@@ -1,7 +1,7 @@
 """Teacher actors: replicas of the label service (raydc.label_service) on Ray.
 
 If an actor dies, Ray starts it anew and sends open requests again (labelling is a pure function, so
-at-least-once is enough); what it had in memory is loaded from the store.
+at-least-once is enough), MOST_DEATHS times; what it had in memory is loaded from the store.
 """
 
 from __future__ import annotations
@@ -40,13 +40,16 @@ class TeacherActor:
         return os.getpid()
 
 
+MOST_DEATHS = 10
+"""So often a pass is asked again whose replica has died; then it cannot be made."""
+
+
 class TeacherPool:
     """The replicas as their clients see them; it may be sent to other processes, which know only these."""
 
-    def __init__(self, site: Site, options: dict[str, Any], more: dict[str, Any]) -> None:
-        """`options`: what Ray is asked for each replica that stays; `more`: for each that comes and goes."""
+    def __init__(self, site: Site, more: dict[str, Any]) -> None:
+        """`more`: what Ray is asked for each replica that comes and goes."""
         self._site = site
-        self._options = options
         self._more = more
         self.replicas: list[Any] = []
         self._coming: list[tuple[Any, Any]] = []
@@ -57,13 +60,15 @@ class TeacherPool:
         site: Site, replicas: int, options: dict[str, Any], more: dict[str, Any] | None = None
     ) -> TeacherPool:
         """Start replicas that outlive their failures."""
-        pool = TeacherPool(site, options, more or options)
+        pool = TeacherPool(site, more or options)
         pool.replicas = [pool._new(options) for _ in range(replicas)]
         return pool
 
     def _new(self, options: dict[str, Any]) -> Any:
         remote_class: Any = TeacherActor
-        return remote_class.options(max_restarts=-1, max_task_retries=-1, **options).remote(self._site)
+        return remote_class.options(max_restarts=-1, max_task_retries=MOST_DEATHS, **options).remote(
+            self._site
+        )
 
     @property
     def size(self) -> int:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 
 STDERR = 2
 BARK_SECONDS = 0.2
@@ -54,7 +55,8 @@ class Watchdog:
 
     def _bark(self, guard: subprocess.Popen[bytes], limit_seconds: float) -> None:
         assert guard.stdin is not None
-        while guard.poll() is None:
-            guard.stdin.write(f"{limit_seconds * self._patience}\n".encode())
-            time.sleep(BARK_SECONDS)
+        with suppress(BrokenPipeError):
+            while guard.poll() is None:
+                guard.stdin.write(f"{limit_seconds * self._patience}\n".encode())
+                time.sleep(BARK_SECONDS)
         os._exit(1)  # nobody looks after it any more, so another process takes its place

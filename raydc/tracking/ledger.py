@@ -89,8 +89,9 @@ class Ledger:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / FILE
-        if cut_torn_line(self.path):
-            logger.warning("%s ended in a torn line, which was cut off", self.path)
+        with writing_folder(folder):
+            if cut_torn_line(self.path):
+                logger.warning("%s ended in a torn line, which was cut off", self.path)
         self.rows = read_rows(folder)
         """The row of each evaluation by id."""
         with writing_folder(folder):

@@ -14,8 +14,9 @@ from raydc.errors import TrackingError, without_password
 from raydc.result import FAILED, FINISHED, STOPPED
 from raydc.tracking.reach import probe
 
-# Failing requests are tried again here, with the study's own patience.
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+# Failing requests are tried again here, with the study's own patience, and looked after: one whose answer was
+# lost may have been heard.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 # Two lines an evaluation, with the password of an address that holds one.
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")

@@ -175,11 +175,15 @@ class MlflowTracker:
     def _write_patiently(self, row: Row) -> bool:
         """Write one row, waiting for a server that does not answer; False if it stays unwritten."""
         wait = 1.0
+        heard = False
         while True:
             try:
+                if heard:
+                    self._recall(row["evaluation_id"])
                 self._write(row)
                 return True
             except AWAY as error:
+                heard = True
                 if isinstance(error, MlflowException) and error.error_code in _REFUSED:
                     logger.warning("MLflow refuses %s: %s", row["evaluation_id"], error)
                     with self._lock:
@@ -193,6 +197,13 @@ class MlflowTracker:
                 else:
                     self._closing.wait(wait)
                 wait = min(2 * wait, LONGEST_WAIT_SECONDS)
+
+    def _recall(self, name: str) -> None:
+        """Find the run of an evaluation that a request has made whose answer was lost."""
+        if name not in self._known:
+            query = f"tags.`raydc.evaluation_id` = '{name}'"
+            for run in self.client.search_runs([self.experiment_id], query, max_results=1):
+                self._known[name] = run
 
     def _write(self, row: Row) -> None:
         name = row["evaluation_id"]
@@ -301,12 +312,14 @@ class MlflowTracker:
         self.client.set_terminated(run.info.run_id)
         self._done[curve.id] = "FINISHED"
 
-    def _try(self, action: Any) -> None:
-        """Do something to the parent run; a server that is away only costs a warning."""
+    def _try(self, action: Any) -> bool:
+        """Do something to the parent run; a server that is away only costs a warning. Whether it was done."""
         try:
             action()
         except AWAY as error:
             logger.warning("%s; `raydc sync` mends the record", reason(self.uri, error))
+            return False
+        return True
 
     def close(self, status: str, patience_seconds: float) -> int:
         self._closing.set()
@@ -320,8 +333,8 @@ class MlflowTracker:
             before, behind = behind, self._behind()
             if not self._thread.is_alive() or behind == before:
                 break
-        if not behind:
-            self._try(lambda: self.client.set_terminated(self.parent_id, status=status))
+        if not behind and not self._try(lambda: self.client.set_terminated(self.parent_id, status=status)):
+            return 1  # the study's own run, which `raydc sync` ends as well
         return behind
 
     def _behind(self) -> int:

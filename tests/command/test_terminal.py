@@ -42,6 +42,11 @@ def test_words_and_numbers_are_not_broken(shown: io.StringIO) -> None:
     assert sorted(heading) == sorted("".join(row))
 
 
+def test_no_rows_are_an_empty_table(shown: io.StringIO) -> None:
+    terminal.show_table("0 results", [], ["seed", "labels.teacher_epoch"])
+    assert "0 results" in shown.getvalue()
+
+
 def test_numbers_of_very_different_size_stay_as_they_are(shown: io.StringIO) -> None:
     terminal.show_table("", [{"a": 1.5e-9}, {"a": 0.25}, {"a": float("nan")}, {"a": True}])
     assert [line.strip() for line in shown.getvalue().splitlines()[-5:] if line.strip()] == [

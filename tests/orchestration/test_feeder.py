@@ -176,7 +176,7 @@ def test_what_lacks_an_artifact_has_failed_where_nobody_mends(desk: Callable[...
     assert [row["error"] for row in one.rows] == [LACKING["error"]]
 
 
-@pytest.mark.parametrize("error", [FolderError, StoreError])
+@pytest.mark.parametrize("error", [FolderError, StoreError, ArithmeticError])
 def test_rows_that_cannot_be_kept_end_the_run_past_everything_that_catches(
     desk: Callable[..., Desk], error: type[Exception]
 ) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 from mlflow import MlflowClient
 
 from benchmarks.mlflow_server import Server
@@ -84,6 +85,26 @@ def test_rows_come_back_as_they_were(tracker: Callable[[], MlflowTracker], tmp_p
         assert read["a"].get(key) == given[0][key], key
         assert read["b"].get(key) == given[1][key], key
     assert run_ids(tmp_path) == {name: r["mlflow_run_id"] for name, r in read.items()}
+
+
+def test_a_run_whose_answer_was_lost_is_not_made_twice(
+    tracker: Callable[[], MlflowTracker], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = tracker()
+    create, lost = one.client.create_run, []
+
+    def heard_but_not_answered(*given: Any, **named: Any) -> Any:
+        made = create(*given, **named)
+        if not lost:
+            lost.append(made)
+            raise requests.ReadTimeout("no answer")
+        return made
+
+    monkeypatch.setattr(one.client, "create_run", heard_but_not_answered)
+    one.record([row("a"), row("b")])
+    assert one.close("FINISHED", 60) == 0
+    assert sorted(r.data.tags["raydc.evaluation_id"] for r in children(default_uri(tmp_path))) == ["a", "b"]
+    assert lost[0].info.run_id in {r.info.run_id for r in children(default_uri(tmp_path))}
 
 
 def test_tests_by_epoch_are_a_curve(tracker: Callable[[], MlflowTracker], tmp_path: Path) -> None:
@@ -295,9 +316,10 @@ def test_a_server_that_answers_with_errors_is_waited_for(
 
     def write(given: dict[str, Any]) -> None:
         tries.append(given["evaluation_id"])
-        if len(tries) == 2:
+        try:
+            refused(given)
+        finally:
             one.client = sound  # the server is well again
-        refused(given)
 
     monkeypatch.setattr(one, "_write", write)
     with ThreadingHTTPServer(("127.0.0.1", 0), Broken) as broken:
