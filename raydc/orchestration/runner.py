@@ -277,14 +277,11 @@ class Runner:
             dataset_id=facts.dataset_id,
             timeout_seconds=resources.evaluation_timeout_seconds,
         )
-        request: dict[str, float] = {"cpu": resources.threads}
-        if capacity.gpus:
-            request["gpu"] = gpu_share(resources, capacity)
         _remove_leftovers()
         folder = tempfile.mkdtemp(prefix=f"{TUNE_FOLDERS}{os.getpid()}-")
         try:
             tune.Tuner(
-                tune.with_resources(worker, request),
+                tune.with_resources(worker, student_request(resources, capacity)),
                 tune_config=tune.TuneConfig(
                     search_alg=feeder,
                     scheduler=Turns(workers),
@@ -312,6 +309,15 @@ class Runner:
         self.stages.student_seconds += sum(r["finished_at"] - r["started_at"] for r in rows)
         left = feeder.queue.seconds_left(self._to_come()) if feeder is not None else None
         self.progress.results(rows, None if left is None else left / self.stages.workers)
+
+
+def student_request(resources: Resources, capacity: Capacity) -> dict[str, float]:
+    """What Tune is asked for each worker of students, of which it starts as many as fit."""
+    if capacity.gpus:
+        return {"cpu": resources.threads, "gpu": gpu_share(resources, capacity)}
+    # Fewer workers than cores leave no room for more of them.
+    part = min(capacity.cpus / capacity.workers, capacity.node_cpus)
+    return {"cpu": max(resources.threads, part)}
 
 
 def _remove_leftovers() -> None:
