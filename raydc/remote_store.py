@@ -24,7 +24,7 @@ from typing import Any, BinaryIO, TypeVar
 
 from pyarrow import fs
 
-from raydc.errors import ArtifactError, InputError, StoreError
+from raydc.errors import ArtifactError, InputError, StoreError, without_password
 from raydc.plain_json import parse_json
 from raydc.store import (
     BLOCK,
@@ -131,6 +131,7 @@ class RemoteStore:
 
     def __init__(self, uri: str, filesystem: fs.FileSystem, root: str, cache: NodeCache) -> None:
         self.uri = uri
+        self._shown = without_password(uri)
         self._fs = filesystem
         self._root = root.rstrip("/")
         self._cache = cache
@@ -147,13 +148,13 @@ class RemoteStore:
             except (FileNotFoundError, StoreError):
                 raise
             except OSError as error:
-                reason = " ".join(str(error).split())[:200]
-            logger.warning("the store %s does not answer (%s)", self.uri, reason)
+                reason = " ".join(str(error).replace(self.uri, self._shown).split())[:200]
+            logger.warning("the store %s does not answer (%s)", self._shown, reason)
             if number < TRIES - 1:
                 time.sleep(FIRST_WAIT_SECONDS * 2**number)
         raise StoreError(
-            f"the store {self.uri!r} does not answer after {TRIES} tries ({reason}); see to it and run the "
-            "study again"
+            f"the store {self._shown!r} does not answer after {TRIES} tries ({reason}); see to it and run "
+            "the study again"
         )
 
     def _infos(self, asked: Any) -> Any:
@@ -216,7 +217,7 @@ class RemoteStore:
                     check_file(target, size, crc)
                 draft.commit(name, **manifest["meta"])
         except (FileNotFoundError, ValueError, KeyError, TypeError, ArtifactError) as error:
-            logger.warning("%s/%s in %s is damaged (%s) and is made again", kind, name, self.uri, error)
+            logger.warning("%s/%s in %s is damaged (%s) and is made again", kind, name, self._shown, error)
             self.remove(kind, name)
             return None
         found = self._cache.find(kind, name)

@@ -27,7 +27,7 @@ from typing import Any, Protocol
 from pyarrow import fs
 
 from raydc.disk import writing_store
-from raydc.errors import ArtifactError, InputError, StoreError
+from raydc.errors import ArtifactError, InputError, StoreError, without_password
 from raydc.plain_json import parse_json
 
 logger = logging.getLogger(__name__)
@@ -185,7 +185,8 @@ def get(store: Store, kind: str, name: str) -> Artifact:
     """The artifact, which must be there; `ArtifactError` otherwise."""
     artifact = store.find(kind, name)
     if artifact is None:
-        raise ArtifactError(f"{kind}/{name} is not in the store {store.uri}, or is damaged")
+        shown = without_password(store.uri)
+        raise ArtifactError(f"{kind}/{name} is not in the store {shown}, or is damaged")
     return artifact
 
 
@@ -197,8 +198,10 @@ def open_store(uri: str | os.PathLike[str]) -> Store:
     try:
         filesystem, root = fs.FileSystem.from_uri(text)
     except (ValueError, OSError) as error:
+        shown = without_password(text)
+        reason = " ".join(str(error).replace(text, shown).split())
         raise InputError(
-            f"the store {text!r} cannot be opened: {' '.join(str(error).split())}; give a folder or "
+            f"the store {shown!r} cannot be opened: {reason}; give a folder or "
             "a URI such as s3://bucket/folder"
         ) from None
     if isinstance(filesystem, fs.LocalFileSystem):
@@ -356,6 +359,8 @@ def parse_lines(content: bytes, path: str) -> Iterator[dict[str, Any]]:
         try:
             row = parse_json(line)
         except ValueError:
+            row = None
+        if not isinstance(row, dict) or not isinstance(row.get("evaluation_id"), str):
             logger.warning("%s line %d is damaged and is passed over", path, number)
             continue
         yield row

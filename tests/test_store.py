@@ -141,9 +141,22 @@ def test_results_survive_and_a_torn_line_costs_itself_only(any_store: Store, tmp
     assert {row["evaluation_id"] for row in any_store.results("data")} == {"a", "c"}
 
 
+def test_lines_that_are_no_results_are_passed_over(
+    any_store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    any_store.append_results("data", [{"evaluation_id": "a"}])
+    segment = next(tmp_path.rglob("*.jsonl"))
+    segment.write_text('[1]\n7\n{}\n{"evaluation_id": 7}\n' + segment.read_text())
+    assert list(any_store.results("data")) == [{"evaluation_id": "a"}]
+    assert [record.message.partition(" line ")[2] for record in caplog.records] == [
+        f"{number} is damaged and is passed over" for number in (1, 2, 3, 4)
+    ]
+
+
 def test_a_store_that_cannot_be_opened_is_refused() -> None:
-    with pytest.raises(InputError, match="nonsense://"):
-        open_store("nonsense://bucket/x")
+    with pytest.raises(InputError, match="nonsense://KEY@bucket/x") as refused:
+        open_store("nonsense://KEY:hidden@bucket/x")
+    assert "hidden" not in str(refused.value)
 
 
 def test_a_file_uri_is_a_folder(tmp_path: Path) -> None:
