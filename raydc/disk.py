@@ -50,8 +50,8 @@ def _free_bytes(folder: Path) -> int:
 
 
 @contextmanager
-def writing_store(root: Path) -> Iterator[None]:
-    """Raise `StoreError` for what cannot be written to the store in the folder `root`."""
+def writing_store(root: Path, what: str = "the store", instead: str = "give another store") -> Iterator[None]:
+    """Raise `StoreError` for what cannot be written to the folder `root`, which messages call `what`."""
     try:
         yield
     except RaydcError:
@@ -60,8 +60,8 @@ def writing_store(root: Path) -> Iterator[None]:
         if (reason := fault(error, root)) is None:
             raise
         raise StoreError(
-            f"the store {str(root)!r} cannot be written ({reason}); make space there or give another store, "
-            "and run the study again"
+            f"{what} {str(root)!r} cannot be written ({reason}); make space there or {instead}, and run the "
+            "study again"
         ) from error
 
 

@@ -49,7 +49,7 @@ class TrackingError(RaydcError, RuntimeError):
 
 
 def without_password(uri: str) -> str:
-    """`scheme://user:password@host` as `scheme://user@host`, without `SECRETS`, to be said or written down."""
+    """`scheme://user:password@host` as `scheme://user@host`, without `SECRETS`, to be said or kept."""
     try:
         _ = urlsplit(uri).port
     except ValueError:  # no address at all, as with a / in the password, and said so where it is used

@@ -18,12 +18,13 @@ import time
 import uuid
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 from pyarrow import fs
 
+from raydc.disk import writing_store
 from raydc.errors import ArtifactError, InputError, StoreError, without_password
 from raydc.plain_json import parse_json
 from raydc.store import (
@@ -82,6 +83,10 @@ class NodeCache(LocalStore):
         self._added = limit_bytes
         """Bytes since this process has last looked at how much there is; at first it does not know."""
 
+    def writing(self) -> AbstractContextManager[None]:
+        where = "set RAYDC_CACHE to a folder on a larger disk"
+        return writing_store(self.root, "this node's cache", where)
+
     def find(self, kind: str, name: str) -> Artifact | None:
         artifact = super().find(kind, name)
         if artifact is not None:
@@ -95,8 +100,10 @@ class NodeCache(LocalStore):
     def alone(self, kind: str, name: str) -> Iterator[None]:
         """Wait until no other process or thread of the node is here with the same artifact."""
         path = self.root / ".locks" / str(zlib.crc32(f"{kind}/{name}".encode()) % LOCKS)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w") as file:
+        with self.writing():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            opened = path.open("w")
+        with opened as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
@@ -182,7 +189,12 @@ class RemoteStore:
 
     def _fetch(self, path: str, target: Path) -> None:
         def fetch() -> None:
-            with self._fs.open_input_stream(path) as stream, target.open("wb") as copy:
+            # A full disk here is no store that is away: nobody asks again.
+            with (
+                self._cache.writing(),
+                self._fs.open_input_stream(path) as stream,
+                target.open("wb") as copy,
+            ):
                 shutil.copyfileobj(stream, copy, BLOCK)
 
         self._patiently(fetch)

@@ -19,7 +19,7 @@ import time
 import uuid
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -232,6 +232,10 @@ class LocalStore:
         self.uri = str(root)
         self._checked: dict[tuple[str, str], tuple[Artifact, Stamp]] = {}
 
+    def writing(self) -> AbstractContextManager[None]:
+        """Raise `StoreError` for what cannot be written here."""
+        return writing_store(self.root)
+
     def _folder(self, kind: str, name: str) -> Path:
         return self.root / kind / name
 
@@ -281,7 +285,7 @@ class LocalStore:
         logger.warning("%s is damaged (%s) and is made again", folder, reason)
         aside = folder.with_name(f".damaged-{folder.name}-{uuid.uuid4().hex[:8]}")
         try:
-            with writing_store(self.root):
+            with self.writing():
                 folder.rename(aside)
         except FileNotFoundError:
             return  # another process was faster
@@ -292,7 +296,7 @@ class LocalStore:
         folder = self.root / kind / f".draft-{uuid.uuid4().hex}"
         draft = Draft(folder)
         try:
-            with writing_store(self.root):
+            with self.writing():
                 folder.mkdir(parents=True)
                 yield draft
                 if draft.name is not None:
@@ -332,7 +336,7 @@ class LocalStore:
         folder = self._folder(kind, name)
         aside = folder.with_name(f".removed-{folder.name}-{uuid.uuid4().hex[:8]}")
         try:
-            with writing_store(self.root):
+            with self.writing():
                 folder.rename(aside)
         except FileNotFoundError:
             return
@@ -341,7 +345,7 @@ class LocalStore:
     def append_results(self, dataset: str, rows: Sequence[Mapping[str, Any]]) -> None:
         if rows:
             path = self.root / "results" / dataset / f"{uuid.uuid4().hex}.jsonl"
-            with writing_store(self.root):
+            with self.writing():
                 write_atomically(path, lines_of(rows))
 
     def results(self, dataset: str) -> Iterator[dict[str, Any]]:
