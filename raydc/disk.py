@@ -30,14 +30,16 @@ def fault(error: BaseException, folder: Path) -> str | None:
         for reason in (*map(os.strerror, FULL), SQLITE_FULL):
             if reason in str(cause):
                 return reason
-        cause = cause.__cause__ or cause.__context__
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
     full = not isinstance(error, FileNotFoundError) and _free_bytes(folder) < LEAST_BYTES
     return os.strerror(errno.ENOSPC) if full else None
 
 
 def _within(error: OSError, folder: Path) -> bool:
-    """Whether an error is of a file in `folder`, as far as it says."""
-    return not isinstance(error.filename, str) or Path(error.filename).is_relative_to(folder)
+    """Whether an error is of a file in `folder`; of one without a name, whether it can be of any other."""
+    if not isinstance(error.filename, str):
+        return error.errno in FULL
+    return Path(error.filename).is_relative_to(folder)
 
 
 def _free_bytes(folder: Path) -> int:
@@ -48,8 +50,8 @@ def _free_bytes(folder: Path) -> int:
 
 
 @contextmanager
-def writing_store(root: Path) -> Iterator[None]:
-    """Raise `StoreError` for what cannot be written to the store in the folder `root`."""
+def writing_store(root: Path, what: str = "the store", instead: str = "give another store") -> Iterator[None]:
+    """Raise `StoreError` for what cannot be written to the folder `root`, which messages call `what`."""
     try:
         yield
     except RaydcError:
@@ -58,8 +60,8 @@ def writing_store(root: Path) -> Iterator[None]:
         if (reason := fault(error, root)) is None:
             raise
         raise StoreError(
-            f"the store {str(root)!r} cannot be written ({reason}); make space there or give another store, "
-            "and run the study again"
+            f"{what} {str(root)!r} cannot be written ({reason}); make space there or {instead}, and run the "
+            "study again"
         ) from error
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from raydc.errors import TrackingError
+from raydc.errors import TrackingError, without_password
 
 LEAST_FREE_GIB = 5.0
 LEAST_TORCH = (2, 10)
@@ -120,12 +120,12 @@ def _tracking(uri: str | None) -> Finding:
         probe(uri)
     except TrackingError as error:
         return Finding("mlflow server", False, str(error), "start it, or check the address and password")
-    return Finding("mlflow server", True, uri)
+    return Finding("mlflow server", True, without_password(uri))
 
 
 def _disk(store: str) -> Finding:
     if "://" in store:
-        return Finding("store", True, f"{store} (remote; not measured)")
+        return Finding("store", True, f"{without_password(store)} (remote; not measured)")
     folder = Path(store).absolute()
     while not folder.exists():
         folder = folder.parent

@@ -8,8 +8,12 @@ are assertions.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote_plus, urlsplit
+
+SECRETS = ("access_key", "secret_key", "session_token", "client_secret", "password", "token")
+"""Parameters of a URI that nobody else should read."""
 
 
 class RaydcError(Exception):
@@ -45,15 +49,15 @@ class TrackingError(RaydcError, RuntimeError):
 
 
 def without_password(uri: str) -> str:
-    """`scheme://user:password@host` as `scheme://user@host`, to be said or written down."""
+    """`scheme://user:password@host` as `scheme://user@host`, without `SECRETS`, to be said or kept."""
     try:
-        parts = urlsplit(uri)
-    except ValueError:  # no address at all, and said so where it is used
-        return uri
-    if parts.password is None:
-        return uri
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=f"{parts.username}@{host}"))
+        _ = urlsplit(uri).port
+    except ValueError:  # no address at all, as with a / in the password, and said so where it is used
+        return re.sub(r"(://[^/:@]*):.*@", r"\1@", uri)
+    place, _mark, query = uri.partition("?")
+    kept = [pair for pair in query.split("&") if unquote_plus(pair.partition("=")[0]) not in SECRETS]
+    shown = re.sub(r"(://[^/:@]*):[^/]*@", r"\1@", place)
+    return f"{shown}?{'&'.join(kept)}" if any(kept) else shown
 
 
 def one_of(names: Iterable[object]) -> str:

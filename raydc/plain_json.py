@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 MOST_LEVELS = 100
 
 
 def parse_json(text: str | bytes) -> Any:
-    """The value that `text` holds; `ValueError` for anything else, NaN and bottomless nesting included."""
+    """The value that `text` holds; `ValueError` for anything else: NaN, 1e999 and bottomless nesting too."""
     try:
-        value = json.loads(text, parse_constant=_no_constant)
+        value = json.loads(text, parse_float=_finite, parse_constant=_no_constant)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     level = [value]
@@ -20,6 +21,13 @@ def parse_json(text: str | bytes) -> Any:
         if not level:
             return value
     raise ValueError(f"it is nested too deeply (at most {MOST_LEVELS} levels)")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(f"{text[:40]} is too large for a number")
+    return number
 
 
 def _no_constant(name: str) -> float:

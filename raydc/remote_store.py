@@ -18,13 +18,14 @@ import time
 import uuid
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 from pyarrow import fs
 
-from raydc.errors import ArtifactError, InputError, StoreError
+from raydc.disk import writing_store
+from raydc.errors import ArtifactError, InputError, StoreError, without_password
 from raydc.plain_json import parse_json
 from raydc.store import (
     BLOCK,
@@ -82,6 +83,10 @@ class NodeCache(LocalStore):
         self._added = limit_bytes
         """Bytes since this process has last looked at how much there is; at first it does not know."""
 
+    def writing(self) -> AbstractContextManager[None]:
+        where = "set RAYDC_CACHE to a folder on a larger disk"
+        return writing_store(self.root, "this node's cache", where)
+
     def find(self, kind: str, name: str) -> Artifact | None:
         artifact = super().find(kind, name)
         if artifact is not None:
@@ -95,8 +100,10 @@ class NodeCache(LocalStore):
     def alone(self, kind: str, name: str) -> Iterator[None]:
         """Wait until no other process or thread of the node is here with the same artifact."""
         path = self.root / ".locks" / str(zlib.crc32(f"{kind}/{name}".encode()) % LOCKS)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w") as file:
+        with self.writing():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            opened = path.open("w")
+        with opened as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
@@ -131,6 +138,7 @@ class RemoteStore:
 
     def __init__(self, uri: str, filesystem: fs.FileSystem, root: str, cache: NodeCache) -> None:
         self.uri = uri
+        self._shown = without_password(uri)
         self._fs = filesystem
         self._root = root.rstrip("/")
         self._cache = cache
@@ -147,13 +155,13 @@ class RemoteStore:
             except (FileNotFoundError, StoreError):
                 raise
             except OSError as error:
-                reason = " ".join(str(error).split())[:200]
-            logger.warning("the store %s does not answer (%s)", self.uri, reason)
+                reason = " ".join(str(error).replace(self.uri, self._shown).split())[:200]
+            logger.warning("the store %s does not answer (%s)", self._shown, reason)
             if number < TRIES - 1:
                 time.sleep(FIRST_WAIT_SECONDS * 2**number)
         raise StoreError(
-            f"the store {self.uri!r} does not answer after {TRIES} tries ({reason}); see to it and run the "
-            "study again"
+            f"the store {self._shown!r} does not answer after {TRIES} tries ({reason}); see to it and run "
+            "the study again"
         )
 
     def _infos(self, asked: Any) -> Any:
@@ -181,7 +189,12 @@ class RemoteStore:
 
     def _fetch(self, path: str, target: Path) -> None:
         def fetch() -> None:
-            with self._fs.open_input_stream(path) as stream, target.open("wb") as copy:
+            # A full disk here is no store that is away: nobody asks again.
+            with (
+                self._cache.writing(),
+                self._fs.open_input_stream(path) as stream,
+                target.open("wb") as copy,
+            ):
                 shutil.copyfileobj(stream, copy, BLOCK)
 
         self._patiently(fetch)
@@ -216,7 +229,7 @@ class RemoteStore:
                     check_file(target, size, crc)
                 draft.commit(name, **manifest["meta"])
         except (FileNotFoundError, ValueError, KeyError, TypeError, ArtifactError) as error:
-            logger.warning("%s/%s in %s is damaged (%s) and is made again", kind, name, self.uri, error)
+            logger.warning("%s/%s in %s is damaged (%s) and is made again", kind, name, self._shown, error)
             self.remove(kind, name)
             return None
         found = self._cache.find(kind, name)

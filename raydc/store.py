@@ -19,7 +19,7 @@ import time
 import uuid
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -27,7 +27,7 @@ from typing import Any, Protocol
 from pyarrow import fs
 
 from raydc.disk import writing_store
-from raydc.errors import ArtifactError, InputError, StoreError
+from raydc.errors import ArtifactError, InputError, StoreError, without_password
 from raydc.plain_json import parse_json
 
 logger = logging.getLogger(__name__)
@@ -185,7 +185,8 @@ def get(store: Store, kind: str, name: str) -> Artifact:
     """The artifact, which must be there; `ArtifactError` otherwise."""
     artifact = store.find(kind, name)
     if artifact is None:
-        raise ArtifactError(f"{kind}/{name} is not in the store {store.uri}, or is damaged")
+        shown = without_password(store.uri)
+        raise ArtifactError(f"{kind}/{name} is not in the store {shown}, or is damaged")
     return artifact
 
 
@@ -197,8 +198,10 @@ def open_store(uri: str | os.PathLike[str]) -> Store:
     try:
         filesystem, root = fs.FileSystem.from_uri(text)
     except (ValueError, OSError) as error:
+        shown = without_password(text)
+        reason = " ".join(str(error).replace(text, shown).split())
         raise InputError(
-            f"the store {text!r} cannot be opened: {' '.join(str(error).split())}; give a folder or "
+            f"the store {shown!r} cannot be opened: {reason}; give a folder or "
             "a URI such as s3://bucket/folder"
         ) from None
     if isinstance(filesystem, fs.LocalFileSystem):
@@ -228,6 +231,10 @@ class LocalStore:
         self.root = root
         self.uri = str(root)
         self._checked: dict[tuple[str, str], tuple[Artifact, Stamp]] = {}
+
+    def writing(self) -> AbstractContextManager[None]:
+        """Raise `StoreError` for what cannot be written here."""
+        return writing_store(self.root)
 
     def _folder(self, kind: str, name: str) -> Path:
         return self.root / kind / name
@@ -278,7 +285,7 @@ class LocalStore:
         logger.warning("%s is damaged (%s) and is made again", folder, reason)
         aside = folder.with_name(f".damaged-{folder.name}-{uuid.uuid4().hex[:8]}")
         try:
-            with writing_store(self.root):
+            with self.writing():
                 folder.rename(aside)
         except FileNotFoundError:
             return  # another process was faster
@@ -289,7 +296,7 @@ class LocalStore:
         folder = self.root / kind / f".draft-{uuid.uuid4().hex}"
         draft = Draft(folder)
         try:
-            with writing_store(self.root):
+            with self.writing():
                 folder.mkdir(parents=True)
                 yield draft
                 if draft.name is not None:
@@ -329,7 +336,7 @@ class LocalStore:
         folder = self._folder(kind, name)
         aside = folder.with_name(f".removed-{folder.name}-{uuid.uuid4().hex[:8]}")
         try:
-            with writing_store(self.root):
+            with self.writing():
                 folder.rename(aside)
         except FileNotFoundError:
             return
@@ -338,7 +345,7 @@ class LocalStore:
     def append_results(self, dataset: str, rows: Sequence[Mapping[str, Any]]) -> None:
         if rows:
             path = self.root / "results" / dataset / f"{uuid.uuid4().hex}.jsonl"
-            with writing_store(self.root):
+            with self.writing():
                 write_atomically(path, lines_of(rows))
 
     def results(self, dataset: str) -> Iterator[dict[str, Any]]:
@@ -356,6 +363,8 @@ def parse_lines(content: bytes, path: str) -> Iterator[dict[str, Any]]:
         try:
             row = parse_json(line)
         except ValueError:
+            row = None
+        if not isinstance(row, dict) or not isinstance(row.get("evaluation_id"), str):
             logger.warning("%s line %d is damaged and is passed over", path, number)
             continue
         yield row

@@ -45,6 +45,7 @@ RANKS = {
     "exported": (4, CORE_PACKAGES),
     "estimate": (4, CORE_PACKAGES),
     "tracking": (5, set()),
+    "tracking.reach": (5, {"requests"}),
     "analysis": (5, {"numpy", "scipy", "pandas", "pyarrow"}),
     "orchestration": (6, {"ray", "torch", "optuna"}),
     "orchestration.jobs": (6, {"ray", "aiohttp"}),

@@ -141,9 +141,22 @@ def test_results_survive_and_a_torn_line_costs_itself_only(any_store: Store, tmp
     assert {row["evaluation_id"] for row in any_store.results("data")} == {"a", "c"}
 
 
+def test_lines_that_are_no_results_are_passed_over(
+    any_store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    any_store.append_results("data", [{"evaluation_id": "a"}])
+    segment = next(tmp_path.rglob("*.jsonl"))
+    segment.write_text('[1]\n7\n{}\n{"evaluation_id": 7}\n' + segment.read_text())
+    assert list(any_store.results("data")) == [{"evaluation_id": "a"}]
+    assert [record.message.partition(" line ")[2] for record in caplog.records] == [
+        f"{number} is damaged and is passed over" for number in (1, 2, 3, 4)
+    ]
+
+
 def test_a_store_that_cannot_be_opened_is_refused() -> None:
-    with pytest.raises(InputError, match="nonsense://"):
-        open_store("nonsense://bucket/x")
+    with pytest.raises(InputError, match="nonsense://KEY@bucket/x") as refused:
+        open_store("nonsense://KEY:hidden@bucket/x")
+    assert "hidden" not in str(refused.value)
 
 
 def test_a_file_uri_is_a_folder(tmp_path: Path) -> None:
@@ -329,6 +342,42 @@ def test_an_object_store_that_is_away_is_asked_a_bounded_number_of_times(
     assert store.find("thing", "a") is None
     put(store, "a")
     assert store.names("thing") == ["a"]
+
+
+@pytest.mark.tmpfs
+def test_a_cache_that_is_full_is_no_store_that_is_away(
+    faulty: tuple[Faulty, Callable[[str], RemoteStore]], small_disk: Callable[[str], Path]
+) -> None:
+    handler, node = faulty
+    put(node("maker"), "large", bytes(BYTES))
+    full = NodeCache(small_disk("2m") / "cache", 1e9)
+    store = RemoteStore("test://bucket", fs.PyFileSystem(handler), "x", full)
+    handler.opened.clear()
+    with pytest.raises(
+        StoreError, match=r"this node's cache '.*/cache' cannot be written \(No space left"
+    ) as said:
+        store.find("thing", "large")
+    assert "set RAYDC_CACHE to a folder on a larger disk" in str(said.value)
+    assert [path.rpartition("/")[2] for path in handler.opened] == ["manifest.json", "file.bin"]
+    with pytest.raises(StoreError, match="this node's cache"):
+        put(store, "larger", bytes(BYTES))
+    assert store.has("thing", "large")
+
+
+def test_no_message_holds_the_stores_password(
+    faulty: tuple[Faulty, Callable[[str], RemoteStore]], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    handler, _ = faulty
+    uri = "test://KEY:hidden@bucket/x?session_token=hidden"
+    store = RemoteStore(uri, fs.PyFileSystem(handler), "x", NodeCache(tmp_path / "cache", 1e9))
+    with pytest.raises(ArtifactError, match="test://KEY@bucket/x,") as absent:
+        get(store, "thing", "a")
+    put(store, "a")
+    store.doubt()
+    handler.failing = 10**6
+    with pytest.raises(StoreError, match="'test://KEY@bucket/x' does not answer") as away:
+        store.names("thing")
+    assert "hidden" not in caplog.text + str(absent.value) + str(away.value)
 
 
 def test_a_node_downloads_an_artifact_once(faulty: tuple[Faulty, Callable[[str], RemoteStore]]) -> None:

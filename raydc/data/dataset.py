@@ -182,7 +182,7 @@ def dataset_from(spec: DatasetSpec, pixels: Artifact, store: Store) -> Dataset:
     """Splits, class choice, limit and statistics of images in the store, without a look at the source."""
     fingerprint = str(pixels.meta["fingerprint"])
     names = tuple(pixels.meta["class_names"])
-    images = {k: pixels_of(pixels, k) for k in ("train", "test")}
+    images = {k: pixels_of(pixels, k, store) for k in ("train", "test")}
     labels = {k: read_array(pixels.path(f"{k}_labels.npy")) for k in ("train", "test")}
     kept = _kept_classes(spec, names)
     number = np.full(len(names), -1)

@@ -16,6 +16,7 @@ import os
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -49,10 +50,11 @@ def decoded(source: Source, spec: DatasetSpec, store: Store) -> Artifact:
     return get(store, "pixels", name)
 
 
-def pixels_of(cache: Artifact, split: str) -> Pixels:
-    """The images of a split as they are kept."""
+def pixels_of(cache: Artifact, split: str, store: Store) -> Pixels:
+    """The images of a split as they are kept in the store."""
     if (shape := cache.meta.get("encoded", {}).get(split)) is not None:
-        return EncodedPixels(cache.folder, split, tuple(shape))
+        remove = partial(store.remove, "pixels", cache.folder.name)
+        return EncodedPixels(cache.folder, split, tuple(shape), remove)
     # Mode "c" maps copy on write: nobody can damage what others read.
     return DecodedPixels(read_array(cache.path(f"{split}.npy"), mapped=True))
 

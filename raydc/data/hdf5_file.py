@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,11 @@ def _array(h5py: Any, opened: Any, name: str, limit: int) -> NDArray[Any]:
         raise ValueError(f"{name} is no array of numbers")
     if array.is_virtual or array.external:
         raise ValueError(f"{name} lies in other files, which are not read")
+    chunk = math.prod(array.chunks or ()) * array.dtype.itemsize
+    if chunk > limit:  # it is unpacked as a whole, however little of it the array takes
+        raise ValueError(
+            f"{name} has chunks of {chunk:,} bytes; at most {MOST_TIMES_THE_FILE} times the file is read"
+        )
     if array.nbytes > limit:
         raise ValueError(
             f"{name} has the shape {list(array.shape)}, which is {array.nbytes:,} bytes; at most "

@@ -45,7 +45,13 @@ class ParquetSplit:
         lengths = [0]
         for file in files:
             layout = _layout(file)
-            # A row has a byte at least, so numbers can be read at once.
+            for field in read_schema(file):
+                if field.name == label and not pa.types.is_integer(field.type):
+                    raise InputError(
+                        f"{file}: its column {label!r} holds {field.type}, but labels are whole numbers; "
+                        "number the classes from 0"
+                    )
+            # A row has a byte at least, so whole numbers can be read at once.
             numbers = read_column(file, label, at_a_time=layout.num_rows)
             try:
                 labels.append(numbers.cast(pa.int64()).fill_null(-1).to_numpy())

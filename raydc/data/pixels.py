@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import zlib
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -30,7 +30,6 @@ from PIL import Image
 from raydc.data.array_file import read_array
 from raydc.data.source import decode_image
 from raydc.errors import ArtifactError
-from raydc.store import MANIFEST
 
 Rows = NDArray[np.int64]
 AHEAD = 1024
@@ -74,14 +73,19 @@ class DecodedPixels:
 class EncodedPixels:
     """Images in the bytes of their files, one after the other in one file."""
 
-    def __init__(self, folder: Path, split: str, shape: tuple[int, int, int]) -> None:
-        """`folder` and `split`: as in `write_encoded`; shape: [C, H, W] of every image once decoded."""
+    def __init__(
+        self, folder: Path, split: str, shape: tuple[int, int, int], remove: Callable[[], None]
+    ) -> None:
+        """`folder` and `split`: as `raydc.data.decoding` writes them; shape: [C, H, W] of every image once
+        decoded; `remove` takes them out of the store, for all who use it.
+        """
         self._file = folder / f"{split}.bin"
         self._bytes = np.memmap(self._file, np.uint8, "r")
         self._inode = self._file.stat().st_ino
         self._ends: NDArray[np.int64] = read_array(folder / f"{split}_ends.npy")
         self._sums: NDArray[np.uint32] = read_array(folder / f"{split}_crc32.npy")
         self._shape = shape
+        self._remove = remove
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -100,7 +104,7 @@ class EncodedPixels:
         """Have nobody find these images any more, so that they are made again, unless they were already."""
         with suppress(OSError):
             if self._file.stat().st_ino == self._inode:
-                (self._file.parent / MANIFEST).unlink()
+                self._remove()
 
     def take(self, rows: Rows) -> NDArray[np.uint8]:
         return next(self.each([rows]))

@@ -27,7 +27,7 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from raydc import plugins
-from raydc.errors import InputError
+from raydc.errors import SECRETS, InputError
 from raydc.orchestration.cluster import PROBE_SECONDS, token_refused
 from raydc.spec.catalog import DATASETS
 from raydc.spec.study import Study
@@ -36,8 +36,6 @@ STUDY_FILE = "study.yaml"
 STOP_SECONDS = 60
 """How long a stopped driver may take to write what it has; Ray's own 3 s are less than MLflow's."""
 POLL_SECONDS = 1.0
-SECRETS = ("access_key", "secret_key", "session_token", "password", "token")
-"""Parameters of a URI that nobody else should read."""
 
 
 @dataclass(frozen=True)

@@ -50,16 +50,13 @@ class Study:
     """Who asks for points, instead of the grids."""
 
     def located(self, tracking_uri: str | None, store_uri: str | None) -> Study:
-        """The study with another tracking server or store, where one is given.
-
-        What the command line says goes into the resolved file too, but never a password.
-        """
+        """The study with another tracking server or store, where one is given."""
         raw = dict(self.raw)
         for block, uri in (("tracking", tracking_uri), ("store", store_uri)):
             if uri is not None:
                 # A folder is meant from here, wherever the file is read again.
                 plain = block == "store" and "://" not in uri
-                given = str(Path(uri).absolute()) if plain else without_password(uri)
+                given = str(Path(uri).absolute()) if plain else uri
                 raw[block] = {**(raw.get(block) or {}), "uri": given}
         return replace(
             self,
@@ -69,8 +66,8 @@ class Study:
         )
 
     def to_yaml(self) -> str:
-        """The study as merged; loading it again gives an equal study."""
-        return dump_yaml(dict(self.raw))
+        """The study as merged, without passwords; loading it again gives an equal study but for these."""
+        return dump_yaml(_said(self.raw))
 
     def evaluations(self, grammar: Grammar | None = None) -> list[Evaluation]:
         """Every evaluation, each once, in the order of the grids.
@@ -229,6 +226,15 @@ class Study:
                         f"{scorer.name!r} is trained for {scorer.epochs}; raise its epochs"
                     )
         return scorer
+
+
+def _said(value: Any) -> Any:
+    """A value of a study file, with no password in any address in it."""
+    if isinstance(value, Mapping):
+        return {key: _said(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_said(part) for part in value]
+    return without_password(value) if isinstance(value, str) and "://" in value else value
 
 
 def _ranges(epochs: Sequence[int]) -> str:

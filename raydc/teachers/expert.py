@@ -24,7 +24,7 @@ from torch.optim import Optimizer
 
 from raydc.data.array_file import read_weights
 from raydc.data.dataset import Dataset, Part
-from raydc.errors import ArtifactError
+from raydc.errors import ArtifactError, without_password
 from raydc.networks.zoo import initialised
 from raydc.seeding import seed_of
 from raydc.spec.plan import TrajectoryJob
@@ -130,7 +130,7 @@ class _Apprenticeship:
         if self.group.agreed(start) != start:
             raise ArtifactError(
                 f"processes that train {self.job.id} together find different states in the store "
-                f"{self.store.uri}; it must be one that all of them share"
+                f"{without_password(self.store.uri)}; it must be one that all of them share"
             )
         forward = self.forward if self.group.size == 1 else self.group.joined(network)
 

@@ -39,9 +39,9 @@ def decode(line: bytes) -> Row | None:
     try:
         row = parse_json(line)
         crc = row.pop("crc32")
+        text = json.dumps(row, allow_nan=False, separators=(",", ":"))
     except (ValueError, KeyError, AttributeError, TypeError):
         return None
-    text = json.dumps(row, allow_nan=False, separators=(",", ":"))
     return compact(row) if f"{zlib.crc32(text.encode()):08x}" == crc else None
 
 

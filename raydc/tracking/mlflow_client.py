@@ -7,7 +7,6 @@ import os
 import re
 import uuid
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 from raydc.errors import TrackingError, without_password
@@ -76,8 +75,12 @@ def _begin_database(file: Path) -> None:
             left.unlink(missing_ok=True)  # of a process that was killed
     try:
         MlflowClient(tracking_uri=f"sqlite:///{draft}").search_experiments(max_results=1)
-        with suppress(FileExistsError):  # another process was faster
+        try:
             file.hardlink_to(draft)
+        except FileExistsError:
+            pass  # another process was faster
+        except OSError:  # a file system without hard links
+            draft.rename(file)
     finally:
         draft.unlink(missing_ok=True)
 

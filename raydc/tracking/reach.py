@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import base64
 import os
-import ssl
-import urllib.error
-import urllib.request
+from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
+
+import requests
 
 from raydc.errors import TrackingError, one_of, without_password
 
@@ -36,31 +36,40 @@ def probe(uri: str) -> None:
         parts = urlsplit(uri)
         host = parts.netloc.rpartition("@")[2]
         address = parts._replace(netloc=host).geturl().rstrip("/") + PAGE
-        request = urllib.request.Request(address, headers=_credentials(parts))
-        with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS, context=_trust(scheme)):
-            return
-    except urllib.error.HTTPError as error:
-        if error.code in (401, 403):
-            raise TrackingError(
-                f"MLflow at {shown} refuses the name, password or token (HTTP {error.code}); set "
-                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
-            ) from None
-        # MLflow's own passwords make it fall over a token.
-        sent = request.get_header("Authorization", "").startswith("Bearer")
-        hint = "; does it take MLFLOW_TRACKING_TOKEN, or a name and a password?" if sent else ""
-        raise TrackingError(
-            f"MLflow at {shown} does not answer as MLflow does (HTTP {error.code}){hint}"
-        ) from None
+        headers = _credentials(parts)
+        trust = _trust()
+        with requests.get(address, headers=headers, timeout=TIMEOUT_SECONDS, stream=True, **trust) as answer:
+            code = answer.status_code
     except (OSError, ValueError) as error:
-        reason = str(getattr(error, "reason", error)).replace(uri, shown)
-        raise TrackingError(f"MLflow at {shown} does not answer ({reason})") from None
+        raise TrackingError(
+            f"MLflow at {shown} does not answer ({_root(error).replace(uri, shown)})"
+        ) from None
+    if code in (401, 403):
+        raise TrackingError(
+            f"MLflow at {shown} refuses the name, password or token (HTTP {code}); set "
+            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+        )
+    if code >= 300:
+        # MLflow's own passwords make it fall over a token.
+        sent = headers.get("Authorization", "").startswith("Bearer")
+        hint = "; does it take MLFLOW_TRACKING_TOKEN, or a name and a password?" if sent else ""
+        raise TrackingError(f"MLflow at {shown} does not answer as MLflow does (HTTP {code}){hint}")
 
 
-def _trust(scheme: str) -> ssl.SSLContext | None:
-    """Whose certificates we believe: those that MLflow's own client believes."""
-    if scheme != "https":
-        return None
-    return ssl.create_default_context(cafile=os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH"))
+def _root(error: BaseException) -> str:
+    """What an error came from: requests wraps it in what it did with it."""
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
+    return str(error)
+
+
+def _trust() -> dict[str, Any]:
+    """Whose certificates we believe and which we show, as MLflow's client, which asks through requests."""
+    unchecked = os.environ.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() in ("true", "1")
+    return {
+        "verify": os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH") or not unchecked,
+        "cert": os.environ.get("MLFLOW_TRACKING_CLIENT_CERT_PATH"),
+    }
 
 
 def _credentials(address: SplitResult) -> dict[str, str]:

@@ -13,17 +13,19 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from pyarrow import fs
 
 from raydc.data import pixels as module
-from raydc.data.dataset import Dataset, open_dataset
+from raydc.data.dataset import Dataset, dataset_from, open_dataset
 from raydc.data.pixels import DecodedPixels, EncodedPixels
 from raydc.errors import ArtifactError, InputError
 from raydc.evaluate import evaluate, make_everything
+from raydc.remote_store import NodeCache, RemoteStore
 from raydc.spec.evaluation import DatasetSpec
 from raydc.spec.facts import bind
 from raydc.spec.plan import Plan, make_plan
 from raydc.spec.study import Study
-from raydc.store import LocalStore
+from raydc.store import LocalStore, get
 from raydc.training.inputs import StreamedInputs, part_inputs
 from raydc.workbench import Workbench
 from tests.conftest import DIGITS
@@ -203,6 +205,31 @@ def test_a_damaged_image_is_named_when_it_is_read_and_all_are_made_again(
     with pytest.raises(ArtifactError):  # who has the old ones open does no harm to the new ones
         again.test.take(np.arange(20))
     assert LocalStore(tmp_path).find("pixels", dataset.cache) is not None
+
+
+def test_images_that_are_damaged_in_an_object_store_are_brought_back(
+    images: DatasetSpec, tmp_path: Path
+) -> None:
+    """By who has sound ones, as soon as it doubts what is there; of `test.bin` only the size is checked."""
+    spec = replace(images, cache_limit_gib=TINY_GIB)
+    bucket = fs.SubTreeFileSystem(str(tmp_path), fs.LocalFileSystem())
+
+    def node(name: str) -> RemoteStore:
+        return RemoteStore("test://bucket", bucket, "bucket", NodeCache(tmp_path / name, 1e9))
+
+    driver, worker = node("driver"), node("worker")
+    dataset = open_dataset(spec, driver)
+    with (tmp_path / "bucket" / "pixels" / dataset.cache / "test.bin").open("r+b") as file:
+        file.seek(400)
+        file.write(b"damage")
+    spoilt = dataset_from(spec, get(worker, "pixels", dataset.cache), worker)
+    with pytest.raises(ArtifactError, match=r"test\.bin: image 0 does not have the bytes"):
+        spoilt.test.take(np.arange(20))
+    assert worker.find("pixels", dataset.cache) is None
+    driver.doubt()
+    open_dataset(spec, driver)
+    mended = dataset_from(spec, get(worker, "pixels", dataset.cache), worker)
+    assert (mended.test.take(np.arange(20)) == dataset.test.take(np.arange(20))).all()
 
 
 def copy_some(images: DatasetSpec, root: Path) -> DatasetSpec:

@@ -144,6 +144,17 @@ def test_hdf5_that_declares_more_than_it_holds(refused: Refused, tmp_path: Path)
     assert "100 times the file" in refused("set", path)
 
 
+def test_hdf5_with_a_chunk_that_is_larger_than_its_array(refused: Refused, tmp_path: Path) -> None:
+    path = tmp_path / "set.h5"
+    with h5py.File(path, "w") as file:
+        shape, chunk = (4, 3, 8, 8), (1 << 22, 3, 8, 8)
+        file.create_dataset(
+            "data", shape, "f4", maxshape=(None, *shape[1:]), chunks=chunk, compression="gzip"
+        )
+        file["label"] = np.zeros(4)
+    assert "has chunks of 3,221,225,472 bytes" in refused("set", path)
+
+
 def test_hdf5_that_reads_other_files(refused: Refused, tmp_path: Path) -> None:
     secret = tmp_path / "secret.h5"
     with h5py.File(secret, "w") as file:
@@ -220,6 +231,18 @@ def test_parquet_with_one_image_many_times(refused: Refused, tmp_path: Path) -> 
     )
     path = written(table, tmp_path, row_group_size=100_000, compression="zstd")
     refused("parquet", path)
+
+
+def test_parquet_whose_labels_are_one_long_text_many_times(refused: Refused, tmp_path: Path) -> None:
+    """In the second file of a split: the first one names the columns."""
+    images = pa.array([{"bytes": row.to_bytes(4, "big")} for row in range(4000)], bombs.IMAGE)
+    table = pa.table({"image": images, "label": np.zeros(4000, int)})
+    path = written(table, tmp_path)
+    text = pa.DictionaryArray.from_arrays(pa.array(np.zeros(4000, np.int32)), ["x" * (1 << 20)])
+    for split in ("train", "test"):
+        spoilt = table.set_column(1, "label", text)
+        pq.write_table(spoilt, path / f"{split}-1.parquet", compression="zstd")
+    assert "but labels are whole numbers" in refused("parquet", path)
 
 
 def test_parquet_with_more_rows_than_bytes(refused: Refused, tmp_path: Path) -> None:

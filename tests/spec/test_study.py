@@ -282,7 +282,24 @@ def test_a_grid_on_the_command_line_replaces_the_files() -> None:
 
 def test_folders_of_the_command_line_are_kept_whole_and_passwords_are_not() -> None:
     study = example().located("http://me:secret@host:5000", "some/store")
-    assert "secret" not in study.to_yaml()
-    assert study.raw["tracking"] == {"uri": "http://me@host:5000"}
-    assert Path(study.raw["store"]["uri"]).is_absolute()
+    said = study.to_yaml()
+    assert "secret" not in said
+    kept = parse_yaml(said, "study.yaml")
+    assert kept["tracking"] == {"uri": "http://me@host:5000"}
+    assert Path(kept["store"]["uri"]).is_absolute()
     assert study.tracking_uri == "http://me:secret@host:5000"
+
+
+def test_passwords_of_the_file_itself_are_not_kept() -> None:
+    study = parse_study(
+        EXAMPLE.replace("smoke: {", "smoke: {store.uri: 's3://bucket/x?secret_key=hidden', ")
+        + "store: {uri: 's3://KEY:hidden@bucket/x?region=eu&session_token=hidden'}\n"
+        + "tracking: {uri: 'http://me:hidden@host:5000'}\n",
+        "f",
+    )
+    said = study.to_yaml()
+    assert "hidden" not in said
+    assert parse_study(said, "f").store_uri == "s3://KEY@bucket/x?region=eu"
+    assert parse_study(said, "f").evaluations() == study.evaluations()
+    assert study.store_uri is not None
+    assert "hidden" in study.store_uri

@@ -48,6 +48,14 @@ def test_a_flipped_bit_costs_its_row_only(tmp_path: Path) -> None:
     assert set(read_rows(tmp_path)) == {"a", "c"}
 
 
+def test_a_line_with_an_infinite_number_costs_its_row_only(tmp_path: Path) -> None:
+    with Ledger(tmp_path) as ledger:
+        ledger.append([row("a"), row("b")])
+    path = tmp_path / FILE
+    path.write_bytes(path.read_bytes().replace(b"0.30000000000000004", b"1e999", 1))
+    assert set(read_rows(tmp_path)) == {"b"}
+
+
 def test_a_finished_row_stands_and_a_failed_one_gives_way(tmp_path: Path) -> None:
     with Ledger(tmp_path) as ledger:
         ledger.append([row("a", "failed"), row("b")])
