@@ -57,7 +57,7 @@ def sampler_of(search: SearchSpec, *number: int) -> BaseSampler:
             conditional = any(dimension.when for dimension in search.space)
             return TPESampler(seed=seed, multivariate=True, group=conditional, constant_liar=True)
         if search.sampler == "gp":
-            return GPSampler(seed=seed, deterministic_objective=False, warn_independent_sampling=False)
+            return GPSampler(seed=seed)
         if search.sampler == "cmaes":
             return CmaEsSampler(seed=seed)
         if search.sampler == "nsga2":
