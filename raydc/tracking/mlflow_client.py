@@ -71,7 +71,8 @@ def _begin_database(file: Path) -> None:
     """
     draft = file.with_name(f".{file.name}.{uuid.uuid4().hex[:8]}.{os.getpid()}")
     for left in file.parent.glob(f".{file.name}.*"):
-        if not Path("/proc", left.name.rpartition(".")[2]).exists():
+        owner = left.name.rpartition(".")[2].partition("-")[0]  # also of SQLite's journal
+        if not Path("/proc", owner).exists():
             left.unlink(missing_ok=True)  # of a process that was killed
     try:
         MlflowClient(tracking_uri=f"sqlite:///{draft}").search_experiments(max_results=1)

@@ -149,6 +149,7 @@ def test_a_study_asks_for_workers(
             study=study.name,
             progress=Silent(),
             sink=rows.extend,
+            decode=lambda: None,
         )
 
     with pytest.raises(InputError, match=r"resources\.teacher_workers is 2, but there are 1 CPU cores"):
