@@ -170,6 +170,9 @@ class RemoteStore:
     def has(self, kind: str, name: str) -> bool:
         return bool(self._infos(self._path(kind, name, MANIFEST)).type == fs.FileType.File)
 
+    def sound(self, kind: str, name: str) -> bool:
+        return self._copy(kind, name) is not None or self.has(kind, name)
+
     def doubt(self) -> None:
         self._cache.doubt()
         self._doubted = True
@@ -209,13 +212,18 @@ class RemoteStore:
         self._patiently(write)
 
     def find(self, kind: str, name: str) -> Artifact | None:
-        if (cached := self._cache.find(kind, name)) is not None:
-            if self._doubted and not self.has(kind, name):
-                self._upload(kind, name, cached)
-            return cached
+        if (copy := self._copy(kind, name)) is not None:
+            return copy
         with self._cache.alone(kind, name):
             # Another process may have fetched it while this one waited.
             return self._cache.find(kind, name) or self._downloaded(kind, name)
+
+    def _copy(self, kind: str, name: str) -> Artifact | None:
+        """This node's copy, which the object store gets back if it is in doubt and lacks it."""
+        copy = self._cache.find(kind, name)
+        if copy is not None and self._doubted and not self.has(kind, name):
+            self._upload(kind, name, copy)
+        return copy
 
     def _downloaded(self, kind: str, name: str) -> Artifact | None:
         if not self.has(kind, name):

@@ -162,6 +162,9 @@ class Store(Protocol):
     def has(self, kind: str, name: str) -> bool:
         """Whether it is there, unchecked."""
 
+    def sound(self, kind: str, name: str) -> bool:
+        """Whether it is there and need not be made: as `find`, but nothing is fetched to be looked at."""
+
     def names(self, kind: str) -> list[str]:
         """Names of all artifacts of a kind, sorted."""
 
@@ -241,6 +244,9 @@ class LocalStore:
 
     def has(self, kind: str, name: str) -> bool:
         return (self._folder(kind, name) / MANIFEST).is_file()
+
+    def sound(self, kind: str, name: str) -> bool:
+        return self.find(kind, name) is not None
 
     def names(self, kind: str) -> list[str]:
         folder = self.root / kind

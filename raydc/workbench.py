@@ -90,7 +90,7 @@ class Lenient:
 def labelled(label_pass: LabelPass, store: Store) -> bool:
     """Whether the logits of a pass are in the store."""
     if label_pass.views is None:
-        return store.find("logits", label_pass.id) is not None
+        return store.sound("logits", label_pass.id)
     made = store.find("set", label_pass.compressed_set)
     if made is None:
         return False
@@ -166,7 +166,7 @@ class Workbench:
 
     def make_set(self, job: SetJob) -> None:
         """Make a compressed set that is not in the store; its scorers must be."""
-        if self.store.find("set", job.id) is not None:
+        if self.store.sound("set", job.id):
             return
         start = time.perf_counter()
         images = job.evaluation.block("images")
@@ -327,7 +327,7 @@ class Workbench:
         """
         name = planned.learned
         assert name is not None
-        if self.store.find("learned", name) is None:
+        if not self.store.sound("learned", name):
             given = planned.evaluation.block("labels")
             learn_stored(
                 self._lesson(planned.compressed_set, planned.evaluation, name),

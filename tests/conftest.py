@@ -72,17 +72,21 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
         _unmount(at)
 
 
+LACKING: dict[str, tuple[Callable[[], object], str]] = {
+    "gpu": (torch.cuda.is_available, "needs a CUDA device"),
+    "compiler": (compiler, "needs a C++ compiler and Python's headers"),
+    "browser": (lambda: shutil.which("chromium"), "needs chromium"),
+    "tmpfs": (_mounts, "needs to mount a tmpfs"),
+}
+"""Markers of tests that ask for what a machine may lack: whether it is here, and what to say if not."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of what this machine lacks are skipped, here and nowhere else."""
-    lacking = {
-        "gpu": None if torch.cuda.is_available() else "needs a CUDA device",
-        "compiler": None if compiler() else "needs a C++ compiler and Python's headers",
-        "browser": None if shutil.which("chromium") else "needs chromium",
-        "tmpfs": None if _mounts() else "needs to mount a tmpfs",
-    }
-    for item in items:
-        for marker, reason in lacking.items():
-            if reason is not None and item.get_closest_marker(marker):
+    """Tests of what this machine lacks are skipped, here and nowhere else, with the reason."""
+    for marker, (here, reason) in LACKING.items():
+        marked = [item for item in items if item.get_closest_marker(marker)]
+        if marked and not here():
+            for item in marked:
                 item.add_marker(pytest.mark.skip(reason=reason))
 
 

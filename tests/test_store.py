@@ -291,7 +291,7 @@ class Faulty(fs.FileSystemHandler):
         self._ask().delete_dir(path)
 
     def _unused(self, *_: Any) -> None:
-        raise NotImplementedError
+        raise AssertionError("the store has asked for what no object store should have to do")
 
     copy_file = delete_dir_contents = delete_root_dir_contents = move = _unused
     open_append_stream = open_input_file = _unused
@@ -378,6 +378,18 @@ def test_no_message_holds_the_stores_password(
     with pytest.raises(StoreError, match="'test://KEY@bucket/x' does not answer") as away:
         store.names("thing")
     assert "hidden" not in caplog.text + str(absent.value) + str(away.value)
+
+
+def test_whether_it_is_there_is_asked_without_a_download(
+    faulty: tuple[Faulty, Callable[[str], RemoteStore]],
+) -> None:
+    handler, node = faulty
+    put(node("one"), "a")
+    other = node("two")
+    assert (other.sound("thing", "a"), other.sound("thing", "b")) == (True, False)
+    assert handler.opened == []
+    assert other.find("thing", "a") is not None
+    assert handler.opened
 
 
 def test_a_node_downloads_an_artifact_once(faulty: tuple[Faulty, Callable[[str], RemoteStore]]) -> None:

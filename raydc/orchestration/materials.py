@@ -256,7 +256,7 @@ class Materials:
 
     def learned(self) -> None:
         """Learn the labels of the plan that are learnt; what they begin with must be made."""
-        asked_for = {n: p for n, p in self.plan.learned.items() if self.store.find("learned", n) is None}
+        asked_for = {n: p for n, p in self.plan.learned.items() if not self.store.sound("learned", n)}
         jobs = {n: p for n, p in asked_for.items() if self._possible(n, p.materials)}
         if not jobs:
             return

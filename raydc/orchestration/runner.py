@@ -142,7 +142,7 @@ class Runner:
     def _make(self, materials: Materials) -> None:
         """Make what the evaluations of a plan wait for."""
         plan = materials.plan
-        sets = {n: j for n, j in plan.sets.items() if self.store.find("set", n) is None}
+        sets = {n: j for n, j in plan.sets.items() if not self.store.sound("set", n)}
         passes = {n: p for n, p in plan.passes.items() if not labelled(p, self.store)}
         if passes and self._pool is None:
             self._pool = self._start_teachers(materials.capacity)
@@ -157,7 +157,7 @@ class Runner:
             f"an artifact is missing or damaged and is made again; evaluations that wait for it: {count}"
         )
         self.store.doubt()
-        if self.store.find("pixels", self.site.pixels) is not None:
+        if self.store.sound("pixels", self.site.pixels):
             return
         try:
             self._decode()

@@ -56,7 +56,7 @@ def missing(job: TrajectoryJob, store: Store) -> tuple[list[int], list[int]]:
     """Epochs whose checkpoint, and epochs whose scores, are asked for and not in the store."""
 
     def absent(kind: str, epochs: Collection[int]) -> list[int]:
-        return [e for e in epochs if store.find(kind, checkpoint_name(job.id, e)) is None]
+        return [e for e in epochs if not store.sound(kind, checkpoint_name(job.id, e))]
 
     return absent("checkpoint", job.epochs), absent("scores", range(1, job.scored + 1))
 
