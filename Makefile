@@ -1,5 +1,5 @@
 # make demo   install into .venv and run the main job
-# make test   install into .venv and run all tests
+# make test   install into .venv and run all tests, JOBS=N files of them at a time
 # make lint   ruff, formatting, mypy
 # make audit  ask a database of advisories about what is installed; says so where none can be reached
 # make fuzz   100,000 inputs for every reader of files from others, guided by coverage (INPUTS=N)
@@ -8,6 +8,7 @@
 
 PYTHON ?= python3
 DEVICE ?= cpu
+JOBS ?= 2
 INPUTS ?= 100000
 SEEDS ?= 20
 CHAOS ?= runs/chaos
@@ -30,7 +31,7 @@ demo: $(INSTALLED)
 	$(BIN)/raydc run quickstart --out runs/quickstart
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

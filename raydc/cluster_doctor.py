@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from raydc.doctor import Finding
+from raydc.errors import without_password
 from raydc.orchestration.cluster import connected, probe
 from raydc.orchestration.nodes import Node, survey, versions
 from raydc.spec.study_file import Resources
@@ -20,7 +21,7 @@ def examine_cluster(address: str, tracking_uri: str | None, store: str | None) -
     for node in seen.nodes:
         found += _of_node(node, store)
     problem = seen.tracking_problem
-    told = tracking_uri or "none given: SQLite in the study's folder"
+    told = without_password(tracking_uri) if tracking_uri else "none given: SQLite in the study's folder"
     mend = "start it, or mend the address, the name or the password in the head's environment"
     return [*found, Finding("mlflow from head", problem is None, problem or told, mend)]
 
@@ -39,7 +40,8 @@ def _of_node(node: Node, store: str | None) -> Iterator[Finding]:
     if store is not None:
         problem = node.look.store_problem
         mend = "give a store that every node reaches, and its credentials to every node"
-        yield Finding(f"{name}: store", problem is None, problem or f"{store} read and written", mend)
+        told = f"{without_password(store)} read and written"
+        yield Finding(f"{name}: store", problem is None, problem or told, mend)
     gpus = f"{node.look.gpus} seen by torch, {node.gpus} counted by Ray"
     mend = "install a torch build and a driver that fit the GPUs, or give Ray the right --num-gpus"
     yield Finding(f"{name}: GPUs", node.look.gpus == node.gpus, gpus, mend)

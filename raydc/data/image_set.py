@@ -145,9 +145,9 @@ class CompressedSet:
                 grid=(int(rows), int(columns)),
                 soft_labels=column("soft_label", np.float32),  # type: ignore[arg-type]
             )
+        except InputError:
+            raise
         except (ValueError, KeyError, TypeError) as error:
-            if isinstance(error, InputError):
-                raise
             raise ArtifactError(f"{file} holds no compressed set ({error!r})") from None
 
 

@@ -36,7 +36,7 @@ from raydc.data.parquet import (
     split_of,
 )
 from raydc.data.source import EncodedSplit, decode_images
-from raydc.data.torch_file import read_tensors
+from raydc.data.torch_file import flat, read_tensors
 from raydc.errors import ArtifactError, InputError, one_of
 
 PAIRS = (("images", "labels"), ("data", "label"), ("image_syn", "label_syn"))
@@ -179,12 +179,7 @@ def _pair(path: str, images: Any, labels: Any, classes: int) -> ImportedSet:
 
 
 def _array(value: Any) -> NDArray[Any]:
-    """A tensor, or a flat list of labels; lists in lists may share parts, and are huge once written out."""
-    if isinstance(value, torch.Tensor):
-        return np.asarray(value.detach())
-    if isinstance(value, list) and not all(isinstance(entry, int | float) for entry in value):
-        raise TypeError("lists in lists")
-    return np.asarray(value)
+    return np.asarray(value.detach() if isinstance(value, torch.Tensor) else flat(value))
 
 
 def _soft(path: str, soft: NDArray[np.float32], classes: int) -> NDArray[np.float32]:
@@ -291,11 +286,10 @@ def _parquet(path: str, root: Path, files: list[Path], class_names: Sequence[str
     if "soft_label" in schema.names:
         listed = [entry for file in files for entry in read_column(file, "soft_label").to_pylist()]
         try:
-            soft = _soft(path, np.asarray(listed, np.float32), len(class_names))
-        except (ValueError, TypeError) as error:
-            if isinstance(error, InputError):
-                raise
+            entries = np.asarray(listed, np.float32)
+        except (ValueError, TypeError):
             raise InputError(f"images.path is {path!r}, whose soft labels differ in length") from None
+        soft = _soft(path, entries, len(class_names))
     labels = _numbered(path, split.labels, class_names_of(schema, columns[1]), class_names)
     if soft is not None and not np.array_equal(labels, split.labels):
         raise InputError(

@@ -141,9 +141,9 @@ def read_column(
                 )
             pieces.append(batch.column(0))
         column = pa.chunked_array(pieces, kind)
+    except InputError:
+        raise
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
-        if isinstance(error, InputError):
-            raise
         raise InputError(f"{file}: {_reason(error)}") from None
     if len(column) != rows:
         raise InputError(f"{file}: its column {name!r} has {len(column)} of {rows} rows; copy it again")

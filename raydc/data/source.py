@@ -70,9 +70,9 @@ def decode_image(encoded: bytes, where: str) -> NDArray[np.uint8]:
             _check_size(image.width, image.height, where)
             mode = "L" if image.mode in ("1", "L", "I;16", "I", "F", "LA") else "RGB"
             return np.asarray(image.convert(mode), dtype=np.uint8)
+    except InputError:
+        raise
     except Exception as error:  # a damaged image makes Pillow raise whatever its decoders raise
-        if isinstance(error, InputError):
-            raise
         reason = " ".join(str(error).split()) or type(error).__name__
         if isinstance(error, UnidentifiedImageError):
             reason = "it is no image of a known format"

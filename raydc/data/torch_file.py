@@ -39,6 +39,16 @@ def read_tensors(file: Path, *, mapped: bool = False, allowed: Sequence[Any] = (
     return content
 
 
+def flat(value: Any) -> Any:
+    """The value, if it is no list or one of numbers; `ValueError` otherwise.
+
+    Lists in lists may share parts, and so be huge once an array is made of them.
+    """
+    if isinstance(value, list) and not all(isinstance(entry, int | float) for entry in value):
+        raise ValueError("it has lists in lists where tensors belong")
+    return value
+
+
 def _check_archive(file: Path) -> None:
     """Refuse what takes memory before a tensor is there: compressed entries, and bytes made on demand."""
     with file.open("rb") as opened:

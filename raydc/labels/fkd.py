@@ -24,7 +24,7 @@ from torch import Tensor
 
 from raydc.augmentation import operations
 from raydc.augmentation.views import Step, Views
-from raydc.data.torch_file import read_tensors
+from raydc.data.torch_file import flat, read_tensors
 from raydc.errors import InputError
 from raydc.labels.views import ViewLogits
 
@@ -95,10 +95,10 @@ def read_batch(path: Path) -> FkdBatch:
         content = read_tensors(path, allowed=_ALLOWED)
         coordinates, flips, partner, share, box, logits = content
         batch = FkdBatch(
-            coordinates=_tensor(coordinates, torch.float32),
-            flips=_tensor(flips, torch.bool),
-            logits=_tensor(logits, torch.float16),
-            partner=None if partner is None else _tensor(partner, torch.int64),
+            coordinates=torch.as_tensor(flat(coordinates), dtype=torch.float32),
+            flips=torch.as_tensor(flat(flips), dtype=torch.bool),
+            logits=torch.as_tensor(flat(logits), dtype=torch.float16),
+            partner=None if partner is None else torch.as_tensor(flat(partner), dtype=torch.int64),
             share=None if share is None else float(share),
             box=None if box is None else _box(box),
         )
@@ -107,13 +107,6 @@ def read_batch(path: Path) -> FkdBatch:
         reason = str(error).strip().split("\n")[0][:160]
         raise InputError(f"{path}: it is no batch of FKD labels ({reason})") from None
     return batch
-
-
-def _tensor(value: Any, dtype: torch.dtype) -> Tensor:
-    """A tensor, or a flat list; lists in lists may share parts and so be huge once they are written out."""
-    if isinstance(value, list) and not all(isinstance(entry, bool | int | float) for entry in value):
-        raise ValueError("it has lists in lists where tensors belong")
-    return torch.as_tensor(value, dtype=dtype)
 
 
 def _box(box: Any) -> tuple[int, int, int, int]:

@@ -20,7 +20,7 @@ from raydc.disk import writing_folder
 from raydc.errors import InputError
 from raydc.evaluate import RUNGS, WHOLE
 from raydc.orchestration.cma_state import check_states
-from raydc.orchestration.proposing import proposal, quiet, sampler_of, suggested, value_of
+from raydc.orchestration.proposing import point_of, proposal, quiet, sampler_of, suggested, value_of
 from raydc.spec.keys import Value
 from raydc.spec.point import flat_value
 from raydc.spec.search import NOTHING_TWICE, Dimension, SearchSpec
@@ -152,7 +152,7 @@ class Points:
 
     def values_told(self, trial: FrozenTrial) -> dict[str, Value]:
         """As `values`, of a trial that is over."""
-        return {d.key: value_of(d, trial.params[d.key]) for d in self.search.space if d.key in trial.params}
+        return point_of(self.search, trial)
 
     def tell(self, trial: Trial, values: Sequence[float]) -> None:
         """The point has these means, one for each metric."""

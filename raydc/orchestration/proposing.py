@@ -87,7 +87,7 @@ def proposal(search: SearchSpec, trials: Sequence[FrozenTrial], number: int) -> 
 
     Where a finite space has none left, one of them is drawn again.
     """
-    asked = {_name(_point(search, trial)) for trial in trials if trial.params}
+    asked = {_name(point_of(search, trial)) for trial in trials if trial.params}
     copy = _copy(search, trials)
     point: dict[str, Value] = {}
     for draw in range(DRAWS + RANDOM_DRAWS):
@@ -111,7 +111,7 @@ def _copy(search: SearchSpec, trials: Sequence[FrozenTrial]) -> optuna.Study:
     )
     for trial in trials:
         if trial.state in LEARNT_FROM and trial.params:
-            point = _point(search, trial)
+            point = point_of(search, trial)
             copy.add_trial(
                 create_trial(
                     state=trial.state,
@@ -124,7 +124,8 @@ def _copy(search: SearchSpec, trials: Sequence[FrozenTrial]) -> optuna.Study:
     return copy
 
 
-def _point(search: SearchSpec, trial: FrozenTrial) -> dict[str, Value]:
+def point_of(search: SearchSpec, trial: FrozenTrial) -> dict[str, Value]:
+    """What a trial of the stored study says of each key that was asked at its point."""
     return {d.key: value_of(d, trial.params[d.key]) for d in search.space if d.key in trial.params}
 
 

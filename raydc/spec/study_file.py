@@ -16,10 +16,6 @@ SOURCES = ("name", "parquet", "folder", "hub")
 """Keys of `dataset` that say where the data are; exactly one is given."""
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
-
-
 def _ordered(bounds: list[int]) -> list[int]:
     if bounds[0] > bounds[1]:
         raise ValueError("the first is above the second")
@@ -28,6 +24,10 @@ def _ordered(bounds: list[int]) -> list[int]:
 
 AtLeastOne = Annotated[int, Field(ge=1)]
 Bounds = Annotated[list[AtLeastOne], Field(min_length=2, max_length=2), AfterValidator(_ordered)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
 
 
 class Resources(_Part):
@@ -40,8 +40,8 @@ class Resources(_Part):
     teacher_workers: int = Field(1, ge=1)
     """Processes that train one teacher together, each on a GPU of its own, or a core where there is none."""
     teacher_replicas: AtLeastOne | Literal["auto"] | Bounds = 1
-    """Teacher actors; [N, M]: from N to M while labels are made, as passes wait, and at most one a GPU
-    (a core where there is none); auto: from 1 on, without another limit."""
+    """Teacher actors; [N, M]: N, and while labels are made up to M as passes wait, one more only where a GPU
+    (a core where there is none) has room; auto: from 1 on, without another limit."""
     gpu_share: float = Field(1.0, gt=0, le=1)
     """Part of a GPU that one worker takes."""
     evaluation_timeout_seconds: float | None = Field(None, gt=0, allow_inf_nan=False)

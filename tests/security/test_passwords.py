@@ -37,8 +37,8 @@ auth_cache_ttl_seconds = 60
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a real server that asks for a password, as docs/mlflow.md starts it."""
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A real server that asks for a password, as docs/mlflow.md starts it."""
     folder = tmp_path_factory.mktemp("server")
     (folder / "auth.ini").write_text(CONFIG.format(folder=folder))
     made = Server(
@@ -52,7 +52,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         made.start()
         with pytest.raises(TrackingError, match="refuses the name"):
             made.wait()
-        yield made.uri
+        yield made
     finally:
         made.stop()
 
@@ -85,8 +85,8 @@ def holders(secret: str, folder: Path) -> list[str]:
     ],
     ids=["password", "address", "none"],
 )
-def test_a_wrong_password_is_refused_before_work(way: dict[str, str], server: str, shell: Shell) -> None:
-    uri = server.replace("://", "://" + way.pop("URI", ""))
+def test_a_wrong_password_is_refused_before_work(way: dict[str, str], server: Server, shell: Shell) -> None:
+    uri = server.uri.replace("://", "://" + way.pop("URI", ""))
     shell.environment |= way
     for command in (["run", "tiny.yaml", "--out", "out"], ["results", "mlflow:tiny"]):
         ran = shell(*command, "--tracking-uri", uri, code=2)
@@ -97,10 +97,10 @@ def test_a_wrong_password_is_refused_before_work(way: dict[str, str], server: st
     assert holders(WRONG, shell.folder) == []
 
 
-def test_a_token_is_no_password(server: str, shell: Shell) -> None:
+def test_a_token_is_no_password(server: Server, shell: Shell) -> None:
     """MLflow's own server of passwords falls over a token; the sentence says what it may be."""
     shell.environment["MLFLOW_TRACKING_TOKEN"] = WRONG
-    ran = shell("results", "mlflow:tiny", "--tracking-uri", server, code=2)
+    ran = shell("results", "mlflow:tiny", "--tracking-uri", server.uri, code=2)
     (line,) = ran.stderr.strip().splitlines()
     assert "does it take MLFLOW_TRACKING_TOKEN, or a name and a password?" in line
     assert WRONG not in ran.stdout + ran.stderr
@@ -141,25 +141,24 @@ def test_an_error_that_names_the_address_keeps_the_password(tmp_path: Path) -> N
 
 
 @pytest.mark.ray
-def test_a_right_password_works_and_no_secret_is_written_down(server: str, shell: Shell) -> None:
+def test_a_right_password_works_and_no_secret_is_written_down(server: Server, shell: Shell) -> None:
     shell.environment |= SECRETS
     shell.environment |= {"MLFLOW_TRACKING_USERNAME": "admin", "MLFLOW_TRACKING_PASSWORD": PASSWORD}
     small = ["--set=grid={images.ipc: [1], labels.kind: [hard, soft]}", "--set=seeds=1"]
-    ran = shell("run", "tiny.yaml", "--out", "out", "--tracking-uri", server, *small)
+    ran = shell("run", "tiny.yaml", "--out", "out", "--tracking-uri", server.uri, *small)
     assert "2 of 2 evaluations finished" in ran.stdout
-    listed = shell("results", "mlflow:tiny", "--tracking-uri", server, "--json")
+    listed = shell("results", "mlflow:tiny", "--tracking-uri", server.uri, "--json")
     said = ran.stdout + ran.stderr + listed.stdout + shell("doctor").stdout
     secrets = {**SECRETS, "MLFLOW_TRACKING_PASSWORD": PASSWORD}
     for name, secret in secrets.items():
         assert secret not in said, name
         assert holders(secret, shell.folder) == [], name
-        # MLflow's database and files lie beside, in the folder of its server.
-        assert holders(secret, shell.folder.parent) == [], name
+        assert holders(secret, server.folder) == [], name
 
 
 @pytest.mark.ray
-def test_a_password_in_the_address_works_and_is_cut_out(server: str, shell: Shell) -> None:
-    uri = server.replace("://", f"://admin:{PASSWORD}@")
+def test_a_password_in_the_address_works_and_is_cut_out(server: Server, shell: Shell) -> None:
+    uri = server.uri.replace("://", f"://admin:{PASSWORD}@")
     small = ["--set=grid={images.ipc: [1]}", "--set=seeds=1", "--set=name=other"]
     ran = shell("run", "tiny.yaml", "--out", "out", "--tracking-uri", uri, *small)
     assert "1 of 1 evaluations finished" in ran.stdout
