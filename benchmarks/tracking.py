@@ -27,6 +27,7 @@ import aiohttp
 
 from benchmarks.mlflow_server import Server
 from benchmarks.orchestration import idle_study, without_record
+from benchmarks.processes import descendants, kill
 from benchmarks.record import publish
 
 PATIENCE_SECONDS = 180.0
@@ -103,7 +104,8 @@ class Browser:
 
 async def load(page: str, expression: str, screenshot: Path | None = None) -> list[float]:
     """Seconds until `expression` is true on a page, opened twice in a new browser."""
-    with tempfile.TemporaryDirectory() as folder:
+    # Its processes may write for a moment longer.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--window-size=1600,1000"]
         command += [f"--user-data-dir={folder}", "--remote-debugging-port=0", "about:blank"]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -127,7 +129,7 @@ async def load(page: str, expression: str, screenshot: Path | None = None) -> li
                         screenshot.write_bytes(base64.b64decode(shot["data"]))
                     return seconds
         finally:
-            process.terminate()
+            kill(descendants([process.pid]))
             process.wait()
 
 
@@ -160,11 +162,14 @@ def measure(count: int, folder: Path, screenshot: Path | None) -> list[dict[str,
         ("whole run, until MLflow has everything", tracked["wall"], None),
         ("logging: the driver's processor time for it", tracked["driver"] - plain["driver"], None),
     ]
+    print(*found, sep="\n", flush=True)
     server = Server(folder / "server", database=out / "mlflow.db")
     server.start()
     try:
         server.wait()
-        found += commands(server.uri, out)
+        for row in commands(server.uri, out):
+            found.append(row)
+            print(*row, flush=True)
         if shutil.which("chromium") is None:
             print("no chromium: the pages of MLflow are not timed")
         else:

@@ -49,7 +49,7 @@ RANKS = {
     "analysis": (5, {"numpy", "scipy", "pandas", "pyarrow"}),
     "orchestration": (6, {"ray", "torch", "optuna"}),
     "orchestration.jobs": (6, {"ray", "aiohttp"}),
-    "tracking.mlflow_client": (6, {"mlflow", "requests"}),
+    "tracking.mlflow_client": (6, {"mlflow", "requests", "sqlalchemy"}),
     "tracking.mlflow_record": (6, {"mlflow"}),
     "tracking.mlflow_tracker": (6, {"mlflow"}),
     "report": (7, {"matplotlib", "jinja2", "markupsafe", "numpy", "PIL"}),

@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import re
+import sqlite3
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from raydc.errors import TrackingError, without_password
 from raydc.result import FAILED, FINISHED, STOPPED
@@ -24,6 +26,7 @@ import requests
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
+from sqlalchemy import Engine, event
 
 PAGE = 5000
 AWAY = (MlflowException, requests.RequestException, OSError)
@@ -67,15 +70,26 @@ def _begin_database(file: Path) -> None:
     """Make MLflow's tables in a new file of SQLite, all or none.
 
     They are made in some fifty migrations, and a database in which a kill or a full disk has ended them
-    cannot be opened again. So it gets its name when it is complete.
+    cannot be opened again. So it gets its name when it is complete, and on the disk: once, not after each
+    migration, which takes most of the time.
     """
     draft = file.with_name(f".{file.name}.{uuid.uuid4().hex[:8]}.{os.getpid()}")
     for left in file.parent.glob(f".{file.name}.*"):
         owner = left.name.rpartition(".")[2].partition("-")[0]  # also of SQLite's journal
         if not Path("/proc", owner).exists():
             left.unlink(missing_ok=True)  # of a process that was killed
+
+    def in_memory_first(connection: Any, _: object) -> None:
+        if isinstance(connection, sqlite3.Connection):
+            (_, _, opened) = connection.execute("PRAGMA database_list").fetchone()
+            if opened == str(draft):
+                connection.execute("PRAGMA synchronous = OFF")
+
+    event.listen(Engine, "connect", in_memory_first)
     try:
         MlflowClient(tracking_uri=f"sqlite:///{draft}").search_experiments(max_results=1)
+        with draft.open("rb") as written:
+            os.fsync(written.fileno())
         try:
             file.hardlink_to(draft)
         except FileExistsError:
@@ -83,6 +97,7 @@ def _begin_database(file: Path) -> None:
         except OSError:  # a file system without hard links
             draft.rename(file)
     finally:
+        event.remove(Engine, "connect", in_memory_first)
         draft.unlink(missing_ok=True)
 
 
