@@ -62,11 +62,11 @@ def apart(count: int, out: Path, *, tracked: bool) -> tuple[dict[str, Any], floa
     return json.loads(text.splitlines()[-1]), peak
 
 
-def timed(command: Sequence[str]) -> tuple[str, float, float]:
-    """(output, wall seconds, peak MB) of a Python command; `SystemExit` if it fails."""
+def timed(command: Sequence[str], folder: Path | None = None) -> tuple[str, float, float]:
+    """(output, wall seconds, peak MB) of a Python command, run in `folder`; `SystemExit` if it fails."""
     began = time.perf_counter()
     with tempfile.TemporaryFile("w+") as said:
-        process = subprocess.Popen([sys.executable, *command], stdout=said, stderr=said)
+        process = subprocess.Popen([sys.executable, *command], stdout=said, stderr=said, cwd=folder)
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - began
         said.seek(0)
@@ -192,7 +192,7 @@ def commands(uri: str, out: Path) -> Iterator[tuple[str, float, float | None]]:
         "raydc report mlflow:": ["report", *record, "--figures", f"{out}-figures"],
         "raydc report DIR": ["report", str(out)],
     }.items():
-        _, seconds, peak = timed(["-m", "raydc", *command])
+        _, seconds, peak = timed(["-m", "raydc", *command], out)
         yield what, seconds, peak
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -20,6 +21,8 @@ from raydc.result import FAILED, FINISHED, Row
 
 LINE_SECONDS = 5.0
 """Least time between two lines where there is no terminal."""
+PACE_SECONDS = 60.0
+"""The rate is that of the results of so long; students differ, and the first wait for their workers."""
 
 
 def duration(seconds: float) -> str:
@@ -59,7 +62,7 @@ class LiveProgress:
             )
         self._task: TaskID | None = None
         self._name, self._total, self._unit = "", 0, ""
-        self._began = time.monotonic()
+        self._paces: deque[tuple[float, int]] = deque()
         self._spoke = 0.0
         self._said = ""
         self._done = self._failed = 0
@@ -77,8 +80,8 @@ class LiveProgress:
     def stage(self, name: str, total: int, unit: str) -> None:
         self._finish_stage()
         self._name, self._total, self._unit = name, total, unit
-        self._began = time.monotonic()
         self._done = self._failed = 0
+        self._paces = deque([(time.monotonic(), 0)])
         if self._live is not None:
             self._task = self._live.add_task(name, total=total, detail=unit)
         else:
@@ -107,8 +110,7 @@ class LiveProgress:
                 self._best = max(self._best or 0.0, quality)
             elif self._failed <= 3:
                 self.note(f"failed: {row['evaluation_id']}: {row['error']}")
-        elapsed = time.monotonic() - self._began
-        parts = [f"{60 * self._done / max(elapsed, 1e-9):.0f}/min"]
+        parts = [f"{self._per_minute():.0f}/min"]
         if self._best is not None:
             parts.append(f"best {100 * self._best:.1f} %")
         if self._failed:
@@ -121,6 +123,14 @@ class LiveProgress:
             last = self._done >= self._total
             text = f"{self._name}: {self._done}/{self._total}, {', '.join(parts)}"
             self._say(text, always=last)
+
+    def _per_minute(self) -> float:
+        now = time.monotonic()
+        self._paces.append((now, self._done))
+        while len(self._paces) > 2 and self._paces[1][0] < now - PACE_SECONDS:
+            self._paces.popleft()
+        since, before = self._paces[0]
+        return 60 * (self._done - before) / max(now - since, 1e-9)
 
     def note(self, text: str) -> None:
         self._say(text, always=True)

@@ -46,3 +46,15 @@ def test_news_that_come_too_fast_are_told_later(clock: list[float]) -> None:
     progress.note("said at once")
     progress.note("said at once")
     assert text.getvalue().splitlines()[1:] == ["teachers: 3/4 epochs", "said at once", "said at once"]
+
+
+def test_the_rate_is_that_of_the_last_minute(clock: list[float]) -> None:
+    text = io.StringIO()
+    progress = LiveProgress(Console(file=text, force_terminal=False))
+    progress.stage("evaluations", 100, "evaluations")
+    row = {"evaluation_id": "e", "status": "finished", "test_acc": 0.5}
+    for waited, count in ((90, 3), (30, 10), (40, 20)):  # the workers of the first three were being started
+        clock[0] += waited
+        progress.results([row] * count, 30.0)
+    rates = [line.split(", ")[1] for line in text.getvalue().splitlines()[1:]]
+    assert rates == ["2/min", "6/min", "26/min"]
