@@ -6,6 +6,7 @@ what waits for it; where the reason is an artifact that is missing or damaged, t
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -36,6 +37,8 @@ SETS_TOGETHER = 16
 """Compressed sets that one task makes."""
 PROCESS_START_SECONDS = 6.0
 """What a worker process takes to start and to load torch; shorter work is not spread."""
+RAY_PARTS = 10_000
+"""Ray counts in such parts of a GPU, and rounds."""
 TEACHERS_SHARE = 0.05
 """Part of each GPU that is kept for teacher actors, which live as long as the run."""
 
@@ -43,6 +46,14 @@ TEACHERS_SHARE = 0.05
 def gpu_share(resources: Resources, capacity: Capacity) -> float:
     """Part of a GPU that a student, a training or a scorer takes; the teachers keep theirs."""
     return resources.gpu_share * (1 - TEACHERS_SHARE) if capacity.gpus else 0.0
+
+
+def teacher_share(teachers: int, gpus: int) -> float:
+    """Part of a GPU that each of the teachers takes that share GPUs with students; 0 where there is none."""
+    if not gpus:
+        return 0.0
+    together = math.ceil(teachers / gpus)
+    return math.floor(RAY_PARTS * TEACHERS_SHARE / together) / RAY_PARTS
 
 
 @ray.remote(num_returns="streaming", max_retries=2)

@@ -20,6 +20,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -31,11 +32,11 @@ from raydc.errors import InputError, StoreError
 from raydc.orchestration.cluster import Capacity
 from raydc.orchestration.feeder import CannotGoOn, Feeder, More, no_more
 from raydc.orchestration.judge import RemoteJudge
-from raydc.orchestration.materials import TEACHERS_SHARE, Materials, gpu_share
+from raydc.orchestration.materials import TEACHERS_SHARE, Materials, gpu_share, teacher_share
 from raydc.orchestration.progress import Progress
 from raydc.orchestration.search import Search
 from raydc.orchestration.site import Site
-from raydc.orchestration.teacher_actor import TeacherPool
+from raydc.orchestration.teacher_actor import TeacherPool, only_free
 from raydc.orchestration.trainable import StudentWorker
 from raydc.orchestration.turns import Turns
 from raydc.result import Row, not_started
@@ -201,11 +202,19 @@ class Runner:
         common: dict[str, Any] = {"num_cpus": 0, "max_concurrency": 1000}
         if most > 1:
             common["scheduling_strategy"] = "SPREAD"
-        gpu = {"num_gpus": TEACHERS_SHARE / fewest} if capacity.gpus else {}
         whole = {"num_gpus": 1} if capacity.gpus else {"num_cpus": 1}
-        return TeacherPool.start(
-            replace(self.site, threads=1), fewest, {**common, **gpu}, {**common, **whole}
-        )
+        gpus = int(capacity.gpus)
+        apart = fewest > 1 and gpus > 1
+        with only_free(TEACHERS_SHARE, gpus) if apart else nullcontext():
+            pool = TeacherPool.start(
+                replace(self.site, threads=1),
+                fewest,
+                {**common, "num_gpus": teacher_share(fewest, gpus)},
+                {**common, **whole},
+            )
+            if apart:
+                pool.wait()
+        return pool
 
     # --- evaluations --------------------------------------------------------------------------
 

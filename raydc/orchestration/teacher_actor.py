@@ -7,6 +7,8 @@ at-least-once is enough), MOST_DEATHS times; what it had in memory is loaded fro
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import ray
@@ -40,6 +42,32 @@ class TeacherActor:
         return os.getpid()
 
 
+@ray.remote
+class _Holder:
+    """Takes what is asked of a GPU, and does nothing with it."""
+
+    def ready(self) -> bool:
+        return True
+
+
+@contextmanager
+def only_free(share: float, gpus: int) -> Iterator[None]:
+    """Within, each of the GPUs has only `share` free, so that what starts there is on all of them.
+
+    Ray puts small shares on one GPU for as long as they fit, and then no student fits beside them. GPUs that
+    others use are not waited for long.
+    """
+    holder_class: Any = _Holder
+    holders = [holder_class.options(num_cpus=0, num_gpus=1 - share).remote() for _ in range(gpus)]
+    try:
+        ray.wait([holder.ready.remote() for holder in holders], num_returns=gpus, timeout=HOLD_SECONDS)
+        yield
+    finally:
+        for holder in holders:
+            ray.kill(holder)
+
+
+HOLD_SECONDS = 30.0
 MOST_DEATHS = 10
 """So often a pass is asked again whose replica has died; then it cannot be made."""
 
@@ -74,6 +102,10 @@ class TeacherPool:
     def size(self) -> int:
         """Replicas, those that are being started among them."""
         return len(self.replicas) + len(self._coming)
+
+    def wait(self) -> None:
+        """Return when all replicas have started, or could not."""
+        ray.wait([replica.ready.remote() for replica in self.replicas], num_returns=len(self.replicas))
 
     def staff(self, wanted: int) -> bool:
         """Start or end replicas; whether others than before are asked from now on.
