@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -17,12 +16,11 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
+from raydc.pace import per_minute
 from raydc.result import FAILED, FINISHED, Row
 
 LINE_SECONDS = 5.0
 """Least time between two lines where there is no terminal."""
-PACE_SECONDS = 60.0
-"""The rate is that of the results of so long; students differ, and the first wait for their workers."""
 
 
 def duration(seconds: float) -> str:
@@ -62,7 +60,7 @@ class LiveProgress:
             )
         self._task: TaskID | None = None
         self._name, self._total, self._unit = "", 0, ""
-        self._paces: deque[tuple[float, int]] = deque()
+        self._times: list[float] = []
         self._spoke = 0.0
         self._said = ""
         self._done = self._failed = 0
@@ -81,7 +79,7 @@ class LiveProgress:
         self._finish_stage()
         self._name, self._total, self._unit = name, total, unit
         self._done = self._failed = 0
-        self._paces = deque([(time.monotonic(), 0)])
+        self._times = []
         if self._live is not None:
             self._task = self._live.add_task(name, total=total, detail=unit)
         else:
@@ -103,6 +101,7 @@ class LiveProgress:
 
     def results(self, rows: Sequence[Row], seconds_left: float | None) -> None:
         self._done += len(rows)
+        self._times += [time.monotonic()] * len(rows)
         self._failed += sum(1 for row in rows if row["status"] == FAILED)
         for row in rows:
             if row["status"] == FINISHED:
@@ -110,7 +109,9 @@ class LiveProgress:
                 self._best = max(self._best or 0.0, quality)
             elif self._failed <= 3:
                 self.note(f"failed: {row['evaluation_id']}: {row['error']}")
-        parts = [f"{self._per_minute():.0f}/min"]
+        parts = []
+        if (rate := per_minute(self._times)) is not None:
+            parts.append(f"{rate:.0f}/min")
         if self._best is not None:
             parts.append(f"best {100 * self._best:.1f} %")
         if self._failed:
@@ -121,16 +122,8 @@ class LiveProgress:
             self._live.update(self._task, completed=self._done, detail=", ".join(parts))
         else:
             last = self._done >= self._total
-            text = f"{self._name}: {self._done}/{self._total}, {', '.join(parts)}"
+            text = ", ".join([f"{self._name}: {self._done}/{self._total}", *parts])
             self._say(text, always=last)
-
-    def _per_minute(self) -> float:
-        now = time.monotonic()
-        self._paces.append((now, self._done))
-        while len(self._paces) > 2 and self._paces[1][0] < now - PACE_SECONDS:
-            self._paces.popleft()
-        since, before = self._paces[0]
-        return 60 * (self._done - before) / max(now - since, 1e-9)
 
     def note(self, text: str) -> None:
         self._say(text, always=True)

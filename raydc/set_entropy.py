@@ -85,7 +85,7 @@ def judge(
         raise InputError(f"{path}: the data are not those of the results; give the study that made them")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     bench = Workbench(dataset, store, device)
-    present = {name: found for name, found in sets.items() if store.sound("set", name)}
+    present = {name: found for name, found in sets.items() if store.find("set", name) is not None}
     if not present:
         raise InputError(
             f"none of the {len(sets)} compressed sets is in the store; give --store, or run the study"

@@ -14,12 +14,11 @@ from typing import Any
 
 from raydc import folder
 from raydc.analysis.curves import varying_keys
+from raydc.pace import per_minute
 from raydc.result import FAILED, FINISHED, Row
 from raydc.rows import MLFLOW, experiment_of
 from raydc.tracking.names import run_name
 
-RECENT_SECONDS = 600.0
-"""The rate is that of the results of so long before the last one."""
 MOST_FAILURES = 5
 
 
@@ -110,7 +109,8 @@ def _state(
     done = [row for row in rows if row["status"] == FINISHED]
     failed = sorted((row for row in rows if row["status"] == FAILED), key=_ended_at, reverse=True)
     best = max((row for row in done if _quality(row) is not None), key=_quality, default=None)
-    rate = _per_minute(rows)
+    # Those that were taken over from other studies ended elsewhere.
+    rate = per_minute(sorted(_ended_at(row) for row in rows if row.get("reused_from") is None))
     left = None
     if exit_code is None and planned is not None and rate:
         left = 60 * max(0, planned - len(rows)) / rate
@@ -142,12 +142,3 @@ def _quality(row: Row) -> Any:
 def _ended_at(row: Row) -> float:
     """When an evaluation ended; a run that others set to failed may not say it."""
     return float(row["started_at"] if row["finished_at"] is None else row["finished_at"])
-
-
-def _per_minute(rows: Sequence[Row]) -> float | None:
-    """Results a minute of late; those that were taken over from other studies ended elsewhere."""
-    times = sorted(_ended_at(row) for row in rows if row.get("reused_from") is None)
-    times = [t for t in times if t > times[-1] - RECENT_SECONDS]
-    if len(times) < 2 or times[-1] == times[0]:
-        return None
-    return 60 * (len(times) - 1) / (times[-1] - times[0])

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from raydc import console
 from raydc.console import LINE_SECONDS, LiveProgress
+from raydc.pace import RECENT_SECONDS, per_minute
 
 
 @pytest.fixture
@@ -48,13 +49,23 @@ def test_news_that_come_too_fast_are_told_later(clock: list[float]) -> None:
     assert text.getvalue().splitlines()[1:] == ["teachers: 3/4 epochs", "said at once", "said at once"]
 
 
-def test_the_rate_is_that_of_the_last_minute(clock: list[float]) -> None:
+def test_the_rate_does_not_count_the_start_of_the_workers(clock: list[float]) -> None:
     text = io.StringIO()
     progress = LiveProgress(Console(file=text, force_terminal=False))
     progress.stage("evaluations", 100, "evaluations")
     row = {"evaluation_id": "e", "status": "finished", "test_acc": 0.5}
-    for waited, count in ((90, 3), (30, 10), (40, 20)):  # the workers of the first three were being started
+    for waited, count in ((90, 1), (30, 10), (60, 20)):
         clock[0] += waited
         progress.results([row] * count, 30.0)
-    rates = [line.split(", ")[1] for line in text.getvalue().splitlines()[1:]]
-    assert rates == ["2/min", "6/min", "26/min"]
+    lines = [line.removeprefix("evaluations: ") for line in text.getvalue().splitlines()[1:]]
+    assert lines == [
+        "1/100, best 50.0 %, 30 s left",
+        "11/100, 20/min, best 50.0 %, 30 s left",
+        "31/100, 20/min, best 50.0 %, 30 s left",
+    ]
+
+
+def test_the_rate_is_one_of_late() -> None:
+    assert per_minute([]) is per_minute([7.0]) is per_minute([7.0, 7.0]) is None
+    assert per_minute([0.0, 2.0, 4.0]) == 30.0
+    assert per_minute([0.0, 1.0, 2 * RECENT_SECONDS, 2 * RECENT_SECONDS + 6.0]) == 10.0

@@ -60,6 +60,7 @@ RANKS = {
     "doctor": (7, CORE_PACKAGES),
     "folder": (7, {"pandas", "pyarrow"}),
     "launch": (7, set()),
+    "pace": (7, set()),
     "planning": (7, {"torch"}),
     "ready": (7, set()),
     "recording": (7, set()),

@@ -48,7 +48,7 @@ def gpu_share(resources: Resources, capacity: Capacity) -> float:
     return resources.gpu_share * (1 - TEACHERS_SHARE) if capacity.gpus else 0.0
 
 
-def teacher_share(teachers: int, gpus: int) -> float:
+def teacher_share(teachers: int, gpus: float) -> float:
     """Part of a GPU that each of the teachers takes that share GPUs with students; 0 where there is none."""
     if not gpus:
         return 0.0

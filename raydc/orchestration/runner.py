@@ -203,13 +203,12 @@ class Runner:
         if most > 1:
             common["scheduling_strategy"] = "SPREAD"
         whole = {"num_gpus": 1} if capacity.gpus else {"num_cpus": 1}
-        gpus = int(capacity.gpus)
-        apart = fewest > 1 and gpus > 1
-        with only_free(TEACHERS_SHARE, gpus) if apart else nullcontext():
+        apart = fewest > 1 and capacity.gpus > 1
+        with only_free(TEACHERS_SHARE, int(capacity.gpus)) if apart else nullcontext():
             pool = TeacherPool.start(
                 replace(self.site, threads=1),
                 fewest,
-                {**common, "num_gpus": teacher_share(fewest, gpus)},
+                {**common, "num_gpus": teacher_share(fewest, capacity.gpus)},
                 {**common, **whole},
             )
             if apart:

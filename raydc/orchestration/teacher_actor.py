@@ -18,6 +18,11 @@ from raydc.orchestration.routing import replica_for
 from raydc.orchestration.site import Site
 from raydc.spec.plan import LabelPass
 
+MOST_DEATHS = 10
+"""So often a pass is asked again whose replica has died; then it cannot be made."""
+PLACING_SECONDS = 30.0
+"""Longest wait for a place on a GPU, which others may use."""
+
 
 @ray.remote
 class TeacherActor:
@@ -54,22 +59,16 @@ class _Holder:
 def only_free(share: float, gpus: int) -> Iterator[None]:
     """Within, each of the GPUs has only `share` free, so that what starts there is on all of them.
 
-    Ray puts small shares on one GPU for as long as they fit, and then no student fits beside them. GPUs that
-    others use are not waited for long.
+    Ray puts small shares on one GPU for as long as they fit, and then no student fits beside them.
     """
     holder_class: Any = _Holder
     holders = [holder_class.options(num_cpus=0, num_gpus=1 - share).remote() for _ in range(gpus)]
     try:
-        ray.wait([holder.ready.remote() for holder in holders], num_returns=gpus, timeout=HOLD_SECONDS)
+        ray.wait([holder.ready.remote() for holder in holders], num_returns=gpus, timeout=PLACING_SECONDS)
         yield
     finally:
         for holder in holders:
             ray.kill(holder)
-
-
-HOLD_SECONDS = 30.0
-MOST_DEATHS = 10
-"""So often a pass is asked again whose replica has died; then it cannot be made."""
 
 
 class TeacherPool:
@@ -104,8 +103,9 @@ class TeacherPool:
         return len(self.replicas) + len(self._coming)
 
     def wait(self) -> None:
-        """Return when all replicas have started, or could not."""
-        ray.wait([replica.ready.remote() for replica in self.replicas], num_returns=len(self.replicas))
+        """Return when all replicas have started, or those have that find a place."""
+        started = [replica.ready.remote() for replica in self.replicas]
+        ray.wait(started, num_returns=len(started), timeout=PLACING_SECONDS)
 
     def staff(self, wanted: int) -> bool:
         """Start or end replicas; whether others than before are asked from now on.

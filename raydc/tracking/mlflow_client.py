@@ -79,13 +79,13 @@ def _begin_database(file: Path) -> None:
         if not Path("/proc", owner).exists():
             left.unlink(missing_ok=True)  # of a process that was killed
 
-    def in_memory_first(connection: Any, _: object) -> None:
+    def unsynced(connection: Any, _: object) -> None:
         if isinstance(connection, sqlite3.Connection):
             (_, _, opened) = connection.execute("PRAGMA database_list").fetchone()
-            if opened == str(draft):
+            if Path(opened).name == draft.name:
                 connection.execute("PRAGMA synchronous = OFF")
 
-    event.listen(Engine, "connect", in_memory_first)
+    event.listen(Engine, "connect", unsynced)
     try:
         MlflowClient(tracking_uri=f"sqlite:///{draft}").search_experiments(max_results=1)
         with draft.open("rb") as written:
@@ -97,7 +97,7 @@ def _begin_database(file: Path) -> None:
         except OSError:  # a file system without hard links
             draft.rename(file)
     finally:
-        event.remove(Engine, "connect", in_memory_first)
+        event.remove(Engine, "connect", unsynced)
         draft.unlink(missing_ok=True)
 
 

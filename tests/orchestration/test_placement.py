@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import ray
 
+from raydc.orchestration.cluster import Capacity
 from raydc.orchestration.materials import TEACHERS_SHARE, teacher_share
+from raydc.orchestration.runner import Runner
+from raydc.orchestration.site import Site
 from raydc.orchestration.teacher_actor import only_free
+from raydc.spec.study_file import Resources
+from tests.conftest import DIGITS
+
+GPUS = 2
 
 
 @ray.remote(num_cpus=0)
@@ -18,21 +29,39 @@ class OnGpu:
         return int(found)
 
 
+@pytest.fixture
+def gpus() -> Iterator[None]:
+    ray.init("local", num_cpus=1, num_gpus=GPUS, object_store_memory=100 << 20, include_dashboard=False)
+    yield
+    ray.shutdown()
+
+
+def placed(count: int, share: float) -> tuple[list[Any], list[int]]:
+    """Actors that take a share of a GPU, and the GPU of each."""
+    actors = [OnGpu.options(num_gpus=share).remote() for _ in range(count)]
+    return actors, ray.get([actor.gpu.remote() for actor in actors], timeout=60)
+
+
 @pytest.mark.ray
 @pytest.mark.parametrize(("teachers", "on_each"), [(2, [1, 1]), (3, [1, 2])])
-def test_teachers_that_stay_are_on_all_gpus_with_a_student_beside_them(
-    teachers: int, on_each: list[int]
+def test_small_shares_are_on_all_gpus_with_a_student_beside_them(
+    gpus: None, teachers: int, on_each: list[int]
 ) -> None:
-    ray.init("local", num_cpus=1, num_gpus=2, object_store_memory=100 << 20, include_dashboard=False)
-    try:
-        with only_free(TEACHERS_SHARE, 2):
-            staying = [OnGpu.options(num_gpus=teacher_share(teachers, 2)).remote() for _ in range(teachers)]
-            on = ray.get([teacher.gpu.remote() for teacher in staying], timeout=60)
-        assert sorted(on.count(gpu) for gpu in range(2)) == on_each
-        students = [OnGpu.options(num_gpus=1 - TEACHERS_SHARE).remote() for _ in range(2)]
-        assert sorted(ray.get([student.gpu.remote() for student in students], timeout=60)) == [0, 1]
-    finally:
-        ray.shutdown()
+    with only_free(TEACHERS_SHARE, GPUS):
+        staying, on = placed(teachers, teacher_share(teachers, GPUS))
+    assert sorted(on.count(gpu) for gpu in range(GPUS)) == on_each
+    _, beside = placed(GPUS, 1 - TEACHERS_SHARE)
+    assert sorted(beside) == [0, 1]
+    assert len(staying) == teachers
+
+
+@pytest.mark.ray
+def test_the_teachers_of_a_run_leave_each_gpu_its_student(gpus: None) -> None:
+    run: Any = SimpleNamespace(resources=Resources(teacher_replicas=2), site=Site(DIGITS, "pixels", "store"))
+    pool = Runner._start_teachers(run, Capacity(1, 1, float(GPUS), GPUS))
+    _, beside = placed(GPUS, 1 - TEACHERS_SHARE)
+    assert sorted(beside) == [0, 1]
+    assert pool.size == 2
 
 
 def test_shares_are_what_ray_counts_in() -> None:
