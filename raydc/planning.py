@@ -61,6 +61,8 @@ class StudyPlan:
             most = search_evaluations(self.study)
             networks = max((len(p.passes) for p in plan.evaluations), default=0)
             points = f"at most: {search.points} points x {len(self.study.seeds)} replicates"
+            if search.further:
+                points += f", {search.further} more of {min(search.finalists, search.points)} finalists"
             if search.winner_seeds:
                 points += f", and {search.winner_seeds} of the winner"
             counted = [

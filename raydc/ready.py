@@ -40,7 +40,7 @@ class Ready:
 def search_evaluations(study: Study) -> int:
     """Evaluations that a search takes at most."""
     assert study.search is not None
-    return study.search.points * len(study.seeds) + study.search.winner_seeds
+    return study.search.evaluations(len(study.seeds))
 
 
 def with_digests(evaluations: Sequence[Evaluation], download: bool = False) -> list[Evaluation]:

@@ -92,6 +92,7 @@ def history_of(search: Search, ledger: Ledger) -> dict[str, Any]:
     seen = [row["test_acc"] for row in rows if row is not None and row["status"] == FINISHED]
     history["points"] = search.spec.points
     history["replicates"] = len(search.study.seeds)
+    history["finals"] = {number: asdict(mean_of(had)) for number, had in search.finals().items()}
     history["test_acc"] = asdict(mean_of(seen)) if seen else None
     return history
 

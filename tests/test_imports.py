@@ -49,6 +49,7 @@ RANKS = {
     "analysis": (5, {"numpy", "scipy", "pandas", "pyarrow"}),
     "orchestration": (6, {"ray", "torch", "optuna"}),
     "orchestration.jobs": (6, {"ray", "aiohttp"}),
+    "orchestration.gp_sampler": (6, {"numpy", "optuna"}),
     "tracking.mlflow_client": (6, {"mlflow", "requests", "sqlalchemy"}),
     "tracking.mlflow_record": (6, {"mlflow"}),
     "tracking.mlflow_tracker": (6, {"mlflow"}),

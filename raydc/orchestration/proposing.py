@@ -8,9 +8,10 @@ same whenever it is run, so a point that was asked is not asked again: another i
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import islice
 
 import optuna
 from optuna.distributions import (
@@ -29,6 +30,7 @@ from optuna.samplers import (
 )
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
+from raydc.orchestration.gp_sampler import ListedGPSampler
 from raydc.seeding import seed_of
 from raydc.spec.evaluation import canonical_json
 from raydc.spec.keys import Value
@@ -38,6 +40,8 @@ from raydc.spec.search import Dimension, SearchSpec
 DRAWS, RANDOM_DRAWS = 10, 100
 """Points that are drawn to find one that was not asked, each with a seed of its own: by the search's
 sampler, which may be sure of a point that was, and then by chance."""
+MOST_LISTED = 2000
+"""Points of a space of which a Gaussian process is asked for each."""
 LEARNT_FROM = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
 
 
@@ -51,7 +55,7 @@ def quiet() -> Iterator[None]:
 
 def sampler_of(search: SearchSpec, *number: int) -> BaseSampler:
     """Optuna's sampler for one draw; `number` and the search's seed are its seed."""
-    seed = seed_of("search", search.seed, *number) % 2**32
+    seed = _seed(search, *number)
     with quiet():
         if search.sampler == "tpe":
             conditional = any(dimension.when for dimension in search.space)
@@ -63,6 +67,10 @@ def sampler_of(search: SearchSpec, *number: int) -> BaseSampler:
         if search.sampler == "nsga2":
             return NSGAIISampler(seed=seed)
     return RandomSampler(seed)  # a grid is enqueued, so nothing is left to sample
+
+
+def _seed(search: SearchSpec, *number: int) -> int:
+    return seed_of("search", search.seed, *number) % 2**32
 
 
 def suggested(trial: Trial, dimension: Dimension) -> Value:
@@ -90,9 +98,13 @@ def proposal(search: SearchSpec, trials: Sequence[FrozenTrial], number: int) -> 
     asked = {_name(point_of(search, trial)) for trial in trials if trial.params}
     copy = _copy(search, trials)
     point: dict[str, Value] = {}
+    new = _new(search, asked)
     for draw in range(DRAWS + RANDOM_DRAWS):
-        by_chance = replace(search, sampler="random")
-        copy.sampler = sampler_of(search if draw < DRAWS else by_chance, number, draw)
+        if new and draw < DRAWS:
+            copy.sampler = ListedGPSampler(new, _seed(search, number, draw))
+        else:
+            by_chance = replace(search, sampler="random")
+            copy.sampler = sampler_of(search if draw < DRAWS else by_chance, number, draw)
         with quiet():
             trial = copy.ask()
             point = _drawn(search, trial)
@@ -102,6 +114,16 @@ def proposal(search: SearchSpec, trials: Sequence[FrozenTrial], number: int) -> 
     if all(dimension.finite for dimension in search.space):
         return next((one for one in search.grid() if _name(one) not in asked), point)
     return point
+
+
+def _new(search: SearchSpec, asked: Collection[str]) -> list[dict[str, Value]]:
+    """The points that a Gaussian process may choose from, as the copy has them; empty where it is free."""
+    if search.sampler != "gp" or not all(dimension.finite for dimension in search.space):
+        return []
+    listed = list(islice(search.grid(), MOST_LISTED + 1))
+    if len(listed) > MOST_LISTED:
+        return []
+    return [_positions(search, point) for point in listed if _name(point) not in asked]
 
 
 def _copy(search: SearchSpec, trials: Sequence[FrozenTrial]) -> optuna.Study:
@@ -116,7 +138,7 @@ def _copy(search: SearchSpec, trials: Sequence[FrozenTrial]) -> optuna.Study:
                 create_trial(
                     state=trial.state,
                     values=trial.values,
-                    params={d.key: _position(d, point[d.key]) for d in search.space if d.key in point},
+                    params=_positions(search, point),
                     distributions={d.key: _distribution(_copied(d)) for d in search.space if d.key in point},
                     intermediate_values=trial.intermediate_values,
                 )
@@ -151,9 +173,13 @@ def _copied(dimension: Dimension) -> Dimension:
     return Dimension(dimension.key, "int", 0, len(dimension.order) - 1)
 
 
-def _position(dimension: Dimension, value: Value) -> Value:
-    """A point's value as the copy has it."""
-    return dimension.order.index(value) if dimension.order else flat_value(value)
+def _positions(search: SearchSpec, point: Mapping[str, Value]) -> dict[str, Value]:
+    """A point as the copy has it."""
+    return {
+        d.key: d.order.index(point[d.key]) if d.order else flat_value(point[d.key])
+        for d in search.space
+        if d.key in point
+    }
 
 
 def _distribution(dimension: Dimension) -> BaseDistribution:

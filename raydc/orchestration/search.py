@@ -3,7 +3,8 @@
     ask  --point--> its replicates --> queue --> workers --> rows --> ledger --> hear --mean--> tell
      ^                  | known: told at once, without training                   |
      +---------------------------- another point is asked ------------------------+
-    all told --> the winner's fresh replicates, which alone see test images
+    all told --> further replicates of the finalists, which choose --> the winner's fresh replicates,
+                                                                       which alone see test images
 
 What is open when a run is killed is running in Optuna's storage: the next run asks it again under its
 number, and takes what the ledger has of it.
@@ -14,9 +15,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from statistics import fmean
 from typing import Any
 
-from optuna.trial import Trial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from raydc.errors import InputError
 from raydc.orchestration.points import REASON, TOLD, Points
@@ -52,6 +54,12 @@ class _Open:
         return next((row for row in self.rows.values() if row["status"] != FINISHED), None)
 
 
+def _judged(planned: Planned) -> Planned:
+    """The same, which a scheduler may stop."""
+    assert planned.asked is not None
+    return replace(planned, asked=replace(planned.asked, judged=True))
+
+
 def measure(row: Row, metric: str) -> float:
     """A metric of one result; NaN where the row has none."""
     names = ("images_bytes", "labels_bytes") if metric == "stored_bytes" else (metric,)
@@ -80,6 +88,8 @@ class Search:
         self._left = points.left_running()
         self._open: dict[int, _Open] = {}
         self._waiting: dict[str, list[_Open]] = {}
+        self._deciding: set[str] | None = None
+        """Ids of the finalists' replicates that are in training; None until all points are told."""
         self._crowned = False
 
     def keep_busy(self, students: int) -> None:
@@ -91,14 +101,22 @@ class Search:
     # --- asking -------------------------------------------------------------------------------
 
     def ask(self) -> list[Planned]:
-        """Evaluations that nobody has run, of as many points as may be open, or of the winner."""
+        """Evaluations that nobody has run: of as many points as may be open, of the finalists, or of the
+        winner."""
         fresh: list[Planned] = []
         while len(self._open) < self._most_open and (trial := self._next()) is not None:
             fresh += self._begin(trial)
-        if not self._open and not self._crowned:
+        if not self._open and self._deciding is None:
+            finals = self._unknown(p for planned in self._finals().values() for p in planned)
+            self._deciding = {planned.id for planned in finals}
+            fresh += finals
+        if self._deciding is not None and not self._deciding and not self._crowned:
             self._crowned = True
-            fresh += [planned for planned in self.winners() if self._answer(planned) is None]
+            fresh += self._unknown(self.winners())
         return fresh
+
+    def _unknown(self, planned: Iterable[Planned]) -> list[Planned]:
+        return [one for one in planned if self._answer(one) is None]
 
     def _next(self) -> Trial | None:
         if self._left:
@@ -108,6 +126,8 @@ class Search:
     def _begin(self, trial: Trial) -> list[Planned]:
         try:
             planned = self._planned(trial.number, self.points.values(trial), self.study.seeds)
+            if self.spec.judged:
+                planned[0] = _judged(planned[0])
         except InputError as error:
             self.points.tell_failed(trial, str(error))
             return []
@@ -119,16 +139,8 @@ class Search:
     ) -> list[Planned]:
         plan = self._plan(self.study.at(values, seeds))
         return [
-            replace(
-                planned,
-                asked=Asked(
-                    trial,
-                    plan.sets[planned.compressed_set],
-                    tested=tested,
-                    judged=self.spec.judged and not tested and number == 0,
-                ),
-            )
-            for number, planned in enumerate(plan.evaluations)
+            replace(planned, asked=Asked(trial, plan.sets[planned.compressed_set], tested=tested))
+            for planned in plan.evaluations
         ]
 
     def _proceed(self, point: _Open) -> list[Planned]:
@@ -164,6 +176,8 @@ class Search:
             for point in self._waiting.pop(row["evaluation_id"], []):
                 point.rows[row["evaluation_id"]] = row
                 fresh += self._proceed(point)
+            if self._deciding is not None:
+                self._deciding.discard(row["evaluation_id"])
             # After each row, so that what is asked does not depend on how many rows came together.
             fresh += self.ask()
         return fresh
@@ -196,34 +210,86 @@ class Search:
     def to_come(self) -> int:
         """Evaluations of points that are still to be asked, at most, and of the winner."""
         points = len(self._left) + max(0, self.spec.points - self.points.asked)
-        return points * len(self.study.seeds) + (0 if self._crowned else self.spec.winner_seeds)
+        finals = min(self.spec.finalists, self.spec.points) * self.spec.further
+        return (
+            points * len(self.study.seeds)
+            + (finals if self._deciding is None else 0)
+            + (0 if self._crowned else self.spec.winner_seeds)
+        )
 
     def over(self) -> bool:
         """Whether there is nothing left to run."""
         return (
             not self._left
             and self.points.asked >= self.spec.points
-            and all(self._answer(planned) is not None for planned in self.winners())
+            and not self._unknown(p for planned in self._finals().values() for p in planned)
+            and not self._unknown(self.winners())
         )
 
-    def winner(self) -> Any:
-        """The best trial; of several objectives that of the Pareto front with the best val_acc, or else
-        with the best first metric. None while no point is complete."""
-        chosen = self.spec.metrics.index("val_acc") if "val_acc" in self.spec.metrics else 0
-        sign = 1 if self.spec.modes[chosen] == "max" else -1
-        return max(self.points.best(), key=lambda trial: sign * trial.values[chosen], default=None)
+    @property
+    def chosen_by(self) -> int:
+        """Place of the metric that chooses the winner: val_acc, or else the first."""
+        return self.spec.metrics.index("val_acc") if "val_acc" in self.spec.metrics else 0
+
+    def _rank(self, value: float) -> float:
+        """The lower, the better."""
+        return -value if self.spec.modes[self.chosen_by] == "max" else value
+
+    def finalists(self) -> list[FrozenTrial]:
+        """The best trials by what was told, the best first; of several objectives, of the Pareto front."""
+        several = len(self.spec.metrics) > 1
+        found = self.points.best() if several else self.points.trials(TrialState.COMPLETE)
+        found = sorted(found, key=lambda trial: self._rank(trial.values[self.chosen_by]))
+        return found[: self.spec.finalists]
+
+    def _finals(self) -> dict[int, list[Planned]]:
+        """All replicates of each finalist, by its number; empty where what was told decides."""
+        if not self.spec.further:
+            return {}
+        seeds = [*self.study.seeds, *self._later(0, self.spec.further)]
+        return {
+            trial.number: self._planned(trial.number, self.points.values_told(trial), seeds)
+            for trial in self.finalists()
+        }
+
+    def _later(self, first: int, count: int) -> range:
+        """Replicates after those of every point."""
+        first += max(self.study.seeds) + 1
+        return range(first, first + count)
+
+    def finals(self) -> dict[int, list[float]]:
+        """What the replicates of each finalist had, by its number; one that failed is out. Empty until all
+        are over."""
+        metric = self.spec.metrics[self.chosen_by]
+        found: dict[int, list[float]] = {}
+        for number, planned in self._finals().items():
+            rows = [row for one in planned if (row := self._answer(one)) is not None]
+            if len(rows) < len(planned):
+                return {}
+            had = [measure(row, metric) for row in rows if row["status"] == FINISHED]
+            if len(had) == len(rows) and all(map(math.isfinite, had)):
+                found[number] = had
+        return found
+
+    def winner(self) -> FrozenTrial | None:
+        """The finalist with the best mean of all its replicates, or the best as it was told where finals
+        are not over or nobody came through them. None where no point is complete."""
+        finalists = self.finalists()
+        if finals := self.finals():
+            finalists = [trial for trial in finalists if trial.number in finals]
+            finalists.sort(key=lambda trial: self._rank(fmean(finals[trial.number])))
+        return finalists[0] if finalists else None
 
     def winners(self) -> list[Planned]:
         """Fresh replicates of the winner, which see the test images."""
         trial = self.winner()
         if trial is None:
             return []
-        first = max(self.study.seeds) + 1
-        seeds = range(first, first + self.spec.winner_seeds)
+        seeds = self._later(self.spec.further, self.spec.winner_seeds)
         return self._planned(trial.number, self.points.values_told(trial), seeds, tested=True)
 
     def evaluations(self) -> list[Planned]:
-        """Every evaluation of the points asked so far, each once, and of the winner."""
+        """Every evaluation of the points asked so far, each once, of the finalists and of the winner."""
         found: dict[str, Planned] = {}
         for trial in self.points.trials(*TOLD, TrialState.RUNNING):
             try:
@@ -231,6 +297,8 @@ class Search:
             except InputError:
                 continue  # it was told as failed, with the reason
             found |= {one.id: one for one in planned if one.id not in found}
+        for planned in self._finals().values():
+            found |= {one.id: one for one in planned}
         return [*found.values(), *self.winners()]
 
     def history(self) -> dict[str, Any]:
@@ -252,6 +320,7 @@ class Search:
                 for trial in self.points.trials()
             ],
             "best": [trial.number for trial in self.points.best()],
+            "chosen_by": self.spec.metrics[self.chosen_by],
             "winner": None if winner is None else winner.number,
             "importances": dict(self.points.importances()),
         }

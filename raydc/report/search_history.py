@@ -9,7 +9,7 @@ from raydc.analysis.curves import label_of
 from raydc.report.figures import Lines, Series
 
 MOST_POINTS = 20
-ACCURACIES = ("val_acc", "train_acc")
+ACCURACIES = ("val_acc", "train_acc", "test_acc")
 
 History = Mapping[str, Any]
 Trial = Mapping[str, Any]
@@ -49,12 +49,29 @@ def sentences(history: History) -> list[str]:
     mean = f" (mean of {replicates} replicates)" if replicates > 1 else ""
     text = f"The winner is trial {winner['number']}, {label_of(winner['params'])}: "
     text += f"{_values(history, winner)}{mean}"
+    finals = finals_of(history)
+    if (own := finals.get(winner["number"])) is not None:
+        metric = history["chosen_by"]
+        text += f", {metric} {_interval(metric, own)} in {own['count']} with those of the finals, "
+        text += f"the best of {len(finals)} finalists"
     if (accuracy := history["test_acc"]) is not None:
-        text += f", test_acc {100 * accuracy['value']:.1f} %"
-        if accuracy["low"] is not None:
-            text += f" [{100 * accuracy['low']:.1f}, {100 * accuracy['high']:.1f}]"
+        text += f", test_acc {_interval('test_acc', accuracy)}"
         text += f" in {accuracy['count']} fresh replicate{'s' if accuracy['count'] > 1 else ''}"
     return [*found, f"{text}."]
+
+
+def finals_of(history: History) -> dict[int, Mapping[str, Any]]:
+    """Mean and interval of each finalist, by its number; JSON has texts for numbers that name."""
+    return {int(number): mean for number, mean in history["finals"].items()}
+
+
+def _interval(metric: str, mean: Mapping[str, Any]) -> str:
+    """`91.2 % [90.5, 91.9]`."""
+    text = written(metric, mean["value"])
+    if mean["low"] is None:
+        return text
+    low, high = (written(metric, mean[end]).removesuffix(" %") for end in ("low", "high"))
+    return f"{text} [{low}, {high}]"
 
 
 def progress(history: History) -> list[Lines]:
@@ -92,16 +109,22 @@ def points(history: History) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ..
     sign = -1 if history["modes"][0] == "max" else 1
     trials = sorted(trials, key=lambda trial: sign * trial["values"][0])[:MOST_POINTS]
     keys = list(dict.fromkeys(key for trial in trials for key in trial["params"]))
+    finals = finals_of(history)
+    in_finals = ("in the finals",) if finals else ()
 
     def cell(value: Any) -> str:
         return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+    def final(number: int) -> str:
+        return _interval(history["chosen_by"], finals[number]) if number in finals else "-"
 
     body = tuple(
         (
             str(trial["number"]),
             *(written(m, v) for m, v in zip(history["metrics"], trial["values"], strict=True)),
+            *(final(trial["number"]) for _ in in_finals),
             *(cell(trial["params"].get(key)) for key in keys),
         )
         for trial in trials
     )
-    return ("trial", *history["metrics"], *keys), body
+    return ("trial", *history["metrics"], *in_finals, *keys), body

@@ -121,8 +121,17 @@ class SearchSpec:
     seed: int = 0
     enqueue: tuple[Mapping[str, Value], ...] = ()
     """Points that are asked first; what they leave open is sampled."""
+    finalists: int = 1
+    """Best points among which further replicates decide; 1 takes the best as it was told."""
+    finalist_seeds: int = 5
+    """Further replicates of each finalist, where there are several."""
     winner_seeds: int = 5
     """Fresh replicates of the winner; they alone see the test images."""
+
+    def evaluations(self, replicates: int) -> int:
+        """Evaluations that the search takes at most, with so many of each point."""
+        finals = min(self.finalists, self.points) * self.further
+        return self.points * replicates + finals + self.winner_seeds
 
     @property
     def points(self) -> int:
@@ -131,6 +140,11 @@ class SearchSpec:
             return self.trials
         whole = sum(1 for _ in itertools.islice(self.grid(), self.trials))
         return min(self.trials, whole + len(self.enqueue))
+
+    @property
+    def further(self) -> int:
+        """Replicates of each finalist beside those of every point."""
+        return self.finalist_seeds if self.finalists > 1 else 0
 
     @property
     def judged(self) -> bool:

@@ -82,6 +82,8 @@ OPTUNA = Grammar.of(
         Key("sampler", Choice(SAMPLERS), "who proposes points", "tpe"),
         Key("scheduler", Choice(SCHEDULERS), "who stops students early, by val_acc on their way", "none"),
         Key("seed", Whole(0, 2**31 - 1), "seed of the sampler", 0),
+        Key("finalists", Whole(1), "best points among which further replicates choose the winner", 1),
+        Key("finalist_seeds", Whole(1), "further replicates of each finalist", 5),
         Key("winner_seeds", Whole(0), "fresh replicates of the winner, which alone see test images", 5),
         Key("enqueue", _Points(), "points that are asked first", ()),
         Key("space", _Space(), "what is searched; `when: {KEY: VALUE}` asks for a key only there"),
@@ -120,6 +122,8 @@ def search_of(grammar: Grammar, given: Mapping[str, Any] | None, source: str) ->
         sampler=values["sampler"],
         scheduler=values["scheduler"],
         seed=values["seed"],
+        finalists=values["finalists"],
+        finalist_seeds=values["finalist_seeds"],
         winner_seeds=values["winner_seeds"],
     )
     search = replace(search, enqueue=_enqueued(grammar, search, values["enqueue"], f"{where}enqueue"))

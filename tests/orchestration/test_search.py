@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from optuna.distributions import CategoricalDistribution
+from optuna.trial import create_trial
 
 from raydc.data.dataset import Dataset
 from raydc.errors import InputError
 from raydc.orchestration.points import FILE, Points, Referee
+from raydc.orchestration.proposing import proposal
 from raydc.orchestration.search import Search
 from raydc.result import FAILED, FINISHED, STOPPED, Row, make_row
 from raydc.searching import Answers, history_of, searched
 from raydc.spec.facts import bind
 from raydc.spec.plan import Planned, make_plan
+from raydc.spec.search import Dimension, SearchSpec
 from raydc.spec.study import Study
 from raydc.tracking.ledger import Ledger
 
@@ -140,14 +145,79 @@ def test_only_fresh_replicates_of_the_winner_are_tested(lab: Make) -> None:
     assert one.ledger.finished() == {p.id for p in tested}
 
 
+FINALS = ("search.optuna.finalists=3", "search.optuna.finalist_seeds=2")
+
+
+class Late(Lab):
+    """Who is best in the first two replicates is the worst of all in further ones."""
+
+    def outcome(self, planned: Planned) -> Row:
+        row = super().outcome(planned)
+        further = planned.evaluation.seed >= 2
+        return {**row, "val_acc": 1 - 2 * row["val_acc"]} if further else row
+
+
+def test_further_replicates_choose_among_the_finalists(lab: Make) -> None:
+    one = lab(*FINALS, kind=Late)
+    history = one.run()
+    told = {trial["number"]: trial["values"][0] for trial in history["trials"]}
+    best = sorted(told, key=lambda number: -told[number])[:3]
+    finals = [p for p in one.trained if p.evaluation.seed in (2, 3)]
+    assert [p.asked.trial for p in finals if p.asked] == [number for number in best for _ in range(2)]
+    assert not any(p.tested for p in finals)
+    for number in best:
+        had = [one.outcome(p)["val_acc"] for p in one.trained if p.asked and p.asked.trial == number]
+        assert history["finals"][number]["value"] == pytest.approx(sum(had[:4]) / 4)
+        assert history["finals"][number]["count"] == 4
+    winner = max(best, key=lambda number: history["finals"][number]["value"])
+    assert history["winner"] == winner != best[0]
+    # No replicate that chose is read as a result.
+    tested = [p for p in one.trained if p.tested]
+    assert [p.evaluation.seed for p in tested] == [4, 5, 6]
+    assert {p.asked.trial for p in tested if p.asked} == {winner}
+    assert one.search.over()
+    assert one.search.to_come() == 0
+
+
+def test_what_is_to_come_counts_the_finals(lab: Make) -> None:
+    one = lab(*FINALS)
+    assert one.search.to_come() == 12 * 2 + 3 * 2 + 3
+    one.run(most=24)
+    assert one.search.to_come() == 3
+    assert not one.search.over()
+    # Until they are over, the best as it was told stands.
+    history = history_of(one.search, one.ledger)
+    assert history["finals"] == {}
+    assert history["winner"] == max(history["trials"], key=lambda trial: trial["values"][0])["number"]
+
+
+def test_a_finalist_with_a_failure_is_out(lab: Make) -> None:
+    class Unlucky(Lab):
+        def outcome(self, planned: Planned) -> Row:
+            first = planned.evaluation.seed == 2 and not any(
+                p.evaluation.seed == 2 for p in self.trained[:-1]
+            )
+            return {"status": FAILED, "error": "EvaluationError: lost"} if first else super().outcome(planned)
+
+    one = lab(*FINALS, kind=Unlucky)
+    history = one.run()
+    told = {trial["number"]: trial["values"][0] for trial in history["trials"]}
+    best = sorted(told, key=lambda number: -told[number])[:3]
+    assert sorted(history["finals"]) == sorted(best[1:])
+    assert history["winner"] == best[1]
+
+
+@pytest.mark.parametrize("settings", [(), FINALS])
 @pytest.mark.parametrize("sampler", ["tpe", "gp", "cmaes", "nsga2", "random"])
-def test_a_killed_search_goes_on_as_if_nothing_had_been(lab: Make, sampler: str) -> None:
-    setting = f"search.optuna.sampler={sampler}"
-    whole = lab(setting, folder="whole")
+def test_a_killed_search_goes_on_as_if_nothing_had_been(
+    lab: Make, sampler: str, settings: tuple[str, ...]
+) -> None:
+    settings = (f"search.optuna.sampler={sampler}", *settings)
+    whole = lab(*settings, folder="whole", kind=Late)
     expected = whole.run()
     trained: list[str] = []
-    for most in (0, 1, 6, 2, 1, math.inf):
-        part = lab(setting, folder="parts")
+    for most in (0, 1, 6, 2, 1, 15, 2, math.inf):
+        part = lab(*settings, folder="parts", kind=Late)
         history = part.run(most)
         trained += [p.id for p in part.trained]
     assert history == expected
@@ -225,6 +295,34 @@ def test_a_finite_space_is_asked_without_repeating(lab: Make, sampler: str) -> N
     trials = lab(f"search.optuna.sampler={sampler}", "search.optuna.trials=50", space=space).run()["trials"]
     asked = [tuple(sorted(trial["params"].items())) for trial in trials]
     assert len(asked) == len(set(asked)) == 3 + 3 * 3
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_gaussian_process_asks_for_the_best_of_the_points_that_are_new(seed: int) -> None:
+    """Of a noisy valley all but one of the best points were asked."""
+    steps = range(8)
+    space = tuple(
+        Dimension(key, "categorical", choices=tuple(float(step) for step in steps))
+        for key in ("train.lr", "train.weight_decay")
+    )
+    search = SearchSpec(space, trials=60, sampler="gp", seed=seed)
+    chance = random.Random(seed)
+    trials = [
+        create_trial(
+            value=1 - 0.05 * (abs(x - 3) + abs(y - 4)) + chance.gauss(0, 0.01),
+            params={"train.lr": float(x), "train.weight_decay": float(y)},
+            distributions={
+                key: CategoricalDistribution([float(step) for step in steps])
+                for key in ("train.lr", "train.weight_decay")
+            },
+        )
+        for x in steps
+        for y in steps
+        if x % 3 == 0 and (x, y) != (3, 5)
+    ]
+    assert proposal(search, trials, len(trials)) in [
+        {"train.lr": float(x), "train.weight_decay": float(y)} for x, y in ((3, 5), (2, 4), (4, 4))
+    ]
 
 
 def test_listed_numbers_have_an_order(lab: Make) -> None:

@@ -28,6 +28,8 @@ def history(**changes: Any) -> dict[str, Any]:
         "modes": ["max"],
         "trials": [trial(0, 0.5, 0.1), trial(1, None, 9.0), trial(2, 0.75, 0.02), trial(3, 0.625, 0.03)],
         "best": [2],
+        "chosen_by": "val_acc",
+        "finals": {},
         "winner": 2,
         "importances": {"train.lr": 1.0},
         "points": 6,
@@ -48,6 +50,24 @@ def test_the_winner_in_a_sentence() -> None:
         sentences(history(test_acc=None, replicates=1))[-1]
         == "The winner is trial 2, lr 0.02: val_acc 75.0 %."
     )
+
+
+FINALS = {
+    "2": {"value": 0.7, "low": 0.6, "high": 0.8, "count": 8},
+    "3": {"value": 0.725, "low": 0.65, "high": 0.8, "count": 8},
+}
+
+
+def test_the_finals_in_a_sentence_and_in_the_table() -> None:
+    ended = history(finals=FINALS, winner=3)
+    assert sentences(ended)[-1] == (
+        "The winner is trial 3, lr 0.03: val_acc 62.5 % (mean of 3 replicates), val_acc 72.5 % [65.0, 80.0] "
+        "in 8 with those of the finals, the best of 2 finalists, test_acc 70.0 % [65.0, 75.0] in 5 fresh "
+        "replicates."
+    )
+    head, body = points(ended)
+    assert head == ("trial", "val_acc", "in the finals", "train.lr")
+    assert [row[2] for row in body] == ["70.0 % [60.0, 80.0]", "72.5 % [65.0, 80.0]", "-"]
 
 
 def test_the_best_so_far_never_falls() -> None:
