@@ -1,12 +1,13 @@
 """A search against the whole grid: is its winner as good, for a quarter of the student epochs?
 
-    python -m benchmarks.search --out DIR [--kinds tpe gp finals]
+    python -m benchmarks.search --out DIR [--kinds tpe gp finals] [--searches 10]
 
-A grid over temperature, teacher epoch and augmentation on digits, and searches of the same values for three
-seeds of the sampler each: a quarter of the points by TPE and by a Gaussian process, for the same epochs more
-points with one replicate each and finals of the best, and more points by TPE with a scheduler that stops weak
-students early. All choose by val_acc; the winners are run again with ten fresh replicates. The bar: no winner of a search is below the grid's by more than one standard error of the
-difference, in pairs of equal seeds. Every search has a store of its own, so none knows what was trained.
+A grid over temperature, teacher epoch and augmentation on digits, and searches of the same values for some
+seeds of the sampler each: a quarter of the points by TPE and by a Gaussian process; for the same epochs more
+points with one replicate each, and finals of the best; and more points by TPE with a scheduler that stops weak
+students early. All choose by val_acc; the winners are run again with ten fresh replicates. The bar: no winner
+of a search is below the grid's by more than one standard error of the difference, in pairs of equal seeds.
+Every search has a store of its own, so none knows what was trained.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ GRID = {
 }
 POINTS = 6 * 6 * 4
 SEEDS, STEPS, FRESH = 2, 100, tuple(range(100, 110))
-FINALISTS, FURTHER = 5, 4
+FINALISTS, FURTHER = 4, 3
 KINDS: dict[str, dict[str, Any]] = {
     "tpe": {"trials": POINTS // 4, "sampler": "tpe"},
     "gp": {"trials": POINTS // 4, "sampler": "gp"},
@@ -114,12 +115,15 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS))
+    parser.add_argument("--searches", type=int, default=3, help="seeds of each kind; 3 unless given")
     arguments = parser.parse_args()
     out = arguments.out
     table = run("grid", out, grid=GRID).results
     best = table.groupby(list(GRID))["val_acc"].mean().idxmax()
     expected = fresh("grid-winner", out, dict(zip(GRID, best, strict=True)))
-    rows = [search(kind, seed, out, expected) for kind in arguments.kinds for seed in range(3)]
+    rows = [
+        search(kind, seed, out, expected) for kind in arguments.kinds for seed in range(arguments.searches)
+    ]
     publish("search", rows, "cpu", grid_points=POINTS, grid_test_acc=float(expected.mean()))
 
 
