@@ -4,10 +4,10 @@
 
 A grid over temperature, teacher epoch and augmentation on digits, and searches of the same values for some
 seeds of the sampler each: a quarter of the points by TPE and by a Gaussian process; for the same epochs more
-points with one replicate each, and finals of the best; and more points by TPE with a scheduler that stops weak
-students early. All choose by val_acc; the winners are run again with ten fresh replicates. The bar: no winner
-of a search is below the grid's by more than one standard error of the difference, in pairs of equal seeds.
-Every search has a store of its own, so none knows what was trained.
+points with one replicate each, and finals of the best; and more points by TPE with a scheduler that stops
+weak students early. All choose by val_acc; the winners are run again with ten fresh replicates. The bar: no
+winner of a search is below the grid's by more than one standard error of the difference, in pairs of equal
+seeds. Every search has a store of its own, so none knows what was trained.
 """
 
 from __future__ import annotations

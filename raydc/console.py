@@ -16,7 +16,7 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from raydc.pace import per_minute
+from raydc.pace import per_minute, rate
 from raydc.result import FAILED, FINISHED, Row
 
 LINE_SECONDS = 5.0
@@ -110,8 +110,8 @@ class LiveProgress:
             elif self._failed <= 3:
                 self.note(f"failed: {row['evaluation_id']}: {row['error']}")
         parts = []
-        if (rate := per_minute(self._times)) is not None:
-            parts.append(f"{rate:.0f}/min")
+        if (pace := per_minute(self._times)) is not None:
+            parts.append(f"{rate(pace)}/min")
         if self._best is not None:
             parts.append(f"best {100 * self._best:.1f} %")
         if self._failed:

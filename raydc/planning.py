@@ -62,7 +62,7 @@ class StudyPlan:
             networks = max((len(p.passes) for p in plan.evaluations), default=0)
             points = f"at most: {search.points} points x {len(self.study.seeds)} replicates"
             if search.further:
-                points += f", {search.further} more of {min(search.finalists, search.points)} finalists"
+                points += f", {search.finals} of finals"
             if search.winner_seeds:
                 points += f", and {search.winner_seeds} of the winner"
             counted = [

@@ -5,6 +5,7 @@ A test compares the committed pages with what this module makes.
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -111,6 +112,7 @@ PAGES = {"study-file.md": study_file, "catalogue.md": catalogue}
 
 def main() -> None:
     """Write the pages into docs/."""
+    argparse.ArgumentParser(description=main.__doc__).parse_args()
     folder = Path(__file__).parent.parent / "docs"
     for name, make in PAGES.items():
         (folder / name).write_text(make(), encoding="utf-8")

@@ -92,7 +92,12 @@ def history_of(search: Search, ledger: Ledger) -> dict[str, Any]:
     seen = [row["test_acc"] for row in rows if row is not None and row["status"] == FINISHED]
     history["points"] = search.spec.points
     history["replicates"] = len(search.study.seeds)
-    history["finals"] = {number: asdict(mean_of(had)) for number, had in search.finals().items()}
+    history["finals"] = {
+        number: asdict(mean_of(had)) if had else None for number, had in search.finals().items()
+    }
+    history["tested"] = sorted(
+        {row["trial"] for row in ledger.rows.values() if row.get("trial") is not None and not untested(row)}
+    )
     history["test_acc"] = asdict(mean_of(seen)) if seen else None
     return history
 

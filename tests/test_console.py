@@ -9,7 +9,7 @@ from rich.console import Console
 
 from raydc import console
 from raydc.console import LINE_SECONDS, LiveProgress
-from raydc.pace import RECENT_SECONDS, per_minute
+from raydc.pace import RECENT_SECONDS, per_minute, rate
 
 
 @pytest.fixture
@@ -54,18 +54,30 @@ def test_the_rate_does_not_count_the_start_of_the_workers(clock: list[float]) ->
     progress = LiveProgress(Console(file=text, force_terminal=False))
     progress.stage("evaluations", 100, "evaluations")
     row = {"evaluation_id": "e", "status": "finished", "test_acc": 0.5}
-    for waited, count in ((90, 1), (30, 10), (60, 20)):
+    for waited, count in ((90, 4), (30, 10), (60, 20)):
         clock[0] += waited
         progress.results([row] * count, 30.0)
     lines = [line.removeprefix("evaluations: ") for line in text.getvalue().splitlines()[1:]]
     assert lines == [
-        "1/100, best 50.0 %, 30 s left",
-        "11/100, 20/min, best 50.0 %, 30 s left",
-        "31/100, 20/min, best 50.0 %, 30 s left",
+        "4/100, best 50.0 %, 30 s left",
+        "14/100, 20/min, best 50.0 %, 30 s left",
+        "34/100, 20/min, best 50.0 %, 30 s left",
     ]
 
 
 def test_the_rate_is_one_of_late() -> None:
     assert per_minute([]) is per_minute([7.0]) is per_minute([7.0, 7.0]) is None
     assert per_minute([0.0, 2.0, 4.0]) == 30.0
+    assert per_minute([0.0] * 64 + [60.0] * 64) == 64.0, "bundles end at one time"
+    assert per_minute([0.0, 2 * RECENT_SECONDS]) == 0.05, "students that take long have a rate too"
     assert per_minute([0.0, 1.0, 2 * RECENT_SECONDS, 2 * RECENT_SECONDS + 6.0]) == 10.0
+
+
+def test_a_rate_has_the_digits_that_matter() -> None:
+    assert [rate(given) for given in (0.0523, 1.26, 9.96, 39.6, 1234.5)] == [
+        "0.052",
+        "1.3",
+        "10",
+        "40",
+        "1,234",
+    ]

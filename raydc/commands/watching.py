@@ -17,6 +17,7 @@ from rich.text import Text
 
 from raydc.commands.terminal import TrackingUri, Where, out, reported, say
 from raydc.console import LINE_SECONDS, duration
+from raydc.pace import rate
 
 if TYPE_CHECKING:
     from raydc.watch import State
@@ -91,7 +92,7 @@ def told(state: State) -> str:
     of = f"/{state.planned}" if state.planned is not None else ""
     parts = [f"{state.study}: {state.ended}{of} ended", *_counts(state)]
     if state.per_minute is not None and state.exit_code is None:
-        parts.append(f"{state.per_minute:.3g}/min")
+        parts.append(f"{rate(state.per_minute)}/min")
     if state.best is not None:
         parts.append(f"best {100 * state.best:.1f} % ({state.best_name})")
     parts.append(ending(state))
@@ -123,7 +124,7 @@ def picture(state: State) -> RenderableType:
     if state.planned:
         table.add_row("", ProgressBar(total=state.planned, completed=state.ended, width=40))
     if state.per_minute is not None:
-        table.add_row("rate", f"{state.per_minute:.3g} a minute")
+        table.add_row("rate", f"{rate(state.per_minute)} a minute")
     table.add_row("state", ending(state))
     if state.best is not None:
         table.add_row("best", Text(f"{100 * state.best:.1f} %  {state.best_name}"))

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from statistics import fmean
 from typing import Any
 
@@ -107,7 +108,7 @@ class Search:
         while len(self._open) < self._most_open and (trial := self._next()) is not None:
             fresh += self._begin(trial)
         if not self._open and self._deciding is None:
-            finals = self._unknown(p for planned in self._finals().values() for p in planned)
+            finals = self._unknown(chain(*self._final_replicates().values()))
             self._deciding = {planned.id for planned in finals}
             fresh += finals
         if self._deciding is not None and not self._deciding and not self._crowned:
@@ -208,21 +209,19 @@ class Search:
         return len(self.points.trials(*TOLD))
 
     def to_come(self) -> int:
-        """Evaluations of points that are still to be asked, at most, and of the winner."""
+        """Evaluations of points that are still to be asked, of finals and of the winner, at most."""
         points = len(self._left) + max(0, self.spec.points - self.points.asked)
-        finals = min(self.spec.finalists, self.spec.points) * self.spec.further
         return (
             points * len(self.study.seeds)
-            + (finals if self._deciding is None else 0)
+            + (self.spec.finals if self._deciding is None else 0)
             + (0 if self._crowned else self.spec.winner_seeds)
         )
 
     def over(self) -> bool:
         """Whether there is nothing left to run."""
         return (
-            not self._left
-            and self.points.asked >= self.spec.points
-            and not self._unknown(p for planned in self._finals().values() for p in planned)
+            self._all_told()
+            and not self._unknown(chain(*self._final_replicates().values()))
             and not self._unknown(self.winners())
         )
 
@@ -236,20 +235,33 @@ class Search:
         return -value if self.spec.modes[self.chosen_by] == "max" else value
 
     def finalists(self) -> list[FrozenTrial]:
-        """The best trials by what was told, the best first; of several objectives, of the Pareto front."""
+        """The best trials by what was told, the best first, each point once; of several objectives, of the
+        Pareto front."""
         several = len(self.spec.metrics) > 1
         found = self.points.best() if several else self.points.trials(TrialState.COMPLETE)
-        found = sorted(found, key=lambda trial: self._rank(trial.values[self.chosen_by]))
-        return found[: self.spec.finalists]
+        distinct: dict[tuple[str, ...], FrozenTrial] = {}
+        for trial in sorted(found, key=lambda trial: self._rank(trial.values[self.chosen_by])):
+            if len(distinct) == self.spec.finalists:
+                break
+            replicates = self._planned(trial.number, self.points.values_told(trial), self.study.seeds)
+            distinct.setdefault(tuple(planned.id for planned in replicates), trial)
+        return list(distinct.values())
 
-    def _finals(self) -> dict[int, list[Planned]]:
-        """All replicates of each finalist, by its number; empty where what was told decides."""
-        if not self.spec.further:
+    def _all_told(self) -> bool:
+        return self.points.asked >= self.spec.points and not self.points.trials(TrialState.RUNNING)
+
+    def _final_replicates(self) -> dict[int, list[Planned]]:
+        """All replicates of each finalist, by its number; empty while points are open, and where there are
+        not several."""
+        if not self.spec.further or not self._all_told():
+            return {}
+        finalists = self.finalists()
+        if len(finalists) < 2:
             return {}
         seeds = [*self.study.seeds, *self._later(0, self.spec.further)]
         return {
             trial.number: self._planned(trial.number, self.points.values_told(trial), seeds)
-            for trial in self.finalists()
+            for trial in finalists
         }
 
     def _later(self, first: int, count: int) -> range:
@@ -258,26 +270,26 @@ class Search:
         return range(first, first + count)
 
     def finals(self) -> dict[int, list[float]]:
-        """What the replicates of each finalist had, by its number; one that failed is out. Empty until all
-        are over."""
+        """What the replicates of each finalist had, by its number; nothing of one with a failure. Empty until
+        all are over."""
         metric = self.spec.metrics[self.chosen_by]
         found: dict[int, list[float]] = {}
-        for number, planned in self._finals().items():
+        for number, planned in self._final_replicates().items():
             rows = [row for one in planned if (row := self._answer(one)) is not None]
             if len(rows) < len(planned):
                 return {}
             had = [measure(row, metric) for row in rows if row["status"] == FINISHED]
-            if len(had) == len(rows) and all(map(math.isfinite, had)):
-                found[number] = had
+            whole = len(had) == len(rows) and all(map(math.isfinite, had))
+            found[number] = had if whole else []
         return found
 
     def winner(self) -> FrozenTrial | None:
         """The finalist with the best mean of all its replicates, or the best as it was told where finals
         are not over or nobody came through them. None where no point is complete."""
         finalists = self.finalists()
-        if finals := self.finals():
-            finalists = [trial for trial in finalists if trial.number in finals]
-            finalists.sort(key=lambda trial: self._rank(fmean(finals[trial.number])))
+        if through := {number: fmean(had) for number, had in self.finals().items() if had}:
+            finalists = [trial for trial in finalists if trial.number in through]
+            finalists.sort(key=lambda trial: self._rank(through[trial.number]))
         return finalists[0] if finalists else None
 
     def winners(self) -> list[Planned]:
@@ -297,8 +309,7 @@ class Search:
             except InputError:
                 continue  # it was told as failed, with the reason
             found |= {one.id: one for one in planned if one.id not in found}
-        for planned in self._finals().values():
-            found |= {one.id: one for one in planned}
+        found |= {one.id: one for one in chain(*self._final_replicates().values())}
         return [*found.values(), *self.winners()]
 
     def history(self) -> dict[str, Any]:

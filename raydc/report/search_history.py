@@ -54,15 +54,26 @@ def sentences(history: History) -> list[str]:
         metric = history["chosen_by"]
         text += f", {metric} {_interval(metric, own)} in {own['count']} with those of the finals, "
         text += f"the best of {len(finals)} finalists"
+        if lost := sum(mean is None for mean in finals.values()):
+            text += f", of which {lost} failed"
     if (accuracy := history["test_acc"]) is not None:
         text += f", test_acc {_interval('test_acc', accuracy)}"
         text += f" in {accuracy['count']} fresh replicate{'s' if accuracy['count'] > 1 else ''}"
-    return [*found, f"{text}."]
+    found.append(f"{text}.")
+    if finals and not any(finals.values()):
+        found.append(f"All {len(finals)} finalists failed in the finals, so the best wins as it was told.")
+    if len(tested := history.get("tested", ())) > 1:
+        found.append(
+            f"{len(tested)} points were tested, as the search went on after its winner was: "
+            "choose none of them by test_acc."
+        )
+    return found
 
 
-def finals_of(history: History) -> dict[int, Mapping[str, Any]]:
-    """Mean and interval of each finalist, by its number; JSON has texts for numbers that name."""
-    return {int(number): mean for number, mean in history["finals"].items()}
+def finals_of(history: History) -> dict[int, Mapping[str, Any] | None]:
+    """Mean and interval of each finalist, by its number; None of one with a failure."""
+    # JSON has texts for numbers that name, and what older versions wrote has no finals.
+    return {int(number): mean for number, mean in history.get("finals", {}).items()}
 
 
 def _interval(metric: str, mean: Mapping[str, Any]) -> str:
@@ -116,7 +127,10 @@ def points(history: History) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ..
         return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
     def final(number: int) -> str:
-        return _interval(history["chosen_by"], finals[number]) if number in finals else "-"
+        if number not in finals:
+            return "-"
+        mean = finals[number]
+        return "failed" if mean is None else _interval(history["chosen_by"], mean)
 
     body = tuple(
         (

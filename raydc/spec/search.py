@@ -130,8 +130,7 @@ class SearchSpec:
 
     def evaluations(self, replicates: int) -> int:
         """Evaluations that the search takes at most, with so many of each point."""
-        finals = min(self.finalists, self.points) * self.further
-        return self.points * replicates + finals + self.winner_seeds
+        return self.points * replicates + self.finals + self.winner_seeds
 
     @property
     def points(self) -> int:
@@ -145,6 +144,11 @@ class SearchSpec:
     def further(self) -> int:
         """Replicates of each finalist beside those of every point."""
         return self.finalist_seeds if self.finalists > 1 else 0
+
+    @property
+    def finals(self) -> int:
+        """Evaluations of finals, at most."""
+        return min(self.finalists, self.points) * self.further
 
     @property
     def judged(self) -> bool:

@@ -83,7 +83,7 @@ OPTUNA = Grammar.of(
         Key("scheduler", Choice(SCHEDULERS), "who stops students early, by val_acc on their way", "none"),
         Key("seed", Whole(0, 2**31 - 1), "seed of the sampler", 0),
         Key("finalists", Whole(1), "best points among which further replicates choose the winner", 1),
-        Key("finalist_seeds", Whole(1), "further replicates of each finalist", 5),
+        Key("finalist_seeds", Whole(1), "further replicates of each finalist, where there are several", 5),
         Key("winner_seeds", Whole(0), "fresh replicates of the winner, which alone see test images", 5),
         Key("enqueue", _Points(), "points that are asked first", ()),
         Key("space", _Space(), "what is searched; `when: {KEY: VALUE}` asks for a key only there"),

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from optuna.distributions import CategoricalDistribution
-from optuna.trial import create_trial
 
 from raydc.data.dataset import Dataset
 from raydc.errors import InputError
 from raydc.orchestration.points import FILE, Points, Referee
-from raydc.orchestration.proposing import proposal
 from raydc.orchestration.search import Search
 from raydc.result import FAILED, FINISHED, STOPPED, Row, make_row
 from raydc.searching import Answers, history_of, searched
 from raydc.spec.facts import bind
 from raydc.spec.plan import Planned, make_plan
-from raydc.spec.search import Dimension, SearchSpec
 from raydc.spec.study import Study
 from raydc.tracking.ledger import Ledger
 
@@ -203,8 +198,84 @@ def test_a_finalist_with_a_failure_is_out(lab: Make) -> None:
     history = one.run()
     told = {trial["number"]: trial["values"][0] for trial in history["trials"]}
     best = sorted(told, key=lambda number: -told[number])[:3]
-    assert sorted(history["finals"]) == sorted(best[1:])
+    assert [history["finals"][number] is None for number in best] == [True, False, False]
     assert history["winner"] == best[1]
+
+
+def test_where_all_finalists_fail_the_best_wins_as_it_was_told(lab: Make) -> None:
+    class Unlucky(Lab):
+        def outcome(self, planned: Planned) -> Row:
+            if planned.evaluation.seed in (2, 3):
+                return {"status": FAILED, "error": "EvaluationError: lost"}
+            return super().outcome(planned)
+
+    history = lab(*FINALS, kind=Unlucky).run()
+    assert list(history["finals"].values()) == [None] * 3
+    assert history["winner"] == max(history["trials"], key=lambda trial: trial["values"][0])["number"]
+
+
+def test_a_point_is_one_finalist_however_often_it_was_asked(lab: Make) -> None:
+    space = "\n      labels.kind: {categorical: [hard, soft]}\n      train.lr: {categorical: [0.1, 0.01]}\n"
+    one = lab("search.optuna.sampler=nsga2", "search.optuna.trials=30", *FINALS, space=space)
+    history = one.run()
+    points = [history["trials"][number]["params"] for number in history["finals"]]
+    assert len(points) == len({str(sorted(point.items())) for point in points}) == 3
+    assert len(one.trained) == len({p.id for p in one.trained}) == 4 * 2 + 3 * 2 + 3
+
+
+def test_one_finalist_has_nobody_to_beat(lab: Make) -> None:
+    class Unlucky(Lab):
+        def outcome(self, planned: Planned) -> Row:
+            assert planned.asked is not None
+            if planned.asked.trial != 4:
+                return {"status": FAILED, "error": "EvaluationError: lost"}
+            return super().outcome(planned)
+
+    one = lab(*FINALS, kind=Unlucky)
+    history = one.run()
+    assert (history["winner"], history["finals"]) == (4, {})
+    assert [p.evaluation.seed for p in one.trained if p.tested] == [4, 5, 6]
+    assert one.search.over()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("search.optuna.scheduler=asha",),
+        ("search.optuna.metric=[val_acc, stored_bytes]", "search.optuna.mode=[max, min]"),
+    ],
+)
+def test_finals_of_a_scheduler_and_of_several_objectives(lab: Make, settings: tuple[str, ...]) -> None:
+    class Sized(Lab):
+        def outcome(self, planned: Planned) -> Row:
+            size = round(1e5 * planned.evaluation.point["train.lr"])
+            return {**super().outcome(planned), "images_bytes": size}
+
+    one = lab(*FINALS, *settings, kind=Sized)
+    history = one.run()
+    finals = {p.asked.trial for p in one.trained if p.asked and p.evaluation.seed in (2, 3)}
+    assert finals == set(history["finals"])
+    assert len(finals) == 3
+    assert not any(p.judged for p in one.trained if p.evaluation.seed >= 2)
+    assert history["chosen_by"] == "val_acc"
+    assert len({p.id for p in one.trained}) == len(one.trained)
+    if len(history["metrics"]) > 1:
+        assert finals <= set(history["best"])
+
+
+def test_more_trials_have_finals_of_their_own_and_say_that_two_were_tested(lab: Make) -> None:
+    first = lab(*FINALS, "search.optuna.trials=4")
+    before = first.run()
+    more = lab(*FINALS, "search.optuna.trials=30")
+    more.run(most=10)
+    # While points are open there are no finals, whatever the ledger knows.
+    assert history_of(more.search, more.ledger)["finals"] == {}
+    again = lab(*FINALS, "search.optuna.trials=30")
+    history = again.run()
+    assert len(history["finals"]) == 3
+    assert history["tested"] == sorted({before["winner"], history["winner"]})
+    trained = [p.id for one in (first, more, again) for p in one.trained]
+    assert len(trained) == len(set(trained))
 
 
 @pytest.mark.parametrize("settings", [(), FINALS])
@@ -295,34 +366,6 @@ def test_a_finite_space_is_asked_without_repeating(lab: Make, sampler: str) -> N
     trials = lab(f"search.optuna.sampler={sampler}", "search.optuna.trials=50", space=space).run()["trials"]
     asked = [tuple(sorted(trial["params"].items())) for trial in trials]
     assert len(asked) == len(set(asked)) == 3 + 3 * 3
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_a_gaussian_process_asks_for_the_best_of_the_points_that_are_new(seed: int) -> None:
-    """Of a noisy valley all but one of the best points were asked."""
-    steps = range(8)
-    space = tuple(
-        Dimension(key, "categorical", choices=tuple(float(step) for step in steps))
-        for key in ("train.lr", "train.weight_decay")
-    )
-    search = SearchSpec(space, trials=60, sampler="gp", seed=seed)
-    chance = random.Random(seed)
-    trials = [
-        create_trial(
-            value=1 - 0.05 * (abs(x - 3) + abs(y - 4)) + chance.gauss(0, 0.01),
-            params={"train.lr": float(x), "train.weight_decay": float(y)},
-            distributions={
-                key: CategoricalDistribution([float(step) for step in steps])
-                for key in ("train.lr", "train.weight_decay")
-            },
-        )
-        for x in steps
-        for y in steps
-        if x % 3 == 0 and (x, y) != (3, 5)
-    ]
-    assert proposal(search, trials, len(trials)) in [
-        {"train.lr": float(x), "train.weight_decay": float(y)} for x, y in ((3, 5), (2, 4), (4, 4))
-    ]
 
 
 def test_listed_numbers_have_an_order(lab: Make) -> None:

@@ -65,9 +65,28 @@ def test_the_finals_in_a_sentence_and_in_the_table() -> None:
         "in 8 with those of the finals, the best of 2 finalists, test_acc 70.0 % [65.0, 75.0] in 5 fresh "
         "replicates."
     )
+    lost = history(finals={**FINALS, "0": None}, winner=3)
+    assert "the best of 3 finalists, of which 1 failed, test_acc" in sentences(lost)[-1]
+    assert points(lost)[1][2][2] == "failed"
+    assert sentences(history(finals={"2": None, "3": None}))[-1] == (
+        "All 2 finalists failed in the finals, so the best wins as it was told."
+    )
     head, body = points(ended)
     assert head == ("trial", "val_acc", "in the finals", "train.lr")
     assert [row[2] for row in body] == ["70.0 % [60.0, 80.0]", "72.5 % [65.0, 80.0]", "-"]
+
+
+def test_that_more_than_one_point_was_tested_is_said() -> None:
+    assert sentences(history(tested=[2]))[-1].startswith("The winner")
+    assert sentences(history(tested=[0, 2]))[-1] == (
+        "2 points were tested, as the search went on after its winner was: choose none of them by test_acc."
+    )
+
+
+def test_what_an_older_version_wrote_has_no_finals() -> None:
+    old = {key: value for key, value in history().items() if key not in ("finals", "chosen_by", "tested")}
+    assert sentences(old) == sentences(history())
+    assert points(old) == points(history())
 
 
 def test_the_best_so_far_never_falls() -> None:
