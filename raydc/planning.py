@@ -60,7 +60,9 @@ class StudyPlan:
         else:
             most = search_evaluations(self.study)
             networks = max((len(p.passes) for p in plan.evaluations), default=0)
-            points = f"at most: {search.points} points x {len(self.study.seeds)} replicates"
+            points = f"at most: {search.points} points"
+            if (replicates := len(self.study.seeds)) > 1:
+                points += f" x {replicates} replicates"
             if search.further:
                 points += f", {search.finals} of finals"
             if search.winner_seeds:

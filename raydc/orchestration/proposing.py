@@ -96,9 +96,11 @@ def proposal(search: SearchSpec, trials: Sequence[FrozenTrial], number: int) -> 
     Where a finite space has none left, one of them is drawn again.
     """
     asked = {_name(point_of(search, trial)) for trial in trials if trial.params}
-    copy = _copy(search, trials)
-    point: dict[str, Value] = {}
     new = _new(search, asked)
+    # Among new points alone those in training need no weight, and what Optuna gives them costs the process
+    # its aim: with four in training it missed the best of 144 points in 3 of 10 searches.
+    copy = _copy(search, [t for t in trials if not new or t.state != TrialState.RUNNING])
+    point: dict[str, Value] = {}
     for draw in range(DRAWS + RANDOM_DRAWS):
         if new and draw < DRAWS:
             copy.sampler = ListedGPSampler(new, _seed(search, number, draw))
