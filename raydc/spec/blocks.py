@@ -14,7 +14,7 @@ from raydc.errors import InputError, did_you_mean, one_of
 from raydc.spec import catalog, point
 from raydc.spec.evaluation import DatasetSpec, TeacherSpec
 from raydc.spec.keys import LARGEST, Grammar, Key, Many, OneOf, Point, Text, Value, Whole, show
-from raydc.spec.study_file import SOURCES, DatasetFile, StudyFile
+from raydc.spec.study_file import MOST_REPLICATES, SEEDS, SOURCES, DatasetFile, StudyFile
 
 TEACHER_DEFAULT_RECIPE = "mtt-expert"
 TEACHER_ONLY = Grammar.of(
@@ -93,18 +93,12 @@ def grids_of(
 
 def seeds_of(given: int | list[int], source: str) -> tuple[int, ...]:
     if isinstance(given, list):
-        if not given or min(given) < 0 or max(given) > LARGEST or len(set(given)) < len(given):
-            raise InputError(
-                f"{source}: seeds is {show(given)}, but must be a number of replicates of at least "
-                "1 or a list of different whole numbers of at least 0"
-            )
-        return tuple(given)
-    if not 1 <= given <= 1_000_000:
-        raise InputError(
-            f"{source}: seeds is {given}, but must be a number of replicates of at least 1 or a "
-            "list of different whole numbers of at least 0"
-        )
-    return tuple(range(given))
+        allowed = bool(given) and min(given) >= 0 and max(given) <= LARGEST and len(set(given)) == len(given)
+    else:
+        allowed = 1 <= given <= MOST_REPLICATES
+    if not allowed:
+        raise InputError(f"{source}: seeds is {show(given)}, but must be {SEEDS}")
+    return tuple(given) if isinstance(given, list) else tuple(range(given))
 
 
 def dataset_of(file: DatasetFile, source: str) -> DatasetSpec:

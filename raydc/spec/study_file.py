@@ -112,9 +112,14 @@ def framed(raw: dict[str, Any], source: str) -> StudyFile:
         raise InputError(f"{source}: {_pydantic_sentence(error)}") from None
 
 
+MOST_REPLICATES = 1_000_000
+SEEDS = (
+    f"a number of replicates from 1 to {MOST_REPLICATES:,} or a list of different whole numbers of at least 0 "
+    "and below 2**63"
+)
 _FORMS = {
     "dataset": "a name, or one of {name: NAME}, {parquet: DIR} and {folder: DIR}",
-    "seeds": "a number of replicates of at least 1 or a list of different whole numbers of at least 0",
+    "seeds": SEEDS,
     "resources.workers": "auto or a whole number of at least 1",
     "resources.teacher_replicas": "auto, a whole number of at least 1, or [N, M] with N at most M",
     "grid": "a mapping of dotted keys to lists, or a list of such mappings",
