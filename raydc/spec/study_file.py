@@ -114,8 +114,8 @@ def framed(raw: dict[str, Any], source: str) -> StudyFile:
 
 MOST_REPLICATES = 1_000_000
 SEEDS = (
-    f"a number of replicates from 1 to {MOST_REPLICATES:,} or a list of different whole numbers of at least 0 "
-    "and below 2**63"
+    f"a number of replicates from 1 to {MOST_REPLICATES:,} or a list of different whole numbers "
+    "of at least 0 and below 2**63"
 )
 _FORMS = {
     "dataset": "a name, or one of {name: NAME}, {parquet: DIR} and {folder: DIR}",
