@@ -63,6 +63,9 @@ def tables(
     }
 
 
+FINALS_NOTE = " In the finals: mean and 95 % interval of all replicates of a finalist, the further ones too."
+
+
 def search_tables(history: search_history.History | None) -> list[Table]:
     """The best points of a search and what mattered; none without one."""
     if history is None:
@@ -72,7 +75,8 @@ def search_tables(history: search_history.History | None) -> list[Table]:
     tables = [
         Table(
             "Pareto front of the search" if several else "Best points",
-            "Points as they were told: means over replicates, on validation images.",
+            "Points as they were told: means over replicates, on validation images."
+            + (FINALS_NOTE if search_history.finals_of(history) else ""),
             head,
             body,
         )
