@@ -1,13 +1,14 @@
 """A search against the whole grid: is its winner as good, for a quarter of the student epochs?
 
-    python -m benchmarks.search --out DIR [--kinds tpe gp finals] [--searches 10]
+    python -m benchmarks.search --out DIR [--kinds tpe gp finals] [--searches 10] [--workers 2] [--name NAME]
 
 A grid over temperature, teacher epoch and augmentation on digits, and searches of the same values for some
 seeds of the sampler each: a quarter of the points by TPE and by a Gaussian process; for the same epochs more
 points with one replicate each, and finals of the best; and more points by TPE with a scheduler that stops
 weak students early. All choose by val_acc; the winners are run again with ten fresh replicates. The bar: no
 winner of a search is below the grid's by more than one standard error of the difference, in pairs of equal
-seeds. Every search has a store of its own, so none knows what was trained.
+seeds. Every search has a store of its own, so none knows what was trained, and one worker, so that it asks
+the same on every machine; with more, points are asked while others are in training.
 """
 
 from __future__ import annotations
@@ -85,13 +86,14 @@ def fresh(name: str, out: Path, point: dict[str, Any]) -> pd.Series:
     return rows.set_index("seed")["test_acc"]
 
 
-def search(kind: str, seed: int, out: Path, expected: pd.Series) -> dict[str, Any]:
+def search(kind: str, seed: int, workers: int, out: Path, expected: pd.Series) -> dict[str, Any]:
     """One search, and its winner beside the test accuracies of the grid's winner."""
     name = f"{kind}-{seed}"
     space = {key: {"categorical": values} for key, values in GRID.items()}
     block = {**KINDS[kind], "seed": seed, "winner_seeds": 0, "space": space}
     seeds = 1 if kind in ONE_REPLICATE else SEEDS
-    done = run(f"search-{name}", out, f"store-{name}", search={"optuna": block}, seeds=seeds)
+    blocks: dict[str, Any] = {"search": {"optuna": block}, "seeds": seeds, "resources": {"workers": workers}}
+    done = run(f"search-{name}", out, f"store-{name}", **blocks)
     history = done.summary.search
     assert history is not None
     winner = history["trials"][history["winner"]]
@@ -116,15 +118,26 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS))
     parser.add_argument("--searches", type=int, default=3, help="seeds of each kind; 3 unless given")
+    parser.add_argument("--workers", type=int, default=1, help="of a search; 1 unless given")
+    parser.add_argument("--name", default="search", help="of the file in benchmarks/results")
     arguments = parser.parse_args()
     out = arguments.out
     table = run("grid", out, grid=GRID).results
     best = table.groupby(list(GRID))["val_acc"].mean().idxmax()
     expected = fresh("grid-winner", out, dict(zip(GRID, best, strict=True)))
     rows = [
-        search(kind, seed, out, expected) for kind in arguments.kinds for seed in range(arguments.searches)
+        search(kind, seed, arguments.workers, out, expected)
+        for kind in arguments.kinds
+        for seed in range(arguments.searches)
     ]
-    publish("search", rows, "cpu", grid_points=POINTS, grid_test_acc=float(expected.mean()))
+    publish(
+        arguments.name,
+        rows,
+        "cpu",
+        workers=arguments.workers,
+        grid_points=POINTS,
+        grid_test_acc=float(expected.mean()),
+    )
 
 
 if __name__ == "__main__":
