@@ -10,7 +10,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from itertools import islice
 
 import optuna
@@ -101,12 +100,8 @@ def proposal(search: SearchSpec, trials: Sequence[FrozenTrial], number: int) -> 
     copy = _copy(search, [t for t in trials if not new or t.state != TrialState.RUNNING])
     point: dict[str, Value] = {}
     for draw in range(DRAWS + RANDOM_DRAWS):
-        if new and draw < DRAWS:
-            copy.sampler = ListedGPSampler(new, _seed(search, number, draw))
-        else:
-            by_chance = replace(search, sampler="random")
-            copy.sampler = sampler_of(search if draw < DRAWS else by_chance, number, draw)
         with quiet():
+            copy.sampler = _sampler(search, new, number, draw)
             trial = copy.ask()
             point = _drawn(search, trial)
             if _name(point) not in asked:
@@ -115,6 +110,14 @@ def proposal(search: SearchSpec, trials: Sequence[FrozenTrial], number: int) -> 
     if all(dimension.finite for dimension in search.space):
         return next((one for one in search.grid() if _name(one) not in asked), point)
     return point
+
+
+def _sampler(search: SearchSpec, new: Sequence[Mapping[str, Value]], number: int, draw: int) -> BaseSampler:
+    if draw >= DRAWS:
+        return RandomSampler(_seed(search, number, draw))
+    if new:
+        return ListedGPSampler(new, _seed(search, number, draw))
+    return sampler_of(search, number, draw)
 
 
 def _new(search: SearchSpec, asked: Collection[str]) -> list[dict[str, Value]]:
