@@ -81,17 +81,19 @@ def measure(count: int, out: Path) -> dict[str, Any]:
     }
 
 
-def write_mlflow(out: Path, count: int) -> float:
-    """Milliseconds that MLflow's writer takes for a run, alone."""
+def write_mlflow(out: Path, count: int, *, together: bool) -> float:
+    """Milliseconds that MLflow's writer takes for a run, alone: many in a transaction, or each by itself."""
     from raydc.folder import read_folder
     from raydc.tracking.mlflow_client import default_uri
     from raydc.tracking.mlflow_tracker import MlflowTracker
 
     rows = read_folder(out)[:count]
-    folder = out / "mlflow"
+    folder = out / ("mlflow-together" if together else "mlflow-apart")
     folder.mkdir()
     tracker = MlflowTracker(default_uri(folder), "overhead", folder)
     tracker.start()
+    if not together:
+        tracker.writer.sqlite = None
     start = time.perf_counter()
     tracker.record(rows)
     tracker.close("FINISHED", 600.0)
@@ -108,7 +110,9 @@ def main() -> None:
     if chosen.side is not None:
         found = measure(chosen.side, chosen.out)
         if chosen.side == min(chosen.counts):
-            found["MLflow ms a run, apart"] = write_mlflow(chosen.out, chosen.tracked)
+            for together in (True, False):
+                key = f"MLflow ms a run, {'many in a transaction' if together else 'a request at a time'}"
+                found[key] = write_mlflow(chosen.out, chosen.tracked, together=together)
         print(json.dumps(found))
         return
     rows = []

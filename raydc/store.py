@@ -361,7 +361,7 @@ class LocalStore:
 
 
 def lines_of(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    return "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows).encode()
+    return b"".join(json.dumps(row, allow_nan=False).encode() + b"\n" for row in rows)
 
 
 def parse_lines(content: bytes, path: str) -> Iterator[dict[str, Any]]:

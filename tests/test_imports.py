@@ -52,6 +52,8 @@ RANKS = {
     "orchestration.gp_sampler": (6, {"numpy", "optuna"}),
     "tracking.mlflow_client": (6, {"mlflow", "requests", "sqlalchemy"}),
     "tracking.mlflow_record": (6, {"mlflow"}),
+    "tracking.mlflow_transaction": (6, {"mlflow", "sqlalchemy"}),
+    "tracking.mlflow_writer": (6, {"mlflow"}),
     "tracking.mlflow_tracker": (6, {"mlflow"}),
     "report": (7, {"matplotlib", "jinja2", "markupsafe", "numpy", "PIL"}),
     "cli": (7, {"typer"}),

@@ -22,7 +22,7 @@ from raydc.tracking.mlflow_ids import note_run
 from raydc.tracking.mlflow_tracker import MlflowTracker
 from raydc.tracking.tracker import PLANNED
 from raydc.watch import state_of
-from tests.tracking.test_mlflow_tracker import row
+from tests.tracking.record import row
 
 BEGAN = 1_700_000_000.0
 

@@ -52,8 +52,8 @@ def sentences(history: History) -> list[str]:
     finals = finals_of(history)
     if (own := finals.get(winner["number"])) is not None:
         metric = history["chosen_by"]
-        text += f", {metric} {_interval(metric, own)} in {own['count']} with those of the finals, "
-        text += f"the best of {len(finals)} finalists"
+        text += f" when it was told, {metric} {_interval(metric, own)} in all its {own['count']} replicates "
+        text += f"after the finals, the best of {len(finals)} finalists"
         if lost := sum(mean is None for mean in finals.values()):
             text += f", of which {lost} failed"
     if (accuracy := history["test_acc"]) is not None:

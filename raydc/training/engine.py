@@ -23,7 +23,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from raydc.networks import zoo
 from raydc.spec.evaluation import Recipe
@@ -76,6 +75,10 @@ class Chassis:
 
     def _count_flop(self) -> int:
         """Floating-point operations of one forward pass over one image."""
+        from torch.utils.flop_counter import (
+            FlopCounterMode,
+        )  # 70 MB with Triton, which a driver has no use for
+
         was_training = self.network.training
         self.network.eval()
         with torch.no_grad(), FlopCounterMode(display=False) as counter:

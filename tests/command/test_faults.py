@@ -14,7 +14,7 @@ import pytest
 from benchmarks.mlflow_server import Server
 from raydc.tracking.ledger import read_rows
 from tests.command.conftest import Shell
-from tests.tracking.test_mlflow_tracker import children
+from tests.tracking.record import children
 
 pytestmark = [pytest.mark.command, pytest.mark.slow]
 

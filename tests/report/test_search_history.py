@@ -61,9 +61,9 @@ FINALS = {
 def test_the_finals_in_a_sentence_and_in_the_table() -> None:
     ended = history(finals=FINALS, winner=3)
     assert sentences(ended)[-1] == (
-        "The winner is trial 3, lr 0.03: val_acc 62.5 % (mean of 3 replicates), val_acc 72.5 % [65.0, 80.0] "
-        "in 8 with those of the finals, the best of 2 finalists, test_acc 70.0 % [65.0, 75.0] in 5 fresh "
-        "replicates."
+        "The winner is trial 3, lr 0.03: val_acc 62.5 % (mean of 3 replicates) when it was told, val_acc "
+        "72.5 % [65.0, 80.0] in all its 8 replicates after the finals, the best of 2 finalists, "
+        "test_acc 70.0 % [65.0, 75.0] in 5 fresh replicates."
     )
     lost = history(finals={**FINALS, "0": None}, winner=3)
     assert "the best of 3 finalists, of which 1 failed, test_acc" in sentences(lost)[-1]
