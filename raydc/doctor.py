@@ -15,6 +15,7 @@ from pathlib import Path
 from raydc.errors import TrackingError, without_password
 
 LEAST_FREE_GIB = 5.0
+"""Of a local store's disk."""
 LEAST_TORCH = (2, 10)
 
 
@@ -31,24 +32,23 @@ class Finding:
 
 def examine(tracking_uri: str | None, store: str) -> list[Finding]:
     """All checks, in order; none raises."""
-    checks: list[Callable[[], Finding]] = [
-        _python,
-        _torch,
-        _torchvision,
-        _device,
-        _compiler,
-        lambda: _package("ray", "pip install 'ray[default,tune]'"),
-        _ray_starts,
-        lambda: _package("mlflow", "pip install mlflow"),
-        lambda: _tracking(tracking_uri),
-        lambda: _disk(store),
-    ]
+    checks: dict[str, Callable[[], Finding]] = {
+        "python": _python,
+        "torch": _torch,
+        "torchvision": _torchvision,
+        "device": _device,
+        "compiler": _compiler,
+        "ray": lambda: _package("ray", "pip install 'ray[default,tune]'"),
+        "ray starts": _ray_starts,
+        "mlflow": lambda: _package("mlflow", "pip install mlflow"),
+        "mlflow server": lambda: _tracking(tracking_uri),
+        "disk": lambda: _disk(store),
+    }
     found = []
-    for check in checks:
+    for name, check in checks.items():
         try:
             found.append(check())
         except Exception as error:  # a check that breaks is a finding, not a crash
-            name = getattr(check, "__name__", "check").strip("_")
             found.append(Finding(name, False, f"{type(error).__name__}: {error}", "see the error"))
     return found
 
@@ -129,7 +129,12 @@ def _disk(store: str) -> Finding:
     folder = Path(store).absolute()
     while not folder.exists():
         folder = folder.parent
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        mend = "make it a folder that can be written, or name another in RAYDC_STORE"
+        return Finding("disk", False, f"{folder}: {error.strerror}", mend)
     free = shutil.disk_usage(folder).free / 2**30
-    with tempfile.TemporaryFile(dir=folder):
-        pass
-    return Finding("disk", free >= LEAST_FREE_GIB, f"{free:.1f} GiB free at {folder}", "make room")
+    mend = "make room, or name a folder on another disk in RAYDC_STORE"
+    return Finding("disk", free >= LEAST_FREE_GIB, f"{free:.1f} GiB free at {folder}", mend)

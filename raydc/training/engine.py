@@ -75,9 +75,8 @@ class Chassis:
 
     def _count_flop(self) -> int:
         """Floating-point operations of one forward pass over one image."""
-        from torch.utils.flop_counter import (
-            FlopCounterMode,
-        )  # 70 MB with Triton, which a driver has no use for
+        # It brings Triton, 70 MB that a driver has no use for.
+        from torch.utils.flop_counter import FlopCounterMode
 
         was_training = self.network.training
         self.network.eval()

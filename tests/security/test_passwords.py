@@ -148,7 +148,9 @@ def test_a_right_password_works_and_no_secret_is_written_down(server: Server, sh
     ran = shell("run", "tiny.yaml", "--out", "out", "--tracking-uri", server.uri, *small)
     assert "2 of 2 evaluations finished" in ran.stdout
     listed = shell("results", "mlflow:tiny", "--tracking-uri", server.uri, "--json")
-    said = ran.stdout + ran.stderr + listed.stdout + shell("doctor").stdout
+    doctor, _ = shell.start("doctor").communicate(timeout=300)  # it may find this machine's disk too full
+    assert "raydc doctor" in doctor
+    said = ran.stdout + ran.stderr + listed.stdout + doctor
     secrets = {**SECRETS, "MLFLOW_TRACKING_PASSWORD": PASSWORD}
     assert holders("tiny", server.folder)  # MLflow's database, where everything else is
     for name, secret in secrets.items():

@@ -19,8 +19,8 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
 from benchmarks.mlflow_server import Server
 from raydc.errors import TrackingError
-from raydc.tracking import mlflow_client, mlflow_writer
-from raydc.tracking.mlflow_client import default_uri, search
+from raydc.tracking import mlflow_writer
+from raydc.tracking.mlflow_client import default_uri
 from raydc.tracking.mlflow_ids import note_run, run_ids
 from raydc.tracking.mlflow_record import read_experiment
 from raydc.tracking.mlflow_tracker import MlflowTracker
@@ -165,20 +165,6 @@ def test_who_else_writes_gets_in_between(tracker: Callable[[], MlflowTracker]) -
     assert one.writer.pending > 0, "it waited for all of them"
     assert one.close("FINISHED", 60) == 0
     assert one.client.get_run(one.parent_id).data.metrics["finished"] == 1.0
-
-
-def test_a_run_that_begins_while_pages_are_read_doubles_none(
-    tracker: Callable[[], MlflowTracker], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    one = tracker()
-    one.record([row(name, started_at=1000.0 + number) for number, name in enumerate("abcd")])
-    assert one.close("FINISHED", 60) == 0
-    monkeypatch.setattr(mlflow_client, "PAGE", 2)
-    found = search(one.client, one.experiment_id, "tags.`raydc.evaluation_id` != ''")
-    names = [next(found).data.tags["raydc.evaluation_id"]]
-    one.client.create_run(one.experiment_id, tags={"raydc.evaluation_id": "e"})
-    names += [run.data.tags["raydc.evaluation_id"] for run in found]
-    assert names == ["d", "c", "b", "a"]
 
 
 def test_tests_by_epoch_are_a_curve(tracker: Callable[[], MlflowTracker], tmp_path: Path) -> None:
