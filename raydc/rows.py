@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -28,10 +29,14 @@ def load_rows(where: str, tracking_uri: str | None = None) -> list[Row]:
 
 
 def experiment_of(where: str, tracking_uri: str | None) -> tuple[str, str]:
-    """The name of `mlflow:EXPERIMENT` and where it is; `InputError` if that is not said."""
-    if tracking_uri is None:
-        raise InputError(f"{where} needs --tracking-uri, which says where MLflow is")
-    return where.removeprefix(MLFLOW), tracking_uri
+    """The name of `mlflow:EXPERIMENT` and where it is: at `tracking_uri`, or where MLFLOW_TRACKING_URI says.
+
+    Raises `InputError` if neither says it.
+    """
+    uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
+    if not uri:
+        raise InputError(f"{where} needs --tracking-uri or MLFLOW_TRACKING_URI, which says where MLflow is")
+    return where.removeprefix(MLFLOW), uri
 
 
 def only(rows: Sequence[Row], settings: Iterable[str]) -> list[Row]:

@@ -11,6 +11,7 @@ run.figures()["accuracy"].savefig("accuracy.pdf")
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,7 +118,7 @@ class Study:
             return launch.run(
                 self.checked,
                 directory,
-                address=address,
+                address=address or os.environ.get("RAY_ADDRESS"),
                 tracking_uri=tracking_uri,
                 store_uri=store,
                 download=download,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import tempfile
@@ -21,6 +22,9 @@ from raydc.spec.study import Study, parse_study
 from raydc.store import LocalStore
 from raydc.training.engine import compiler
 from raydc.workbench import Workbench
+
+for variable in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI", "RAYDC_STORE"):
+    os.environ.pop(variable, None)  # of whoever runs the tests
 
 DIGITS = DatasetSpec("digits", "named", val_fraction=297 / 1297)
 SMALL_STUDY = """

@@ -50,7 +50,9 @@ StoreUri = Annotated[
     typer.Option("--store", help="Folder or URI of the store.", envvar="RAYDC_STORE"),
 ]
 OutFolder = Annotated[Path | None, typer.Option("--out", help="Folder of the results (default: runs/NAME).")]
-Address = Annotated[str | None, typer.Option(help="A running Ray cluster; default: start one here.")]
+Address = Annotated[
+    str | None, typer.Option(help="A running Ray cluster; default: start one here.", envvar="RAY_ADDRESS")
+]
 Download = Annotated[bool, typer.Option("--download", help="Fetch a named dataset that is not here.")]
 Only = Annotated[
     list[str] | None,

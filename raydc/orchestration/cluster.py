@@ -63,8 +63,8 @@ def probe(address: str) -> None:
             return
     except (OSError, ValueError) as error:
         raise InputError(
-            f"--address is {address!r}, where no Ray cluster answers ({error}); start one or leave "
-            "--address out"
+            f"--address is {address!r}, where no Ray cluster answers ({error}); start one, or leave out "
+            "--address and RAY_ADDRESS"
         ) from None
 
 
@@ -125,13 +125,13 @@ def connected(address: str | None, resources: Resources) -> Iterator[Capacity]:
             raise InputError(
                 f"--address is {address!r}, which does not let us in: there is no Ray cluster, or its token "
                 "is another; set RAY_AUTH_MODE=token, and its token in RAY_AUTH_TOKEN or its file in "
-                "RAY_AUTH_TOKEN_PATH, or leave --address out"
+                "RAY_AUTH_TOKEN_PATH, or leave out --address and RAY_ADDRESS"
             ) from None
         except (RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
             raise InputError(
-                f"--address is {address!r}, where no Ray cluster answers ({reason}); start one or leave "
-                "--address out"
+                f"--address is {address!r}, where no Ray cluster answers ({reason}); start one, or leave "
+                "out --address and RAY_ADDRESS"
             ) from None
     try:
         yield capacity(resources)

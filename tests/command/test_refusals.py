@@ -9,6 +9,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from raydc.cli import app
+from raydc.errors import InputError
+from raydc.study import Study
 from tests.command.conftest import STUDY
 
 
@@ -148,6 +150,17 @@ def test_a_cluster_that_does_not_answer() -> None:
     assert not Path("out").exists()
 
 
+def test_the_variables_of_ray_and_mlflow_are_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
+    assert "'127.0.0.1:9', where no Ray cluster answers" in refused("run", "tiny.yaml", "--out", "out")
+    with pytest.raises(InputError, match="no Ray cluster answers"):
+        Study.from_file("tiny.yaml").run("out", quiet=True)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "foo://bar")
+    for command in ("results", "watch", "compare"):
+        assert "'foo://bar'" in refused(command, "mlflow:x")
+    assert "http://[bad " in refused("results", "mlflow:x", "--tracking-uri", "http://[bad")
+
+
 def test_a_table_that_cannot_be_written() -> None:
     Path("out").mkdir()
     Path("out/study.yaml").write_text(STUDY)
@@ -182,7 +195,7 @@ def test_a_server_that_does_not_answer() -> None:
         (("run", "tiny.yaml", "--store", "nonsense://x"), "cannot be opened"),
         (("results", "nowhere"), "holds no study"),
         (("results", "nowhere", "--only", "x=1"), "holds no study"),
-        (("results", "mlflow:x"), "needs --tracking-uri"),
+        (("results", "mlflow:x"), "needs --tracking-uri or MLFLOW_TRACKING_URI"),
         (("list", "things"), "it must be datasets, methods"),
         (("report", "nowhere"), "holds no study"),
         (("sync", "nowhere"), "holds no study"),
