@@ -78,6 +78,7 @@ class Feeder(Searcher):
         """Evaluations that met a missing or damaged artifact and may be tried again."""
         self._running: dict[str, dict[str, Planned]] = {}
         self._heard: dict[str, float] = {}
+        self._broken: dict[str, str] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         bundle = self.queue.take()
@@ -93,6 +94,8 @@ class Feeder(Searcher):
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         rows: list[Row] = []
         running = self._running.get(trial_id, {})
+        if "broken" in result:
+            self._broken[trial_id] = result["broken"]
         for row in map(compact, json.loads(result.get("rows", "[]"))):
             planned = running.pop(row["evaluation_id"], None)
             if planned is not None and self._mends and spoiled(row) and self._may_try(planned):
@@ -122,6 +125,7 @@ class Feeder(Searcher):
             self.on_trial_result(trial_id, result)
         lost = list(self._running.pop(trial_id, {}).values())
         since = self._heard.pop(trial_id, time.monotonic())
+        broken = self._broken.pop(trial_id, None)
         given_up = []
         for number, planned in enumerate(lost):
             # Only the first was under way, unless they were trained together; the others had not begun.
@@ -130,15 +134,17 @@ class Feeder(Searcher):
             if innocent or self._may_try(planned):
                 self.queue.put_back(planned)
             else:
-                given_up.append(self._failed(planned, since))
+                given_up.append(self._failed(planned, since, broken))
         if given_up:
             self._pass_on(given_up)
 
-    def _failed(self, planned: Planned, since: float) -> Row:
+    def _failed(self, planned: Planned, since: float, broken: str | None) -> Row:
         waited = time.monotonic() - since
         attempts = self._attempts[planned.id]
         reason = f"its worker process died {attempts} time{'s' * (attempts > 1)}"
-        if self._timeout is not None and waited > self._timeout:
+        if broken is not None:
+            reason += f", at last of {broken}"
+        elif self._timeout is not None and waited > self._timeout:
             reason += (
                 f", at last {waited:.0f} s after it was given the evaluation, which may take "
                 f"{self._timeout:g} s (resources.evaluation_timeout_seconds) and is ended then"

@@ -67,10 +67,15 @@ class StudentWorker(tune.Trainable):
         bundle = unpack_bundle(new_config["bundle"])
         self._left = len(bundle)
         self._packed = False
+        self._error: Exception | None = None
+        self._told = False
         try:
             bench = self._site.bench(self._teachers)
         except RaydcError as error:  # the store does not answer, or the dataset's images are gone from it
             self._rows = iter([self._failed(bundle, error)])
+            return True
+        except Exception as error:  # of this process or its machine: another worker may do better
+            self._error = error
             return True
         if self._judge is not None:
             bench.judge = self._judge
@@ -87,14 +92,29 @@ class StudentWorker(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         rows: list[Row] = []
+        if self._error is None:
+            try:
+                self._run(rows)
+            except Exception as error:  # a training's own errors are in its row
+                self._error = error
+        self._left -= len(rows)
+        said: dict[str, Any] = {"rows": json.dumps(rows, allow_nan=False), "done": not self._left}
+        if self._error is not None:
+            # Tune does not say of what a worker died, so it says it itself before.
+            if self._told:
+                raise self._error
+            self._told = True
+            said["broken"] = error_text(self._error)
+        return said
+
+    def _run(self, rows: list[Row]) -> None:
+        """Add the rows of this step to `rows`."""
         start = time.monotonic()
         while not rows or time.monotonic() - start < REPORT_SECONDS:
             with self._watchdog.for_(self._left if self._packed else 1):
                 rows += next(self._rows)
             if len(rows) == self._left:
                 break
-        self._left -= len(rows)
-        return {"rows": json.dumps(rows, allow_nan=False), "done": not self._left}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing: an evaluation is finished or it is not."""

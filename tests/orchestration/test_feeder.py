@@ -101,6 +101,16 @@ def test_an_evaluation_that_kills_its_worker_fails_alone(desk: Callable[..., Des
     assert [r["status"] for n, r in by_status.items() if n != poison] == ["finished"] * 3
 
 
+def test_of_what_a_worker_died_is_said_where_it_said_so_itself(desk: Callable[..., Desk]) -> None:
+    one = desk(1, retries=1)
+    for error in ("RuntimeError: no GPU", "OSError: no space"):
+        trial, _ = one.suggest()
+        one.feeder.on_trial_result(trial, {"rows": "[]", "done": False, "broken": error})
+        one.feeder.on_trial_complete(trial, None, error=True)
+    (row,) = one.rows
+    assert row["error"] == "WorkerDied: its worker process died 2 times, at last of OSError: no space"
+
+
 def test_rows_reported_before_a_death_are_kept(desk: Callable[..., Desk]) -> None:
     one = desk(30)
     one.feeder.queue.learn(one.feeder.queue._waiting[0], 0.01)
