@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,12 +30,13 @@ from raydc.spec.facts import bind
 from raydc.spec.plan import Plan, Planned, make_plan
 from raydc.spec.study import Study
 from raydc.store import open_store, write_atomically
-from raydc.study_page import counted, publish_origin, publish_results
 from raydc.tracking.ledger import Ledger, read_rows
 
 if TYPE_CHECKING:
     from raydc.orchestration.search import Search
 
+PAGE = "raydc.study_page"
+"""With the report, needed at the end; it is loaded, which takes a second, while teachers are trained."""
 TRACKER_PATIENCE_SECONDS = 60.0
 """How long the end of a run waits for a tracking server that does not answer."""
 
@@ -117,6 +119,7 @@ def run(
         ready = get_ready(study, store, download)
         resuming = bool(read_rows(out))
         record = Record(ready, out, resuming=resuming, pool=pool)
+        pool.submit(import_module, PAGE)
         with Ledger(out) as ledger:
             others = _known_elsewhere(ready, ledger)
             launch = _Launch(ready, ledger, record, others if reuse else {}, out, address, progress, finish)
@@ -167,7 +170,7 @@ class _Launch:
 
     def go(self) -> Summary:
         """Run what is not finished, of a grid or of a search."""
-        counts = counted(self.ready.plan, self.ready.dataset.classes)
+        counts = self.ready.plan.counted(self.ready.dataset.classes)
         with writing_folder(self.out):
             folder.write_plan(self.out, {**counts, "evaluations": self.ready.evaluations})
         return self._grid() if self.ready.study.search is None else self._search()
@@ -281,6 +284,8 @@ class _Launch:
 
     def _conclude(self, evaluations: Sequence[Planned], summary: Summary) -> None:
         """Count, write the table, draw the report, close the record."""
+        from raydc.study_page import publish_origin, publish_results
+
         ledger, tracker, out = self.ledger, self.record.tracker(), self.out
         status = {p.id: ledger.rows.get(p.id, {}).get("status") for p in evaluations}
         summary.ids = frozenset(status)

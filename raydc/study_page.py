@@ -71,21 +71,6 @@ def note(rows: Sequence[Row]) -> str:
     )
 
 
-def counted(plan: Plan, classes: int) -> dict[str, Any]:
-    """The plan in numbers."""
-    return {
-        "evaluations": len(plan.evaluations),
-        "teachers": {
-            job.id: {"index": job.index, "epochs": list(job.epochs), "scored_epochs": job.scored}
-            for job in plan.trajectories.values()
-        },
-        "compressed_sets": len(plan.sets),
-        "label_passes": len(plan.passes),
-        "images_forwarded": plan.forwards(classes),
-        "images_forwarded_naively": plan.naive_forwards(classes),
-    }
-
-
 def environment() -> str:
     """The machine, Python, and every installed package with its version."""
     packages = {f"{d.metadata['Name']}=={d.version}" for d in metadata.distributions()}

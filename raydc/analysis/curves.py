@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy.special import stdtrit
 
 from raydc.errors import InputError, did_you_mean
 from raydc.result import FINISHED, MEASURES, Row, columns, is_spec_column, untested
@@ -65,7 +65,7 @@ class Points:
         for values in self.replicates:
             half = None
             if deviation is not None:
-                t = float(stats.t.ppf(0.5 + CONFIDENCE / 2, self.degrees))
+                t = float(stdtrit(self.degrees, 0.5 + CONFIDENCE / 2))
                 half = t * deviation / np.sqrt(len(values))
             mean = float(values.mean())
             out.append(
@@ -121,7 +121,7 @@ def mean_of(values: Sequence[float]) -> Mean:
     mean = float(array.mean())
     if len(array) < 2:
         return Mean(mean, None, None, len(array))
-    t = float(stats.t.ppf(0.5 + CONFIDENCE / 2, len(array) - 1))
+    t = float(stdtrit(len(array) - 1, 0.5 + CONFIDENCE / 2))
     half = t * float(array.std(ddof=1)) / len(array) ** 0.5
     return Mean(mean, mean - half, mean + half, len(array))
 

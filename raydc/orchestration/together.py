@@ -17,8 +17,6 @@ from dataclasses import dataclass
 from threading import Thread
 from typing import Any
 
-from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
-from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.queue import Queue
 
 from raydc.errors import RaydcError
@@ -47,6 +45,10 @@ def train_together(
     site: Site, job: TrajectoryJob, how: Together, on_progress: Callable[[int, int], None]
 ) -> None:
     """Make a trajectory with several workers; raises raydc's own errors, or Ray Train's."""
+    # A second to load, which only such a training needs.
+    from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
+    from ray.train.torch import TorchConfig, TorchTrainer
+
     queue = Queue(actor_options={"num_cpus": 0})
     relay = Thread(target=_relay, args=(queue, on_progress), daemon=True)
     relay.start()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from raydc.spec.evaluation import Evaluation, Recipe, TeacherSpec
 from raydc.spec.identity import Namer, Scoring, scoring
@@ -156,6 +157,20 @@ class Plan:
     def naive_forwards(self, classes: int) -> int:
         """Images that teachers would label if every evaluation had its own labelled anew."""
         return sum(p.forwards(self._size(p, classes)) for planned in self.evaluations for p in planned.passes)
+
+    def counted(self, classes: int) -> dict[str, Any]:
+        """The plan in numbers."""
+        return {
+            "evaluations": len(self.evaluations),
+            "teachers": {
+                job.id: {"index": job.index, "epochs": list(job.epochs), "scored_epochs": job.scored}
+                for job in self.trajectories.values()
+            },
+            "compressed_sets": len(self.sets),
+            "label_passes": len(self.passes),
+            "images_forwarded": self.forwards(classes),
+            "images_forwarded_naively": self.naive_forwards(classes),
+        }
 
     def _size(self, label_pass: LabelPass, classes: int) -> int:
         return set_size(self.sets[label_pass.compressed_set].evaluation, classes)
