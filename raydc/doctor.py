@@ -127,9 +127,9 @@ def _disk(store: str) -> Finding:
     if "://" in store:
         return Finding("store", True, f"{without_password(store)} (remote; not measured)")
     folder = Path(store).absolute()
-    while not folder.exists():
-        folder = folder.parent
     try:
+        while not folder.exists():
+            folder = folder.parent
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:

@@ -281,7 +281,12 @@ def error_text(problem: Exception) -> str:
         )
     elif not isinstance(problem, RaydcError):
         logger.exception("an evaluation failed")
-    return f"{type(problem).__name__}: {' '.join(str(problem).split())}"[:2000]
+    return one_line(problem)
+
+
+def one_line(error: Exception) -> str:
+    """The kind of an error and what it says, at most 2,000 characters."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:2000]
 
 
 def attempt(planned: Planned, bench: Workbench, *, study: str, attempts: int = 1) -> Row:

@@ -35,7 +35,7 @@ from raydc.tracking.ledger import Ledger, read_rows
 if TYPE_CHECKING:
     from raydc.orchestration.search import Search
 
-PAGE = "raydc.study_page"
+STUDY_PAGE = "raydc.study_page"
 """With the report, needed at the end; it is loaded, which takes a second, while teachers are trained."""
 TRACKER_PATIENCE_SECONDS = 60.0
 """How long the end of a run waits for a tracking server that does not answer."""
@@ -119,7 +119,7 @@ def run(
         ready = get_ready(study, store, download)
         resuming = bool(read_rows(out))
         record = Record(ready, out, resuming=resuming, pool=pool)
-        pool.submit(import_module, PAGE)
+        pool.submit(import_module, STUDY_PAGE)
         with Ledger(out) as ledger:
             others = _known_elsewhere(ready, ledger)
             launch = _Launch(ready, ledger, record, others if reuse else {}, out, address, progress, finish)

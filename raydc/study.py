@@ -118,7 +118,7 @@ class Study:
             return launch.run(
                 self.checked,
                 directory,
-                address=address or os.environ.get("RAY_ADDRESS"),
+                address=address or os.environ.get("RAY_ADDRESS") or None,
                 tracking_uri=tracking_uri,
                 store_uri=store,
                 download=download,

@@ -23,8 +23,9 @@ from raydc.store import LocalStore
 from raydc.training.engine import compiler
 from raydc.workbench import Workbench
 
-for variable in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI", "RAYDC_STORE"):
+for variable in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI", "RAYDC_STORE", "FORCE_COLOR"):
     os.environ.pop(variable, None)  # of whoever runs the tests
+os.environ |= {"no_proxy": "*", "NO_PROXY": "*"}  # all servers are on this machine
 
 DIGITS = DatasetSpec("digits", "named", val_fraction=297 / 1297)
 SMALL_STUDY = """

@@ -55,7 +55,7 @@ def probe(address: str) -> None:
     if address.startswith(("http://", "https://")):
         raise InputError(
             f"--address is {address!r}, the URL of a job server, but must be Ray's own address (HOST:6379, "
-            "or auto on a machine of the cluster); `raydc submit` takes the URL"
+            "or auto on a machine of the cluster); `raydc submit` takes the URL. It may come from RAY_ADDRESS"
         )
     host, _, port = address.removeprefix("ray://").rpartition(":")
     try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 import pickle
 import time
 import zlib
@@ -18,13 +19,15 @@ from typing import Any
 from ray import tune
 
 from raydc.errors import RaydcError
-from raydc.evaluate import error_text
+from raydc.evaluate import error_text, one_line
 from raydc.orchestration.site import Site
 from raydc.orchestration.teacher_actor import TeacherPool
 from raydc.orchestration.watchdog import Watchdog
 from raydc.packs import Attempt, attempt_all
 from raydc.result import Row, failed
 from raydc.workbench import Judge
+
+logger = logging.getLogger(__name__)
 
 REPORT_SECONDS = 0.5
 """A step ends with the first evaluation that ends after this."""
@@ -64,24 +67,32 @@ class StudentWorker(tune.Trainable):
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        bundle = unpack_bundle(new_config["bundle"])
-        self._left = len(bundle)
+        self._left = 1
         self._packed = False
         self._error: Exception | None = None
         self._told = False
         try:
+            self._begin(unpack_bundle(new_config["bundle"]))
+        except Exception as error:
+            self._break(error)
+        return True
+
+    def _begin(self, bundle: Sequence[Attempt]) -> None:
+        self._left = len(bundle)
+        try:
             bench = self._site.bench(self._teachers)
         except RaydcError as error:  # the store does not answer, or the dataset's images are gone from it
             self._rows = iter([self._failed(bundle, error)])
-            return True
-        except Exception as error:  # of this process or its machine: another worker may do better
-            self._error = error
-            return True
+            return
         if self._judge is not None:
             bench.judge = self._judge
         self._packed = bench.device.type == "cuda"
         self._rows = attempt_all(bundle, bench, study=self._study)
-        return True
+
+    def _break(self, error: Exception) -> None:
+        """End with what nobody foresaw; it is of this process or its machine, so another may do better."""
+        logger.error("a worker broke", exc_info=error)
+        self._error = error
 
     def _failed(self, bundle: Sequence[Attempt], error: Exception) -> list[Row]:
         text = error_text(error)
@@ -96,15 +107,15 @@ class StudentWorker(tune.Trainable):
             try:
                 self._run(rows)
             except Exception as error:  # a training's own errors are in its row
-                self._error = error
+                self._break(error)
         self._left -= len(rows)
         said: dict[str, Any] = {"rows": json.dumps(rows, allow_nan=False), "done": not self._left}
         if self._error is not None:
-            # Tune does not say of what a worker died, so it says it itself before.
+            # Tune does not say of what a worker died; so the worker does, before it dies.
             if self._told:
                 raise self._error
             self._told = True
-            said["broken"] = error_text(self._error)
+            said["broken"] = one_line(self._error)
         return said
 
     def _run(self, rows: list[Row]) -> None:

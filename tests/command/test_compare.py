@@ -86,11 +86,10 @@ def test_runs_of_others_are_as_good_as_ours(tmp_path: Path) -> None:
     tracker.record(ours())
     assert tracker.close("FINISHED", 60) == 0
     (snippet,) = re.findall(r"```python\n(.*?)```", (DOCS / "mlflow.md").read_text(), re.DOTALL)
-    before = mlflow.get_tracking_uri()
     try:
         exec(snippet, {"uri": uri})
     finally:
-        mlflow.set_tracking_uri(before)
+        mlflow.set_tracking_uri(None)  # which unsets the variable, too
     result = raydc("mlflow:ours", "mlflow:theirs", "--tracking-uri", uri, "--json")
     assert result.exit_code == 0, result.output
     overall = {row["baseline"]: row for row in json.loads(result.stdout) if row["scope"] == "overall"}

@@ -46,6 +46,31 @@ LABELS.add(LabelKind("first_time", "hanging:first_time", "at the second try", so
 '''
 
 
+BREAKING = '''
+"""Workers of students cannot be set up where this was loaded."""
+from raydc.orchestration import trainable
+
+
+def attempt_all(*given: object, **named: object) -> None:
+    raise RuntimeError("no kernel image")
+
+
+trainable.attempt_all = attempt_all
+'''
+
+
+def test_of_what_workers_died_is_said(make_shell: Callable[[], Shell]) -> None:
+    shell = make_shell()
+    (shell.folder / "breaking.py").write_text(BREAKING)
+    settings = ("grid={}", "seeds=2", "resources={workers: 1, retries: 1}")
+    options = [option for setting in settings for option in ("--set", setting)]
+    arguments = ("run", "tiny.yaml", "--out", "out", "--no-report", *options)
+    assert "2 failed" in shell("--plugin", "breaking.py", *arguments, code=3).stdout
+    died = "WorkerDied: its worker process died 2 times, at last of RuntimeError: no kernel image"
+    rows = read_rows(shell.folder / "out").values()
+    assert [(row["error"], row["attempts"]) for row in rows] == [(died, 2)] * 2
+
+
 def test_a_student_that_hangs_is_ended_and_the_others_go_on(make_shell: Callable[[], Shell]) -> None:
     shell = make_shell()
     shell.environment["BEEN_HERE"] = str(shell.folder / "been-here")

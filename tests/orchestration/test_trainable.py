@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -54,6 +55,14 @@ def test_a_worker_that_cannot_be_set_up_says_why_and_ends(bundle: list[Attempt])
         one.step()
 
 
+def test_a_bundle_that_cannot_be_read_is_told_too(bundle: list[Attempt], bench: Workbench) -> None:
+    one = worker(bundle, bench)
+    assert one.reset_config({"bundle": "not a bundle"})
+    said = one.step()
+    assert said["broken"].startswith(("Error: ", "error: "))
+    assert not said["done"]
+
+
 def test_a_worker_that_breaks_hands_in_what_it_has(
     bundle: list[Attempt], bench: Workbench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -68,6 +77,7 @@ def test_a_worker_that_breaks_hands_in_what_it_has(
         raise KeyError("lost")
 
     monkeypatch.setattr(trainable, "attempt_all", breaks)
+    monkeypatch.setattr(trainable, "REPORT_SECONDS", math.inf)  # the row and the error are in one step
     one = worker(bundle, bench)
     said = one.step()
     assert [row["evaluation_id"] for row in json.loads(said["rows"])] == [bundle[0][0].id]

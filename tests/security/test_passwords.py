@@ -148,9 +148,11 @@ def test_a_right_password_works_and_no_secret_is_written_down(server: Server, sh
     ran = shell("run", "tiny.yaml", "--out", "out", "--tracking-uri", server.uri, *small)
     assert "2 of 2 evaluations finished" in ran.stdout
     listed = shell("results", "mlflow:tiny", "--tracking-uri", server.uri, "--json")
-    doctor, _ = shell.start("doctor").communicate(timeout=300)  # it may find this machine's disk too full
-    assert "raydc doctor" in doctor
-    said = ran.stdout + ran.stderr + listed.stdout + doctor
+    doctor = shell.start("doctor")
+    found, warned = doctor.communicate(timeout=300)
+    assert doctor.returncode in (0, 2)  # this machine's disk may be too full
+    assert "raydc doctor" in found
+    said = ran.stdout + ran.stderr + listed.stdout + found + warned
     secrets = {**SECRETS, "MLFLOW_TRACKING_PASSWORD": PASSWORD}
     assert holders("tiny", server.folder)  # MLflow's database, where everything else is
     for name, secret in secrets.items():
