@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import socket
@@ -136,7 +137,23 @@ def connected(address: str | None, resources: Resources) -> Iterator[Capacity]:
     try:
         yield capacity(resources)
     finally:
+        _shut_down()
+
+
+def _shut_down() -> None:
+    """End Ray, or the connection to it, without looking for garbage meanwhile.
+
+    A thread that finds a reference to one of Ray's objects among it while Ray's core ends would end this
+    process ("The core worker has already been shutdown").
+    """
+    gc.collect()
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
         ray.shutdown()
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def capacity(resources: Resources) -> Capacity:
