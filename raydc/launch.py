@@ -39,6 +39,8 @@ STUDY_PAGE = "raydc.study_page"
 """With the report, needed at the end; it is loaded, which takes a second, while teachers are trained."""
 TRACKER_PATIENCE_SECONDS = 60.0
 """How long the end of a run waits for a tracking server that does not answer."""
+HASTY_PATIENCE_SECONDS = 5.0
+"""The same for a run that its user or a full disk ends; the next run records the rest."""
 
 
 @dataclass
@@ -305,7 +307,8 @@ class _Launch:
             publish_origin(tracker, self.ready.dataset, self.ready.plan, self.ready.store)
             publish_results(tracker, list(ledger.rows.values()), out)
         over = "KILLED" if summary.interrupted else "FAILED" if summary.exit_code == 3 else "FINISHED"
-        summary.behind = tracker.close(over, TRACKER_PATIENCE_SECONDS)
+        hasty = summary.interrupted or summary.stopped is not None
+        summary.behind = tracker.close(over, HASTY_PATIENCE_SECONDS if hasty else TRACKER_PATIENCE_SECONDS)
         self._write_table()
 
     def _write_table(self) -> None:
