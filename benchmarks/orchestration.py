@@ -10,6 +10,7 @@ run; the driver's peak memory is the process's own, in a process for each count.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import resource
 import subprocess
@@ -64,8 +65,10 @@ def without_record(launch: Any) -> None:
 def measure(count: int, out: Path) -> dict[str, Any]:
     """Run `count` evaluations in this process, without MLflow."""
     from raydc import launch
+    from raydc.cli import GARBAGE_THRESHOLDS
     from raydc.orchestration.progress import Silent
 
+    gc.set_threshold(*GARBAGE_THRESHOLDS)  # as the command does
     without_record(launch)
     study = idle_study("overhead", count, ["random"])
     summary = launch.run(study, out, progress=Silent())
