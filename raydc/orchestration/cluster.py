@@ -55,8 +55,8 @@ def probe(address: str) -> None:
         return
     if address.startswith(("http://", "https://")):
         raise InputError(
-            f"--address is {address!r}, the URL of a job server, but must be Ray's own address (HOST:6379, "
-            "or auto on a machine of the cluster); `raydc submit` takes the URL. It may come from RAY_ADDRESS"
+            f"--address or RAY_ADDRESS is {address!r}, the URL of a job server, but must be Ray's own "
+            "address (HOST:6379, or auto on a machine of the cluster); `raydc submit` takes the URL"
         )
     host, _, port = address.removeprefix("ray://").rpartition(":")
     try:
