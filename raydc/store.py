@@ -207,6 +207,11 @@ def open_store(uri: str | os.PathLike[str]) -> Store:
             f"the store {shown!r} cannot be opened: {reason}; give a folder or "
             "a URI such as s3://bucket/folder"
         ) from None
+    if not root.strip("/"):
+        raise InputError(
+            f"the store {without_password(text)!r} names no bucket and no folder; give a folder or "
+            "a URI such as s3://bucket/folder"
+        )
     if isinstance(filesystem, fs.LocalFileSystem):
         return _local(Path(root))
     from raydc.remote_store import RemoteStore, cache_of

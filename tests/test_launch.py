@@ -20,6 +20,7 @@ from raydc.orchestration.runner import Runner
 from raydc.spec.study import Study
 from raydc.store import LocalStore
 from raydc.tracking.ledger import read_rows
+from raydc.tracking.mlflow_writer import RowWriter
 
 pytestmark = pytest.mark.mlflow
 
@@ -78,6 +79,17 @@ def test_a_run_that_cannot_go_on_says_why(run: Callable[..., Any], error: Except
     summary, _ = run(error)
     assert said in summary.stopped
     assert (summary.exit_code, summary.failed, summary.interrupted) == (3, 0, False)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), FolderError("full")])
+def test_who_ends_a_run_early_does_not_wait_long_for_its_record(
+    run: Callable[..., Any], error: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patience: list[float] = []
+    monkeypatch.setattr(RowWriter, "close", lambda _, seconds: patience.append(seconds) or 0)
+    run(error)
+    assert patience == [launch.HASTY_PATIENCE_SECONDS]
+    assert launch.HASTY_PATIENCE_SECONDS < launch.TRACKER_PATIENCE_SECONDS
 
 
 def test_a_bug_is_no_full_disk(run: Callable[..., Any]) -> None:

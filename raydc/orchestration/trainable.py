@@ -67,7 +67,7 @@ class StudentWorker(tune.Trainable):
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self._left = 1
+        self._left = 1  # a bundle that cannot be read is not done
         self._packed = False
         self._error: Exception | None = None
         self._told = False

@@ -54,7 +54,12 @@ def quiet() -> None:
 def client_of(uri: str) -> MlflowClient:
     """A client of the record at `uri`, which is asked whether it is there first."""
     probe(uri)
-    file = Path(uri.partition("///")[2])
+    named = uri.partition("///")[2]
+    if uri.startswith("sqlite:") and named in ("", ":memory:"):
+        raise TrackingError(
+            f"the tracking URI is {uri!r}, which names no file, as sqlite:////data/mlflow.db does"
+        )
+    file = Path(named)
     if uri.startswith("sqlite:") and not file.parent.is_dir():
         raise TrackingError(
             f"the tracking URI is {uri!r}, but there is no folder {str(file.parent)!r}; make it"

@@ -136,6 +136,8 @@ def test_a_file_that_cannot_be(text: str, said: str) -> None:
         ("foo://bar", "the tracking URI is 'foo://bar', but must be a folder or begin with"),
         ("http://[bad", "does not answer"),
         ("sqlite:////proc/x/m.db", "there is no folder '/proc/x'"),
+        ("sqlite:///", "the tracking URI is 'sqlite:///', which names no file"),
+        ("sqlite:///:memory:", "which names no file"),
         ("postgresql://nobody@127.0.0.1:9/none", "does not answer"),
     ],
 )
@@ -193,6 +195,8 @@ def test_a_server_that_does_not_answer() -> None:
         (("run", "."), "it is a folder"),
         (("run", "tiny.yaml", "--set", "steps"), "it must be KEY=VALUE"),
         (("run", "tiny.yaml", "--store", "nonsense://x"), "cannot be opened"),
+        (("run", "tiny.yaml", "--store", "s3://"), "the store 's3://' names no bucket"),
+        (("run", "tiny.yaml", "--store", "file:///"), "the store 'file:///' names no bucket"),
         (("results", "nowhere"), "holds no study"),
         (("results", "nowhere", "--only", "x=1"), "holds no study"),
         (("results", "mlflow:x"), "needs --tracking-uri or MLFLOW_TRACKING_URI"),
