@@ -25,9 +25,10 @@ from raydc.networks.zoo import build, initialised
 from raydc.packs import attempt_packs
 from raydc.spec.evaluation import Recipe
 from raydc.training.fit import fit
+from raydc.training.forwards import roads_for
 from raydc.training.inputs import TensorInputs
 from raydc.training.losses import Targets
-from raydc.training.packed import Member, fit_pack, roads_for
+from raydc.training.packed import Member, fit_pack
 from raydc.training.targets import StaticTargets
 
 ARCH, SHAPE, IMAGES = "convnet-d3-w32", (3, 10, 32), 50

@@ -17,6 +17,7 @@ import statistics
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from benchmarks.setting import bench_of, dataset_of, evaluation, plan_of
 from raydc.evaluate import evaluate, new_student, prepare
 from raydc.networks.zoo import build, initialised
 from raydc.spec.plan import Planned
-from raydc.training.engine import EAGER, Chassis, use_cache
+from raydc.training.engine import COMPILED, EAGER, Chassis, use_cache
 from raydc.training.memory import keep_pages
 from raydc.training.metrics import measure
 from raydc.training.optimizer import tensor_cores
@@ -42,6 +43,13 @@ CPU_STEPS = {1: 120, 10: 30, 50: 8}
 SMALL_STEPS = 300
 GPU_STEPS = 960
 """Fifteen chunks of parameters, so that what is drawn before the first timed step counts little."""
+GPU_STUDY = 1000
+"""Students of a shape in the study whose road is chosen."""
+
+
+def protocol_steps(ipc: int) -> int:
+    """Steps of a student of the protocol on sets of ten classes."""
+    return EPOCHS * -(-ipc * 10 // reference_loop.BATCH)
 
 
 def planned_student(bench: Workbench, arch: str, ipc: int, steps: int, precision: str, seed: int) -> Planned:
@@ -66,7 +74,7 @@ def raydc_cpu(bench: Workbench, arch: str, ipc: int, steps: int, seed: int) -> d
     # Long enough to be compiled as a whole student of the protocol would be.
     planned = planned_student(bench, arch, ipc, steps, "fp32", seed)
     chassis = bench.chassis(arch)
-    whole = planned_student(bench, arch, ipc, EPOCHS, "fp32", seed).evaluation.recipe
+    whole = planned_student(bench, arch, ipc, protocol_steps(ipc), "fp32", seed).evaluation.recipe
     chosen = chassis.engine(whole, ipc * bench.dataset.classes)
     chassis.engine = lambda recipe, images: chosen  # type: ignore[method-assign]
     bench.test  # noqa: B018 (decoded before anything is timed)
@@ -98,6 +106,7 @@ def raydc_cuda(
     bench: Workbench, arch: str, ipc: int, steps: int, precision: str, students: int
 ) -> dict[str, Any]:
     """A pack of `students`, or (0) of as many as `raydc run` would take."""
+    use_cache(Path(bench.store.uri) / "compiled")
     chassis = bench.chassis(arch)
     images = ipc * bench.dataset.classes
     recipe = planned_student(bench, arch, ipc, steps, precision, 0).evaluation.recipe
@@ -116,12 +125,16 @@ def raydc_cuda(
         )
         for p in ready
     ]
-    road = bench.road(arch, members, None)
+    # Chosen as for whole students of the protocol.
+    whole = planned_student(bench, arch, ipc, protocol_steps(ipc), precision, 0).evaluation.recipe
+    road = bench.road(arch, [replace(m, recipe=whole) for m in members], None, max(most, GPU_STUDY))
+    engine = COMPILED if road == "compiled" else EAGER
+    chassis.warm_test(engine, precision)
     done = fit_pack(chassis.network, members, road, bench.device)
     accuracies = []
     for state in done.states[: students or 1]:
         chassis.load(state)
-        test_seconds, accuracy = timed_test(bench, chassis, EAGER, precision)
+        test_seconds, accuracy = timed_test(bench, chassis, engine, precision)
         accuracies.append(accuracy)
     batch = min(recipe.batch_size, images)
     return {
@@ -232,8 +245,7 @@ def compare(arguments: argparse.Namespace) -> None:
             name: {k: statistics.median(r[k] for r in results) for k in ("step_seconds", "test_seconds")}
             for name, results in found.items()
         }
-        per_epoch = -(-ipc * 10 // 256)
-        hours = {n: 3600 / student_seconds(m, EPOCHS * per_epoch) for n, m in middle.items()}
+        hours = {n: 3600 / student_seconds(m, protocol_steps(ipc)) for n, m in middle.items()}
         last = found["raydc"][-1]
         rows.append(
             {

@@ -76,6 +76,33 @@ class Prepared:
         """Seed of the views."""
         return seed_of("student views", self.planned.evaluation.view_seed)
 
+    @property
+    def examined(self) -> bool:
+        """Whether anybody may look at the student before its end."""
+        return self.planned.judged or bool(self.planned.tested and self.recipe.test_every)
+
+    def examined_at(self, epochs: int) -> bool:
+        """Whether anybody looks after so many epochs."""
+        return self.looked_at(epochs) or self.judged_at(epochs)
+
+    def looked_at(self, epochs: int) -> bool:
+        """Whether an extra test is due after so many epochs."""
+        every = self.recipe.test_every
+        return self.planned.tested and every is not None and epochs % every == 0
+
+    def judged_at(self, epochs: int) -> bool:
+        """Whether the scheduler looks after so many epochs: the first that reach a rung, but the last."""
+        if not self.planned.judged or self.rung(epochs) == self.rung(epochs - 1):
+            return False
+        images = len(self.inputs)
+        return epochs * self.recipe.steps_per_epoch(images) < self.recipe.total_steps(images)
+
+    def rung(self, epochs: int) -> int:
+        """The highest rung that so many epochs reach; 0 for none."""
+        images = len(self.inputs)
+        done, total = epochs * self.recipe.steps_per_epoch(images), self.recipe.total_steps(images)
+        return max((rung for rung in RUNGS if WHOLE * done >= rung * total), default=0)
+
 
 def prepare(planned: Planned, bench: Workbench) -> Prepared:
     """Take what `planned` waits for (compressed set, logits) from the bench's store.
@@ -123,29 +150,34 @@ class Examiner:
         self._network = chassis.network
         self._forward = chassis.forward(engine)
         self._looks: list[float] = []
-        self._rung = 0
         self.seconds = 0.0
 
     def _score(self, inputs: Inputs, labels: Tensor) -> Score:
         precision = self._prepared.recipe.precision
         return measure(self._network, inputs, labels, self._bench.dataset.classes, precision, self._forward)
 
+    def examine(self, epochs: int) -> None:
+        """What is due after so many epochs; `StoppedError` if the scheduler stops the student."""
+        if self._prepared.looked_at(epochs):
+            self.look()
+        if self._prepared.judged_at(epochs):
+            self.judge(epochs)
+
     def judge(self, epochs: int) -> None:
-        """Let the scheduler look, if a rung is reached after so many epochs; `StoppedError` if it stops."""
+        """Let the scheduler look after so many epochs, which reach a rung; `StoppedError` if it stops."""
         prepared, bench = self._prepared, self._bench
-        asked, images = prepared.planned.asked, len(prepared.inputs)
-        total = prepared.recipe.total_steps(images)
-        done = epochs * prepared.recipe.steps_per_epoch(images)
-        reached = max((rung for rung in RUNGS if WHOLE * done >= rung * total), default=0)
-        if reached <= self._rung or done >= total:
-            return
-        self._rung = reached
+        asked, rung = prepared.planned.asked, prepared.rung(epochs)
         assert asked is not None
         assert bench.val is not None
         start = time.perf_counter()
         accuracy = self._score(*bench.val).accuracy
         self.seconds += time.perf_counter() - start
-        if not bench.judge.goes_on(asked.trial, reached, accuracy):
+        if not bench.judge.goes_on(asked.trial, rung, accuracy):
+            images = len(prepared.inputs)
+            done, total = (
+                epochs * prepared.recipe.steps_per_epoch(images),
+                prepared.recipe.total_steps(images),
+            )
             raise StoppedError(f"after {done} of {total} steps, with val_acc {accuracy:.4f}")
 
     def look(self) -> None:
@@ -203,14 +235,10 @@ def evaluate(planned: Planned, bench: Workbench) -> Measured:
     chassis.warm(engine, recipe, len(prepared.inputs))
     chassis.load(new_student(planned, bench))
     examiner = Examiner(prepared, bench, chassis, engine)
-    looks = recipe.test_every if planned.tested else None
 
     def on_epoch(epoch: int, network: nn.Module, optimizer: Optimizer) -> None:
         del network, optimizer
-        if looks and epoch % looks == 0:
-            examiner.look()
-        if planned.judged:
-            examiner.judge(epoch)
+        examiner.examine(epoch)
 
     setup_seconds = prepared.setup_seconds + time.perf_counter() - began
     training = fit(
@@ -220,7 +248,7 @@ def evaluate(planned: Planned, bench: Workbench) -> Measured:
         recipe,
         key=prepared.view_key,
         device=bench.device,
-        on_epoch=on_epoch if looks or planned.judged else None,
+        on_epoch=on_epoch if prepared.examined else None,
         forward=chassis.forward(engine),
         pool=prepared.pool,
         grid=prepared.grid,

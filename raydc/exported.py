@@ -102,7 +102,7 @@ def run_file(file: Path, data: str | None, out: Path, store_uri: str | None, dev
     print(f"{len(plan.evaluations)} evaluations, {len(finished)} finished before", flush=True)
     if device == "cpu":
         keep_pages()
-        use_cache(out / "compiled")
+    use_cache(out / "compiled")
     bench = Workbench(dataset, store, torch.device(device))
     broken = make_everything(left, bench)
     failed = 0

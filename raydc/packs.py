@@ -7,22 +7,41 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
-from raydc.errors import EvaluationError
+from raydc.errors import EvaluationError, StoppedError
 from raydc.evaluate import Examiner, Prepared, attempt, error_text, new_student, prepare
-from raydc.result import FAILED, FINISHED, Measured, Row, make_row
+from raydc.result import FAILED, FINISHED, STOPPED, Measured, Row, make_row
 from raydc.spec.plan import Planned, set_size
-from raydc.training.engine import EAGER
-from raydc.training.packed import Member, PackTraining, State, fit_pack, roads_for, shape_of
+from raydc.training.engine import COMPILED, EAGER
+from raydc.training.forwards import State, roads_for
+from raydc.training.packed import Looks, Member, fit_pack, shape_of
 from raydc.workbench import Workbench
 
 logger = logging.getLogger(__name__)
 
 Attempt = tuple[Planned, int]
 """An evaluation and the number of this attempt."""
+
+
+@dataclass(frozen=True)
+class NotMeasured:
+    """What became of an evaluation that has no result."""
+
+    status: str
+    """failed or stopped."""
+    error: str
+
+
+Outcome = Measured | NotMeasured
+
+
+def _outcome(problem: Exception) -> NotMeasured:
+    return NotMeasured(STOPPED if isinstance(problem, StoppedError) else FAILED, error_text(problem))
 
 
 def pack_key(planned: Planned) -> str:
@@ -47,8 +66,7 @@ def attempt_all(attempts: Sequence[Attempt], bench: Workbench, *, study: str) ->
         by_key.setdefault(pack_key(planned), []).append((planned, number))
     for group in by_key.values():
         network = bench.chassis(group[0][0].evaluation.arch).network
-        # A pack goes on to its end, so students that may be stopped early go alone.
-        if roads_for(network) and not group[0][0].judged:
+        if roads_for(network):
             yield from attempt_packs(group, bench, study=study)
         else:
             for planned, number in group:
@@ -62,7 +80,7 @@ def attempt_packs(group: Sequence[Attempt], bench: Workbench, *, study: str) -> 
         evaluation = group[0][0].evaluation
         images = set_size(evaluation, bench.dataset.classes)
         size = min(len(group), bench.students_at_once(evaluation.arch, evaluation.recipe, images))
-        while (rows := _fitting(group[:size], bench, study)) is None and size > 1:
+        while (rows := _fitting(group[:size], bench, study, len(group))) is None and size > 1:
             logger.warning("%d students do not fit into memory together; trying %d", size, size // 2)
             group[:size] = [(planned, number + 1) for planned, number in group[:size]]
             size //= 2
@@ -73,10 +91,10 @@ def attempt_packs(group: Sequence[Attempt], bench: Workbench, *, study: str) -> 
         group = group[size:]
 
 
-def _fitting(pack: Sequence[Attempt], bench: Workbench, study: str) -> list[Row] | None:
+def _fitting(pack: Sequence[Attempt], bench: Workbench, study: str, to_come: int) -> list[Row] | None:
     """Rows of a pack, or None if it does not fit into memory."""
     try:
-        return _attempt_pack(pack, bench, study)
+        return _attempt_pack(pack, bench, study, to_come)
     except torch.OutOfMemoryError:
         pass
     # Here, since the error holds the pack's tensors until it is gone.
@@ -84,9 +102,10 @@ def _fitting(pack: Sequence[Attempt], bench: Workbench, study: str) -> list[Row]
     return None
 
 
-def _attempt_pack(pack: Sequence[Attempt], bench: Workbench, study: str) -> list[Row]:
+def _attempt_pack(pack: Sequence[Attempt], bench: Workbench, study: str, to_come: int = 0) -> list[Row]:
+    """Rows of a pack; `to_come`: evaluations of its shape that are not done, itself among them."""
     started, began = time.time(), time.monotonic()
-    outcomes: dict[str, Measured | str] = {}
+    outcomes: dict[str, Outcome] = {}
     ready: list[Prepared] = []
     for planned, _ in pack:
         try:
@@ -94,22 +113,21 @@ def _attempt_pack(pack: Sequence[Attempt], bench: Workbench, study: str) -> list
         except torch.OutOfMemoryError:
             raise
         except Exception as problem:
-            outcomes[planned.id] = error_text(problem)
+            outcomes[planned.id] = _outcome(problem)
     for length in sorted({len(one.inputs) for one in ready}):
         together = [one for one in ready if len(one.inputs) == length]
         try:
-            outcomes |= train_pack(together, bench)
+            outcomes |= train_pack(together, bench, to_come)
         except torch.OutOfMemoryError:
             raise
         except Exception as problem:
-            outcomes |= {one.planned.id: error_text(problem) for one in together}
+            outcomes |= {one.planned.id: _outcome(problem) for one in together}
     return _rows(pack, outcomes, bench, study, started, time.monotonic() - began)
 
 
-def train_pack(ready: Sequence[Prepared], bench: Workbench) -> dict[str, Measured | str]:
+def train_pack(ready: Sequence[Prepared], bench: Workbench, to_come: int) -> dict[str, Outcome]:
     """Train students of equal shapes together and test each; what was measured, or why not, by id."""
     began = time.perf_counter()
-    recipe = ready[0].recipe
     arch = ready[0].planned.evaluation.arch
     chassis = bench.chassis(arch)
     members = [
@@ -124,56 +142,64 @@ def train_pack(ready: Sequence[Prepared], bench: Workbench) -> dict[str, Measure
         )
         for one in ready
     ]
-    examiners = [Examiner(one, bench, chassis, EAGER) for one in ready]
+    road = bench.road(arch, members, ready[0].pool, to_come)
+    engine = COMPILED if road == "compiled" else EAGER
+    chassis.warm_test(engine, ready[0].recipe.precision)
+    examiners = [Examiner(one, bench, chassis, engine) for one in ready]
+    outcomes: dict[str, Outcome] = {}
 
-    def on_epoch(epoch: int, states: list[State]) -> None:
-        del epoch
-        for examiner, state in zip(examiners, states, strict=True):
+    def look(epochs: int, states: Mapping[int, State]) -> set[int]:
+        ended = set()
+        for number, state in states.items():
             chassis.load(state)
-            examiner.look()
+            try:
+                examiners[number].examine(epochs)
+            except StoppedError as stopped:
+                outcomes[ready[number].planned.id] = _outcome(stopped)
+                ended.add(number)
+        return ended
 
-    road = bench.road(arch, members, ready[0].pool)
     setup_seconds = (time.perf_counter() - began) / len(ready)
-    looks = recipe.test_every if ready[0].planned.tested else None
     training = fit_pack(
         chassis.network,
         members,
         road,
         bench.device,
         pool=ready[0].pool,
-        on_epoch=on_epoch if looks else None,
-        every=looks or 1,
+        looks=Looks(ready[0].examined_at, look) if ready[0].examined else None,
     )
-    outcomes: dict[str, Measured | str] = {}
+    all_steps = sum(map(len, training.losses))
     for number, (one, examiner) in enumerate(zip(ready, examiners, strict=True)):
-        if (diverged := _divergence(training, number)) is not None:
-            outcomes[one.planned.id] = f"EvaluationError: {diverged}"
+        losses = training.losses[number]
+        if (diverged := _divergence(losses)) is not None:
+            outcomes[one.planned.id] = _outcome(diverged)
+        if one.planned.id in outcomes:
             continue
         chassis.load(training.states[number])
         try:
             outcomes[one.planned.id] = examiner.conclude(
-                steps=training.losses.shape[1],
-                train_seconds=training.train_seconds / len(ready),
+                steps=len(losses),
+                train_seconds=training.train_seconds * len(losses) / max(1, all_steps),
                 setup_seconds=one.setup_seconds + setup_seconds,
                 engine=f"packed-{road}",
             )
         except EvaluationError as problem:
-            outcomes[one.planned.id] = error_text(problem)
+            outcomes[one.planned.id] = _outcome(problem)
     return outcomes
 
 
-def _divergence(training: PackTraining, number: int) -> str | None:
-    losses = training.losses[number]
+def _divergence(losses: Tensor) -> EvaluationError | None:
+    """What is wrong with a student's losses [steps]."""
     wrong = (~losses.isfinite()).nonzero()
     if not len(wrong):
         return None
     step = int(wrong[0])
-    return f"the loss is {losses[step].item()} at step {step}; lower train.lr"
+    return EvaluationError(f"the loss is {losses[step].item()} at step {step}; lower train.lr")
 
 
 def _rows(
     pack: Sequence[Attempt],
-    outcomes: dict[str, Measured | str],
+    outcomes: Mapping[str, Outcome],
     bench: Workbench,
     study: str,
     started: float,
@@ -184,18 +210,18 @@ def _rows(
     rows = []
     for number, (planned, attempts) in enumerate(pack):
         outcome = outcomes[planned.id]
-        measured = outcome if isinstance(outcome, Measured) else None
+        lost = outcome if isinstance(outcome, NotMeasured) else None
         rows.append(
             make_row(
                 planned,
                 study=study,
                 dataset_id=bench.dataset.id,
-                status=FINISHED if measured is not None else FAILED,
+                status=FINISHED if lost is None else lost.status,
                 started_at=started + number * part,
                 finished_at=started + (number + 1) * part,
                 attempts=attempts,
-                measured=measured,
-                error=outcome if isinstance(outcome, str) else None,
+                measured=outcome if isinstance(outcome, Measured) else None,
+                error=None if lost is None else lost.error,
             )
         )
     return rows

@@ -382,8 +382,11 @@ class Workbench:
         free += torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
         return students_that_fit(chassis.network, min(recipe.batch_size, images), chassis.shape, free)
 
-    def road(self, arch: str, members: Sequence[Member], pool: int | None) -> str:
-        """The fastest road for such a pack on the device, measured when its shape is first met."""
+    def road(self, arch: str, members: Sequence[Member], pool: int | None, to_come: int = 0) -> str:
+        """The fastest road for such a pack on the device, measured when its shape is first met.
+
+        to_come: students of this shape that are to be trained, these among them.
+        """
         recipe, images = members[0].recipe, len(members[0].inputs)
         batch, total = min(recipe.batch_size, images), recipe.total_steps(images)
         # Sizes and lengths by powers of two: what is a little larger runs alike.
@@ -391,7 +394,7 @@ class Workbench:
         shape = (arch, batch, recipe.precision, recipe.optimizer, size, length)
         if shape not in self._roads:
             network = self.chassis(arch).network
-            self._roads[shape] = fastest_road(network, members, self.device, pool)
+            self._roads[shape] = fastest_road(network, members, self.device, pool, to_come)
         return self._roads[shape]
 
     # --- splits -------------------------------------------------------------------------------

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -14,8 +16,9 @@ from raydc import evaluate, packs
 from raydc.evaluate import attempt, make_everything
 from raydc.networks.zoo import build
 from raydc.packs import _attempt_pack, attempt_all, attempt_packs, pack_key
-from raydc.spec.plan import Plan
+from raydc.spec.plan import Asked, Plan, Planned
 from raydc.spec.study import Study
+from raydc.training import roads
 from raydc.training.roads import students_that_fit
 from raydc.workbench import Workbench
 
@@ -80,6 +83,58 @@ def test_a_student_that_diverges_is_the_only_failed_row(
     assert rows[1]["attempts"] == 2
 
 
+def test_students_that_a_scheduler_stops_leave_their_pack(
+    small: Callable[..., Study],
+    planned: Callable[[Study], Plan],
+    on_this_device: Workbench,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    study = small("grid.train.lr=[0.02, 0.05, 0.1, 1e30, 0.2]", "base.train.steps=54")
+    plan = planned(study)
+    make_everything(plan, on_this_device)
+    group = [(_asked(p, number, plan), 1) for number, p in enumerate(plan.evaluations)]
+    strict = Strict({0: 1, 2: 3, 4: 1})
+    monkeypatch.setattr(on_this_device, "judge", strict)
+    rows = _attempt_pack(group, on_this_device, "small")
+    # The one that diverged fails, as it would alone.
+    assert [row["status"] for row in rows] == ["stopped", "finished", "stopped", "failed", "stopped"]
+    heard = strict.heard
+    assert [[rung for trial, rung, _ in heard if trial == n] for n in (0, 1, 2, 4)] == [
+        [1],
+        [1, 3, 9],
+        [1, 3],
+        [1],
+    ]
+    strict.heard = []
+    for (p, _), row in zip(group, rows, strict=True):
+        single = attempt(p, on_this_device, study="small")
+        assert (row["status"], row["steps"]) == (single["status"], single["steps"])
+        assert row["test_acc"] is None
+        if row["status"] == "finished":
+            assert row["val_acc"] == pytest.approx(single["val_acc"], abs=4e-3)
+        if row["status"] == "stopped":
+            assert row["error"].split(",")[0] == single["error"].split(",")[0]
+    for trial, rung, accuracy in strict.heard:
+        assert (trial, rung, pytest.approx(accuracy, abs=4e-3)) in heard
+
+
+class Strict:
+    """Stops points at the given rungs, and hears what students report."""
+
+    def __init__(self, ends: dict[int, int]) -> None:
+        self.ends = ends
+        self.heard: list[tuple[int, int, float]] = []
+
+    def goes_on(self, trial: int, rung: int, val_acc: float) -> bool:
+        self.heard.append((trial, rung, val_acc))
+        return self.ends.get(trial) != rung
+
+
+def _asked(planned: Planned, trial: int, plan: Plan) -> Planned:
+    """As a search asks for an evaluation."""
+    return replace(planned, asked=Asked(trial, plan.sets[planned.compressed_set], judged=True))
+
+
 def test_on_a_cpu_evaluations_come_one_by_one(
     small: Callable[..., Study], planned: Callable[[Study], Plan], bench: Workbench
 ) -> None:
@@ -96,6 +151,20 @@ def test_pack_size_follows_memory_and_batch() -> None:
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[0] > sizes[2] > 10
     assert students_that_fit(network, 256, (3, 32, 32), 1e6) == 1
+
+
+@pytest.mark.parametrize(("to_come", "tried"), [(2, False), (4, True)])
+def test_a_road_is_compiled_where_the_packs_of_its_shape_take_long(
+    monkeypatch: pytest.MonkeyPatch, to_come: int, tried: bool
+) -> None:
+    monkeypatch.setattr(roads, "roads_for", lambda _: ("grouped", "compiled"))
+    monkeypatch.setattr(
+        roads, "_step_seconds", lambda _, members, road, *__: {"grouped": 1.0, "compiled": 0.5}[road]
+    )
+    monkeypatch.setattr(roads, "COMPILE_SECONDS", 7.5)
+    member = Mock(recipe=Mock(total_steps=lambda _: 10), inputs=[])
+    found = roads.fastest_road(Mock(), [member, member], torch.device("cpu"), None, to_come)
+    assert found == ("compiled" if tried else "grouped")
 
 
 @pytest.mark.gpu
@@ -141,11 +210,11 @@ def test_memory_that_does_not_suffice_halves_the_pack(
     sizes = []
     real = packs.train_pack
 
-    def tight(ready: list, bench: Workbench) -> dict:
+    def tight(ready: list, bench: Workbench, to_come: int) -> dict:
         sizes.append(len(ready))
         if len(ready) > 2:
             raise torch.OutOfMemoryError("too many")
-        return real(ready, bench)
+        return real(ready, bench, to_come)
 
     monkeypatch.setattr(packs, "train_pack", tight)
     monkeypatch.setattr(on_this_device, "students_at_once", lambda *_: 4)

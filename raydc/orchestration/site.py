@@ -51,7 +51,7 @@ def _bench(dataset: DatasetSpec, pixels: str, store_uri: str) -> tuple[Workbench
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cpu":
         keep_pages()
-        if isinstance(store, LocalStore):
-            use_cache(store.root / "compiled")
+    if isinstance(store, LocalStore):
+        use_cache(store.root / "compiled")
     images = get(store, "pixels", pixels)
     return Workbench(dataset_from(dataset, images, store), store, device), images

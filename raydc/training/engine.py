@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from raydc.networks import zoo
 from raydc.spec.evaluation import Recipe
 from raydc.training.inputs import test_batch_size
-from raydc.training.optimizer import autocast
+from raydc.training.optimizer import autocast, tensor_cores
 
 LEAST_FLOP = 3e11
 """Work of a training that is worth compiling for: some ten seconds of one CPU core."""
@@ -111,8 +111,15 @@ class Chassis:
             return
         size = min(images, recipe.batch_size)
         sizes = {size, images % size or size} if recipe.total_steps(images) else set()
-        wanted = {(n, True, recipe.precision) for n in sizes}
-        wanted.add((test_batch_size(self.device), False, recipe.precision))
+        self._run_each(engine, {(n, True, recipe.precision) for n in sizes})
+        self.warm_test(engine, recipe.precision)
+
+    def warm_test(self, engine: str, precision: str) -> None:
+        """Compile what tests will run."""
+        if engine != EAGER:
+            self._run_each(engine, {(test_batch_size(self.device), False, precision)})
+
+    def _run_each(self, engine: str, wanted: set[tuple[int, bool, str]]) -> None:
         missing = wanted - self._warm
         if not missing:
             return
@@ -124,14 +131,16 @@ class Chassis:
     def _run_once(self, forward: nn.Module, count: int, training: bool, precision: str) -> None:
         batch = torch.zeros(count, *self.shape, device=self.device)
         self.network.train(training)
-        if training:
-            with autocast(precision, self.device):
-                loss: Tensor = forward(batch).float().sum()
-            loss.backward()
-            self.network.zero_grad(set_to_none=True)
-        else:
-            with torch.inference_mode(), autocast(precision, self.device):
-                forward(batch)
+        # Code is compiled for what is set around it.
+        with tensor_cores(precision):
+            if training:
+                with autocast(precision, self.device):
+                    loss: Tensor = forward(batch).float().sum()
+                loss.backward()
+                self.network.zero_grad(set_to_none=True)
+            else:
+                with torch.inference_mode(), autocast(precision, self.device):
+                    forward(batch)
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Take over the weights and buffers of a network."""

@@ -9,13 +9,14 @@ from math import inf
 import torch
 from torch import nn
 
-from raydc.training.packed import Member, fit_pack, roads_for
+from raydc.training.forwards import roads_for
+from raydc.training.packed import Member, fit_pack
 
 logger = logging.getLogger(__name__)
 
 TRIAL_STEPS = 30
 COMPILE_SECONDS = 60.0
-"""A road that must be compiled is tried where the pack takes longer than twice this without."""
+"""A road that must be compiled is tried where the packs of a shape take longer than twice this without."""
 MOST_STUDENTS = 256
 STORED_PASSES = 4
 """Memory of a step in activations of one forward: kept ones, patches, gradients, and one to spare."""
@@ -26,17 +27,21 @@ FREE_PART = 0.8
 
 
 def fastest_road(
-    network: nn.Module, members: Sequence[Member], device: torch.device, pool: int | None
+    network: nn.Module, members: Sequence[Member], device: torch.device, pool: int | None, to_come: int = 0
 ) -> str:
-    """The road that trains `members` fastest on `device`, by a trial of some steps each."""
+    """The road that trains `members` fastest on `device`, by a trial of some steps each.
+
+    to_come: students of this shape that are to be trained, `members` among them.
+    """
     total = members[0].recipe.total_steps(len(members[0].inputs))
     roads = roads_for(network)
     if total == 0 or len(roads) == 1:
         return roads[0]
+    packs = max(1, to_come / len(members))
     seconds: dict[str, float] = {}
     problem: Exception | None = None
     for road in roads:
-        if road == "compiled" and not worth_compiling(min(seconds.values(), default=inf), total):
+        if road == "compiled" and not worth_compiling(min(seconds.values(), default=inf), total * packs):
             continue
         try:
             seconds[road] = _step_seconds(network, members, road, device, pool, min(TRIAL_STEPS, total))
@@ -53,8 +58,8 @@ def fastest_road(
     return min(seconds, key=lambda road: seconds[road])
 
 
-def worth_compiling(seconds_a_step: float, steps: int) -> bool:
-    """Whether a training is long enough for a road that must be compiled."""
+def worth_compiling(seconds_a_step: float, steps: float) -> bool:
+    """Whether there is enough to train for a road that must be compiled."""
     return seconds_a_step * steps >= 2 * COMPILE_SECONDS
 
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import Module
 
 from raydc.networks.zoo import build, initialised
 from raydc.spec.evaluation import Recipe
 from raydc.training.fit import fit
+from raydc.training.forwards import State, roads_for
 from raydc.training.inputs import TensorInputs
 from raydc.training.losses import Targets
-from raydc.training.packed import Member, fit_pack, roads_for, shape_of
+from raydc.training.packed import Looks, Member, fit_pack, shape_of
+from raydc.training.program import Program
 from raydc.training.targets import StaticTargets
 
 CPU = torch.device("cpu")
@@ -155,11 +160,51 @@ def test_what_may_differ_in_a_pack() -> None:
 
 def test_epochs_are_shown_and_not_timed() -> None:
     seen = []
-    pack = members(RECIPE)
-    fit_pack(
-        build(ARCH, *SHAPE), pack, "grouped", CPU, on_epoch=lambda e, states: seen.append((e, len(states)))
-    )
-    assert seen == [(e, 3) for e in range(1, 7)]
+
+    def look(epochs: int, states: Mapping[int, State]) -> set[int]:
+        seen.append((epochs, sorted(states)))
+        time.sleep(0.2)
+        return set()
+
+    done = fit_pack(build(ARCH, *SHAPE), members(RECIPE), "grouped", CPU, looks=Looks(lambda e: e != 2, look))
+    assert seen == [(e, [0, 1, 2]) for e in (1, 3, 4, 5, 6)]
+    assert done.train_seconds < 1.0
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("road", ["grouped", "unfold", "vmap"])
+def test_students_that_end_leave_the_others_as_they_are(
+    road: str, optimizer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pack = members(
+        replace(RECIPE, optimizer=optimizer, lr=0.02, batch_size=5), 5, "convnet-d2-w4-bn"
+    )  # three steps an epoch, the last of two images
+    ends = {1: {4}, 2: {0, 3}, 3: {2}}
+    stacked = []
+    real = Program.__init__
+
+    def counted(self: Program, network: Module, states: Sequence[State], *rest: Any) -> None:
+        stacked.append(len(states))
+        real(self, network, states, *rest)
+
+    monkeypatch.setattr(Program, "__init__", counted)
+    looks = Looks(lambda _: True, lambda epochs, states: ends.get(epochs, set()))
+    done = fit_pack(build("convnet-d2-w4-bn", *SHAPE), pack, road, CPU, looks=looks)
+    assert [len(losses) for losses in done.losses] == [6, 12, 9, 6, 3]
+    assert stacked == [5, 2, 1]
+    for number, member in enumerate(pack):
+        losses, state = alone(member, "convnet-d2-w4-bn")
+        torch.testing.assert_close(done.losses[number], losses[: len(done.losses[number])], rtol=1e-8, atol=0)
+        if number == 1:
+            for name, value in state.items():
+                torch.testing.assert_close(done.states[number][name], value, rtol=1e-7, atol=1e-9)
+
+
+def test_a_pack_ends_when_all_its_students_have_ended() -> None:
+    looks = Looks(lambda epochs: epochs == 2, lambda _, states: set(states))
+    done = fit_pack(build(ARCH, *SHAPE), members(RECIPE), "grouped", CPU, looks=looks)
+    assert [len(losses) for losses in done.losses] == [4, 4, 4]
+    assert len(done.states) == 3
 
 
 @pytest.mark.gpu

@@ -1,0 +1,140 @@
+"""Forward passes of stacked networks, by several roads.
+
+Parameters are stacked [S, ...]. All roads compute the same:
+
+| road     | forward of S students                                                   | networks |
+| -------- | ----------------------------------------------------------------------- | -------- |
+| grouped  | convolutions with S groups on [B, S C, H, W], batched linear layer        | ConvNets |
+| unfold   | patches [S, B H W, 9 C] times kernels [S, 9 C, W], channels last          | ConvNets |
+| compiled | unfold, with what is between the products fused by torch.compile          | ConvNets |
+| vmap     | torch.func.vmap of the network over its stacked parameters               | any without dropout |
+
+The fastest one for a shape is measured when it is first met (raydc.training.roads).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from raydc.networks.convnet import ConvNet
+from raydc.networks.zoo import draws_at_random
+from raydc.training.engine import MOST_SHAPES, compiler
+from raydc.training.losses import full_precision
+
+State = dict[str, Tensor]
+"""Weights and buffers by name: of one network [...], or of a stack [S, ...]."""
+Forward = Callable[[State, State, Tensor], Tensor]
+"""(parameters, buffers, images [S, B, C, H, W]) -> logits [S, B, classes]; buffers change in place."""
+
+
+def roads_for(network: nn.Module) -> tuple[str, ...]:
+    """Roads that can run `network`; empty if it draws random numbers of its own."""
+    if isinstance(network, ConvNet):
+        return ("grouped", "unfold", *(["compiled"] if compiler() else []), "vmap")
+    return () if draws_at_random(network) else ("vmap",)
+
+
+def forward_of(road: str, network: nn.Module) -> Forward:
+    """The forward of a stack of `network`s, in training mode, by a road of `roads_for`."""
+    if road == "vmap":
+        return _vmapped(network)
+    assert isinstance(network, ConvNet), road
+    if road == "grouped":
+        return lambda parameters, buffers, images: _grouped(network, parameters, buffers, images)
+    unfold: Forward = lambda parameters, buffers, images: _unfolded(network, parameters, buffers, images)  # noqa: E731
+    if road == "unfold":
+        return unfold
+    assert road == "compiled", road
+    torch._dynamo.config.recompile_limit = MOST_SHAPES
+    compiled: Forward = torch.compile(unfold, dynamic=False)
+    return compiled
+
+
+def _vmapped(network: nn.Module) -> Forward:
+    network.train()
+
+    def one(parameters: State, buffers: State, images: Tensor) -> Tensor:
+        said: Tensor = torch.func.functional_call(network, (parameters, buffers), (images,))
+        return said
+
+    many: Forward = torch.func.vmap(one)
+    return many
+
+
+def _blocks(network: ConvNet) -> Iterator[tuple[str, str, nn.Module]]:
+    """(name of the convolution, name of its normalisation, the normalisation) of each block."""
+    layers = list(network.features)
+    for i in range(0, len(layers), 4):
+        yield f"features.{i}", f"features.{i + 1}", layers[i + 1]
+
+
+def _grouped(network: ConvNet, parameters: State, buffers: State, images: Tensor) -> Tensor:
+    students, batch = images.shape[:2]
+    hidden = images.transpose(0, 1).flatten(1, 2)
+    for convolution, norm, layer in _blocks(network):
+        weight, bias = parameters[f"{convolution}.weight"], parameters[f"{convolution}.bias"]
+        hidden = F.conv2d(hidden, weight.flatten(0, 1), bias.flatten(), padding=1, groups=students)
+        scale, shift = parameters[f"{norm}.weight"].flatten(), parameters[f"{norm}.bias"].flatten()
+        if isinstance(layer, nn.BatchNorm2d):
+            mean, variance = (buffers[f"{norm}.{name}"].view(-1) for name in ("running_mean", "running_var"))
+            buffers[f"{norm}.num_batches_tracked"] += 1
+            assert layer.momentum is not None
+            hidden = F.batch_norm(
+                hidden, mean, variance, scale, shift, training=True, momentum=layer.momentum
+            )
+        else:
+            hidden = F.group_norm(hidden, hidden.shape[1], scale, shift)
+        hidden = F.avg_pool2d(F.relu(hidden), 2)
+    flat = hidden.view(batch, students, -1).transpose(0, 1)
+    return _linear(parameters, flat)
+
+
+def _unfolded(network: ConvNet, parameters: State, buffers: State, images: Tensor) -> Tensor:
+    students, batch = images.shape[:2]
+    hidden = images.permute(0, 1, 3, 4, 2)  # [S, B, H, W, C]
+    for convolution, norm, layer in _blocks(network):
+        weight, bias = parameters[f"{convolution}.weight"], parameters[f"{convolution}.bias"]
+        height, width = hidden.shape[2:4]
+        if torch.is_autocast_enabled(hidden.device.type):
+            # Before the patches are made, which are nine times as large.
+            hidden = hidden.to(torch.get_autocast_dtype(hidden.device.type))
+        padded = F.pad(hidden, (0, 0, 1, 1, 1, 1))
+        patches = padded.unfold(2, 3, 1).unfold(3, 3, 1)  # [S, B, H, W, C, 3, 3]
+        product = torch.baddbmm(
+            bias[:, None], patches.reshape(students, batch * height * width, -1), weight.flatten(2).mT
+        )
+        # Normalised in full precision, as a single network does under autocast.
+        hidden = full_precision(product).view(students, batch, height * width, -1)
+        over = (1, 2) if isinstance(layer, nn.BatchNorm2d) else (2,)
+        variance, mean = torch.var_mean(hidden, over, correction=0, keepdim=True)
+        if isinstance(layer, nn.BatchNorm2d):
+            _track(layer, norm, buffers, mean, variance, batch * height * width)
+        assert isinstance(layer, nn.BatchNorm2d | nn.GroupNorm)
+        hidden = (hidden - mean) * torch.rsqrt(variance + layer.eps)
+        scale, shift = parameters[f"{norm}.weight"], parameters[f"{norm}.bias"]
+        hidden = torch.relu(hidden * scale[:, None, None] + shift[:, None, None])
+        even = hidden.view(students, batch, height, width, -1)[:, :, : height // 2 * 2, : width // 2 * 2]
+        hidden = even.unflatten(3, (-1, 2)).unflatten(2, (-1, 2)).mean((3, 5))
+    flat = hidden.permute(0, 1, 4, 2, 3).flatten(2)
+    return _linear(parameters, flat)
+
+
+def _track(
+    layer: nn.BatchNorm2d, norm: str, buffers: State, mean: Tensor, variance: Tensor, count: int
+) -> None:
+    """Update running statistics as BatchNorm does: the variance is stored without bias."""
+    assert layer.momentum is not None
+    with torch.no_grad():
+        buffers[f"{norm}.running_mean"].lerp_(mean.detach().flatten(1), layer.momentum)
+        unbiased = variance.detach().flatten(1) * (count / (count - 1))
+        buffers[f"{norm}.running_var"].lerp_(unbiased, layer.momentum)
+        buffers[f"{norm}.num_batches_tracked"] += 1
+
+
+def _linear(parameters: State, features: Tensor) -> Tensor:
+    """[S, B, D] -> logits [S, B, classes]."""
+    return torch.baddbmm(parameters["classifier.bias"][:, None], features, parameters["classifier.weight"].mT)

@@ -1,0 +1,116 @@
+"""The program of a pack: forward, backward and update of stacked students, captured on a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from raydc.spec.evaluation import Recipe
+from raydc.training.forwards import State, forward_of
+from raydc.training.optimizer import autocast
+from raydc.training.stacked import StackedOptimizer, StackedTargets, losses_of
+
+
+class Program:
+    """Forward, backward and update of a stack; on a GPU a CUDA graph for each shape of batch."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        states: Sequence[State],
+        recipes: Sequence[Recipe],
+        road: str,
+        device: torch.device,
+    ) -> None:
+        """`network` gives the architecture; `states` and `recipes` are those of S students."""
+        self._forward = forward_of(road, network)
+        self._recipe = recipes[0]
+        self._device = device
+        trainable = {name for name, p in network.named_parameters() if p.requires_grad}
+
+        def stack(names: Sequence[str]) -> State:
+            return {n: torch.stack([state[n] for state in states]).to(device) for n in names}
+
+        self.parameters = {
+            n: p.requires_grad_() for n, p in stack([n for n in states[0] if n in trainable]).items()
+        }
+        self.buffers = stack([n for n in states[0] if n not in trainable])
+        self._optimizer = StackedOptimizer(recipes, list(self.parameters.values()))
+        self._graphs: dict[int, _Graph] = {}
+
+    def step(self, images: Tensor, targets: StackedTargets, factor: float) -> Tensor:
+        """One step at `factor` times the peak rates; losses [S], valid until the next step."""
+        self._optimizer.set_factor(factor)
+        if self._device.type != "cuda":
+            return self._run(images, targets)
+        return self._graphs[images.shape[1]].replay(images, targets)
+
+    def is_ready(self, batch: int) -> bool:
+        """Whether a step of `batch` images can run without being captured first."""
+        return self._device.type != "cuda" or batch in self._graphs
+
+    def capture(self, images: Tensor, targets: StackedTargets) -> None:
+        """Capture a step of this shape; nothing that a step changes is changed."""
+        self._graphs[images.shape[1]] = _Graph(self, images, targets)
+
+    def _run(self, images: Tensor, targets: StackedTargets) -> Tensor:
+        with autocast(self._recipe.precision, self._device):
+            logits = self._forward(self.parameters, self.buffers, images)
+        losses = losses_of(self._recipe.loss, logits, targets)
+        # The sum keeps students apart: each loss depends on its own parameters only.
+        gradients = torch.autograd.grad(losses.sum(), list(self.parameters.values()))
+        self._optimizer.step(gradients)
+        return losses.detach()
+
+    def snapshot(self) -> list[Tensor]:
+        """Copies of everything that a step changes."""
+        return [t.detach().clone() for t in self._changing()]
+
+    def restore(self, kept: Sequence[Tensor]) -> None:
+        with torch.no_grad():
+            for tensor, before in zip(self._changing(), kept, strict=True):
+                tensor.copy_(before)
+
+    def take_over(self, other: Program, students: Sequence[int]) -> None:
+        """Go on where the `students` of another program are; they are this one's, in this order."""
+        chosen = torch.tensor(students, device=self._device)
+        # What has no dimension, the optimizer's count of steps, is the same for all students.
+        self.restore([t if t.ndim == 0 else t.detach()[chosen] for t in other._changing()])
+
+    def _changing(self) -> list[Tensor]:
+        return [*self.parameters.values(), *self.buffers.values(), *self._optimizer.state()]
+
+    def states(self) -> list[State]:
+        """Weights and buffers by student."""
+        together = {**self.parameters, **self.buffers}
+        count = len(next(iter(self.parameters.values())))
+        return [{n: t[s].detach().clone() for n, t in together.items()} for s in range(count)]
+
+
+class _Graph:
+    """A captured step. Its inputs are copied into fixed places, then one launch runs it all."""
+
+    WARM_UP = 3
+
+    def __init__(self, program: Program, images: Tensor, targets: StackedTargets) -> None:
+        self._images = images.clone()
+        self._targets = targets.clone()
+        before = program.snapshot()
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(self.WARM_UP):
+                program._run(self._images, self._targets)
+        torch.cuda.current_stream().wait_stream(side)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            self._losses = program._run(self._images, self._targets)
+        program.restore(before)
+
+    def replay(self, images: Tensor, targets: StackedTargets) -> Tensor:
+        self._images.copy_(images)
+        self._targets.copy_(targets)
+        self._graph.replay()
+        return self._losses
