@@ -30,7 +30,7 @@ from benchmarks.setting import bench_of, dataset_of, evaluation, plan_of
 from raydc.evaluate import evaluate, new_student, prepare
 from raydc.networks.zoo import build, initialised
 from raydc.spec.plan import Planned
-from raydc.training.engine import COMPILED, EAGER, Chassis, use_cache
+from raydc.training.engine import Chassis, use_cache
 from raydc.training.memory import keep_pages
 from raydc.training.metrics import measure
 from raydc.training.optimizer import tensor_cores
@@ -109,8 +109,8 @@ def raydc_cuda(
     use_cache(Path(bench.store.uri) / "compiled")
     chassis = bench.chassis(arch)
     images = ipc * bench.dataset.classes
-    recipe = planned_student(bench, arch, ipc, steps, precision, 0).evaluation.recipe
-    most = students or bench.students_at_once(arch, recipe, images)
+    first = planned_student(bench, arch, ipc, steps, precision, 0).evaluation
+    most = students or bench.students_at_once(first)
     ready = [
         prepare(planned_student(bench, arch, ipc, steps, precision, seed), bench) for seed in range(most)
     ]
@@ -128,7 +128,8 @@ def raydc_cuda(
     # Chosen as for whole students of the protocol.
     whole = planned_student(bench, arch, ipc, protocol_steps(ipc), precision, 0).evaluation.recipe
     road = bench.road(arch, [replace(m, recipe=whole) for m in members], None, max(most, GPU_STUDY))
-    engine = COMPILED if road == "compiled" else EAGER
+    tests = (EPOCHS // TEST_EVERY + 1) * max(most, GPU_STUDY)
+    engine = bench.test_engine(arch, precision, tests)
     chassis.warm_test(engine, precision)
     done = fit_pack(chassis.network, members, road, bench.device)
     accuracies = []
@@ -136,7 +137,7 @@ def raydc_cuda(
         chassis.load(state)
         test_seconds, accuracy = timed_test(bench, chassis, engine, precision)
         accuracies.append(accuracy)
-    batch = min(recipe.batch_size, images)
+    batch = min(first.recipe.batch_size, images)
     return {
         "step_seconds": done.train_seconds / steps / most,
         "test_seconds": test_seconds,

@@ -13,7 +13,16 @@ from typing import Annotated
 import typer
 
 from raydc import __version__, plugins
-from raydc.commands import analysing, asking, benchmarking, comparing, running, submitting, watching
+from raydc.commands import (
+    analysing,
+    asking,
+    benchmarking,
+    comparing,
+    exporting,
+    running,
+    submitting,
+    watching,
+)
 from raydc.commands.terminal import reported, say
 
 GARBAGE_THRESHOLDS = 50_000, 20, 20
@@ -60,6 +69,7 @@ for _command in (
     comparing.compare,
     analysing.plot,
     analysing.report,
+    exporting.export_labels,
     running.reproduce,
     running.sync,
     submitting.submit,

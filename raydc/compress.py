@@ -51,7 +51,7 @@ def pool_of(
 ) -> Pool:
     """What the method of `evaluation` chooses from."""
     keys = method_keys(evaluation)
-    keys |= {key.removeprefix("images."): value for key, value in evaluation.digests.items()}
+    keys |= evaluation.files("images")
     dropped = evaluation.point.get("images.drop_class")
     seed = seed_of("images", evaluation.image_seed, evaluation.method, keys, evaluation.ipc)
     return Pool(
@@ -82,10 +82,11 @@ class Compressor:
         """The set of `job`, whose scorers must be in the store; `ArtifactError` if its files have changed."""
         images = job.evaluation.block("images")
         method = catalog.METHODS[str(images["method"])]
-        for key, expected in job.evaluation.digests.items():
-            path = str(job.evaluation.point[key])
-            if digest_of(key, path) != expected:
-                raise ArtifactError(f"{key} is {path!r}, whose contents have changed since the run began")
+        for name, expected in job.evaluation.files("images").items():
+            if digest_of(f"images.{name}", str(images[name])) != expected:
+                raise ArtifactError(
+                    f"images.{name} is {images[name]!r}, whose contents have changed since the run began"
+                )
         pool = pool_of(
             self.dataset,
             job.evaluation,

@@ -22,8 +22,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from raydc.augmentation.views import Views
 from raydc.errors import EvaluationError, RaydcError, StoppedError
+from raydc.labels.imported import read_soft_labels
 from raydc.labels.kinds import LabelInputs, LabelOutputs
+from raydc.labels.replayed import Replayed, ReplayedViews
 from raydc.networks.zoo import initialised
 from raydc.result import FAILED, FINISHED, STOPPED, Measured, Row, make_row
 from raydc.seeding import seed_of
@@ -38,6 +41,9 @@ from raydc.workbench import Workbench
 
 logger = logging.getLogger(__name__)
 
+WHOSE = ("teacher", "teacher_epoch", "ensemble", "path", "order_seed", "keep_views")
+"""Keys of `labels` that say whose labels are met, and which; the others say how."""
+NO_MEMORY = ("out of memory", "ALLOC_FAILED", "can't allocate memory")
 RUNGS, WHOLE = (1, 3, 9), 27
 """Where a scheduler looks at a student: after these parts of WHOLE of its steps."""
 
@@ -52,6 +58,8 @@ class Prepared:
     classes: Tensor
     """[N] int64, class of each image."""
     labels: LabelOutputs
+    replayed: Replayed | None
+    """Views of others, where the labels are theirs."""
     teacher_test_acc: float | None
     grid: tuple[int, int]
     """Rows and columns of tiles in an image."""
@@ -71,10 +79,25 @@ class Prepared:
         """Views that differ."""
         return self.recipe.distinct_steps(len(self.inputs), self.planned.evaluation.keep_views)
 
+    def views(self, device: torch.device) -> Views:
+        """The views of the training."""
+        if self.replayed is not None:
+            return ReplayedViews(self.replayed, self.recipe, self.view_key, device, self.pool)
+        return Views(self.recipe, len(self.inputs), self.view_key, device, self.pool, self.grid)
+
     @property
     def view_key(self) -> int:
         """Seed of the views."""
         return seed_of("student views", self.planned.evaluation.view_seed)
+
+    @property
+    def tests(self) -> int:
+        """Test passes of the student, beside those of a scheduler."""
+        if not self.planned.tested:
+            return 0
+        images, every = len(self.inputs), self.recipe.test_every
+        epochs = self.recipe.total_steps(images) // self.recipe.steps_per_epoch(images)
+        return 1 + (0 if every is None else epochs // every)
 
     @property
     def examined(self) -> bool:
@@ -122,6 +145,7 @@ def prepare(planned: Planned, bench: Workbench) -> Prepared:
         inputs=inputs,
         classes=torch.from_numpy(compressed.labels).to(bench.device),
         labels=labels,
+        replayed=bench.replayed(planned.evaluation, len(inputs)),
         teacher_test_acc=teacher_test_acc,
         grid=compressed.grid,
         images_bytes=compressed.images_bytes,
@@ -250,8 +274,7 @@ def evaluate(planned: Planned, bench: Workbench) -> Measured:
         device=bench.device,
         on_epoch=on_epoch if prepared.examined else None,
         forward=chassis.forward(engine),
-        pool=prepared.pool,
-        grid=prepared.grid,
+        views=prepared.views(bench.device),
     )
     return examiner.conclude(
         steps=training.steps,
@@ -268,9 +291,7 @@ def _labels(planned: Planned, bench: Workbench) -> tuple[LabelOutputs, float, fl
     kind = catalog.LABELS[str(evaluation.point["labels.kind"])]
     given = evaluation.block("labels")
     names = {key.name.removeprefix("labels.") for key in kind.keys if not kind.learnt}
-    keys = {n: v for n, v in given.items() if n in names}
-    for name in ("teacher", "teacher_epoch", "ensemble"):
-        keys.pop(name, None)
+    keys = {n: v for n, v in given.items() if n in names and n not in WHOSE}
     brought = None if compressed.soft_labels is None else torch.from_numpy(compressed.soft_labels)
     inputs = LabelInputs(torch.from_numpy(compressed.labels), bench.dataset.classes, brought=brought)
     waited = made = 0.0
@@ -279,6 +300,12 @@ def _labels(planned: Planned, bench: Workbench) -> tuple[LabelOutputs, float, fl
         bench.learn_labels(planned)  # a search asks for labels that nobody could make before
         labels, artifact = bench.learned(planned.learned)
         return kind.load()(replace(inputs, brought=labels)), 0.0, float(artifact.meta["seconds"]), None
+    if kind.brought and "path" in given:
+        labels = read_soft_labels(str(given["path"]), len(compressed), inputs.classes)
+        inputs = replace(inputs, brought=labels)
+    if (replayed := bench.replayed(evaluation, len(compressed))) is not None:
+        steps = evaluation.recipe.distinct_steps(len(compressed), evaluation.keep_views)
+        inputs = replace(inputs, replayed=replayed, replayed_rows=replayed.rows(steps))
     if planned.passes:
         start = time.perf_counter()
         if kind.views:
@@ -300,9 +327,16 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
+def out_of_memory(problem: Exception) -> bool:
+    """Whether memory, the device's or the machine's, did not suffice; libraries say it in many ways."""
+    if isinstance(problem, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(problem, RuntimeError) and any(said in str(problem) for said in NO_MEMORY)
+
+
 def error_text(problem: Exception) -> str:
     """An error as a row says it; the traceback of one that nobody foresaw goes to the log."""
-    if isinstance(problem, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(problem):
+    if out_of_memory(problem):
         problem = EvaluationError(
             "the student does not fit into the device's memory alone; lower train.batch_size or "
             f"resources.gpu_share, or choose a smaller student.arch ({problem})"

@@ -149,7 +149,11 @@ def _check_writable(out: Path) -> None:
 
 def _check_device(name: str) -> None:
     try:
-        torch.empty(1, device=name)
+        device = torch.device(name)
+        torch.empty(1, device=device)
+        if device.index is not None and device.type == "cuda":
+            # What is captured runs on the device that is current.
+            torch.cuda.set_device(device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).split("\n")[0][:120]
         raise InputError(f"--device is {name!r}, which is not here ({reason}); use cpu or cuda") from None

@@ -14,10 +14,18 @@ import torch
 from torch import Tensor
 
 from raydc.errors import EvaluationError, StoppedError
-from raydc.evaluate import Examiner, Prepared, attempt, error_text, new_student, prepare
+from raydc.evaluate import (
+    Examiner,
+    Prepared,
+    attempt,
+    error_text,
+    new_student,
+    one_line,
+    out_of_memory,
+    prepare,
+)
 from raydc.result import FAILED, FINISHED, STOPPED, Measured, Row, make_row
-from raydc.spec.plan import Planned, set_size
-from raydc.training.engine import COMPILED, EAGER
+from raydc.spec.plan import Planned
 from raydc.training.forwards import State, roads_for
 from raydc.training.packed import Looks, Member, fit_pack, shape_of
 from raydc.workbench import Workbench
@@ -51,12 +59,17 @@ def pack_key(planned: Planned) -> str:
     shape = shape_of(evaluation.recipe)
     dropped = "images.drop_class" in point
     # Labels of views come in tables, others as one target an image; each kind has its own fast way.
-    labels = f"{evaluation.labels_views} {evaluation.keep_views}"
+    labels = f"{evaluation.labels_views} {evaluation.replays_views} {evaluation.keep_views}"
     return f"{evaluation.arch} {evaluation.ipc} {dropped} {labels} {planned.tested} {planned.judged} {shape}"
 
 
-def attempt_all(attempts: Sequence[Attempt], bench: Workbench, *, study: str) -> Iterator[list[Row]]:
-    """Rows of all evaluations, as they end; one that cannot finish is a row with its error."""
+def attempt_all(
+    attempts: Sequence[Attempt], bench: Workbench, *, study: str, to_come: int = 0
+) -> Iterator[list[Row]]:
+    """Rows of all evaluations, as they end; one that cannot finish is a row with its error.
+
+    to_come: evaluations of their shape that this worker may be given, these among them.
+    """
     if bench.device.type != "cuda":
         for planned, number in attempts:
             yield [attempt(planned, bench, study=study, attempts=number)]
@@ -65,25 +78,30 @@ def attempt_all(attempts: Sequence[Attempt], bench: Workbench, *, study: str) ->
     for planned, number in attempts:
         by_key.setdefault(pack_key(planned), []).append((planned, number))
     for group in by_key.values():
-        network = bench.chassis(group[0][0].evaluation.arch).network
-        if roads_for(network):
-            yield from attempt_packs(group, bench, study=study)
+        evaluation = group[0][0].evaluation
+        network = bench.chassis(evaluation.arch).network
+        # Views of others come batch by batch from files.
+        if roads_for(network) and not evaluation.replays_views:
+            yield from attempt_packs(group, bench, study=study, to_come=to_come)
         else:
             for planned, number in group:
                 yield [attempt(planned, bench, study=study, attempts=number)]
 
 
-def attempt_packs(group: Sequence[Attempt], bench: Workbench, *, study: str) -> Iterator[list[Row]]:
+def attempt_packs(
+    group: Sequence[Attempt], bench: Workbench, *, study: str, to_come: int = 0
+) -> Iterator[list[Row]]:
     """Rows of evaluations of one `pack_key`, a pack at a time."""
     group = list(group)
+    later = max(0, to_come - len(group))
+    # Asked once: what is compiled, is compiled for one size.
+    most = bench.students_at_once(group[0][0].evaluation)
     while group:
-        evaluation = group[0][0].evaluation
-        images = set_size(evaluation, bench.dataset.classes)
-        size = min(len(group), bench.students_at_once(evaluation.arch, evaluation.recipe, images))
-        while (rows := _fitting(group[:size], bench, study, len(group))) is None and size > 1:
+        size = min(len(group), most)
+        while (rows := _fitting(group[:size], bench, study, len(group) + later)) is None and size > 1:
             logger.warning("%d students do not fit into memory together; trying %d", size, size // 2)
             group[:size] = [(planned, number + 1) for planned, number in group[:size]]
-            size //= 2
+            most = size = size // 2
         if rows is None:
             planned, number = group[0]
             rows = [attempt(planned, bench, study=study, attempts=number)]
@@ -92,14 +110,22 @@ def attempt_packs(group: Sequence[Attempt], bench: Workbench, *, study: str) -> 
 
 
 def _fitting(pack: Sequence[Attempt], bench: Workbench, study: str, to_come: int) -> list[Row] | None:
-    """Rows of a pack, or None if it does not fit into memory."""
+    """Rows of a pack, or None if it does not fit into memory.
+
+    Where students cannot be trained together for another reason, each is trained alone.
+    """
+    fits = False
     try:
         return _attempt_pack(pack, bench, study, to_come)
-    except torch.OutOfMemoryError:
-        pass
+    except Exception as problem:
+        fits = not out_of_memory(problem)
+        if fits:
+            logger.warning("%d students are trained one by one: %s", len(pack), one_line(problem))
     # Here, since the error holds the pack's tensors until it is gone.
     torch.cuda.empty_cache()
-    return None
+    if not fits:
+        return None
+    return [attempt(planned, bench, study=study, attempts=number) for planned, number in pack]
 
 
 def _attempt_pack(pack: Sequence[Attempt], bench: Workbench, study: str, to_come: int = 0) -> list[Row]:
@@ -110,18 +136,13 @@ def _attempt_pack(pack: Sequence[Attempt], bench: Workbench, study: str, to_come
     for planned, _ in pack:
         try:
             ready.append(prepare(planned, bench))
-        except torch.OutOfMemoryError:
-            raise
         except Exception as problem:
+            if out_of_memory(problem):
+                raise
             outcomes[planned.id] = _outcome(problem)
     for length in sorted({len(one.inputs) for one in ready}):
         together = [one for one in ready if len(one.inputs) == length]
-        try:
-            outcomes |= train_pack(together, bench, to_come)
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as problem:
-            outcomes |= {one.planned.id: _outcome(problem) for one in together}
+        outcomes |= train_pack(together, bench, to_come)
     return _rows(pack, outcomes, bench, study, started, time.monotonic() - began)
 
 
@@ -143,7 +164,7 @@ def train_pack(ready: Sequence[Prepared], bench: Workbench, to_come: int) -> dic
         for one in ready
     ]
     road = bench.road(arch, members, ready[0].pool, to_come)
-    engine = COMPILED if road == "compiled" else EAGER
+    engine = bench.test_engine(arch, ready[0].recipe.precision, ready[0].tests * max(to_come, len(ready)))
     chassis.warm_test(engine, ready[0].recipe.precision)
     examiners = [Examiner(one, bench, chassis, engine) for one in ready]
     outcomes: dict[str, Outcome] = {}

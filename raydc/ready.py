@@ -11,11 +11,13 @@ from raydc.data.dataset import Dataset, open_dataset
 from raydc.data.hub import located
 from raydc.data.imported import digest_of
 from raydc.errors import InputError
+from raydc.labels.imported import read_soft_labels
+from raydc.labels.replayed import Replayed
 from raydc.networks import zoo
 from raydc.spec import catalog
-from raydc.spec.evaluation import Evaluation, TeacherSpec, canonical_json
+from raydc.spec.evaluation import Evaluation, Recipe, TeacherSpec, canonical_json
 from raydc.spec.facts import bind
-from raydc.spec.plan import Plan, make_plan
+from raydc.spec.plan import Plan, make_plan, set_size
 from raydc.spec.point import point_grammar
 from raydc.spec.study import Study
 from raydc.store import Store
@@ -74,10 +76,16 @@ def with_digests(evaluations: Sequence[Evaluation], download: bool = False) -> l
 
 
 def check_files(evaluations: Sequence[Evaluation], dataset: Dataset) -> None:
-    """Raise `InputError` if a compressed set that comes from a file does not fit the data."""
+    """Raise `InputError` if a compressed set or labels that come from files do not fit the data."""
     seen: dict[str, bool] = {}
+    checked: set[tuple[str, int, Recipe]] = set()
     for evaluation in evaluations:
-        if not evaluation.digests:
+        if "labels.path" in evaluation.digests:
+            asked = canonical_json(evaluation.block("labels")), evaluation.ipc, evaluation.recipe
+            if asked not in checked:
+                checked.add(asked)
+                _check_labels(evaluation, dataset)
+        if not evaluation.files("images"):
             continue
         method = catalog.METHODS[evaluation.method]
         images = evaluation.block("images")
@@ -86,11 +94,22 @@ def check_files(evaluations: Sequence[Evaluation], dataset: Dataset) -> None:
             made = method.load()(pool_of(dataset, evaluation), **method_keys(evaluation))
             seen[name] = getattr(made, "soft_labels", None) is not None
         kind = catalog.LABELS[str(evaluation.point["labels.kind"])]
-        if kind.brought and not seen[name]:
+        if kind.brought and "labels.path" not in evaluation.point and not seen[name]:
             raise InputError(
                 f"labels.kind is {kind.name}, but the set at {images['path']!r} brings no soft labels; "
                 "choose hard or soft"
             )
+
+
+def _check_labels(evaluation: Evaluation, dataset: Dataset) -> None:
+    """Raise `InputError` if the labels at `labels.path` do not fit the set."""
+    path, images = str(evaluation.point["labels.path"]), set_size(evaluation, dataset.classes)
+    if not evaluation.replays_views:
+        read_soft_labels(path, images, dataset.classes)
+        return
+    seed = int(evaluation.point["labels.order_seed"])
+    replayed = Replayed(path, images, dataset.classes, seed)
+    replayed.check(evaluation.recipe, evaluation.keep_views)
 
 
 def get_ready(study: Study, store: Store, download: bool = False) -> Ready:

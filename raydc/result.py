@@ -161,7 +161,7 @@ def make_row(
         "error": error,
         "dataset_id": dataset_id,
         "set_id": planned.compressed_set,
-        "labels_id": planned.learned or "+".join(p.id for p in planned.passes if p.views is None) or None,
+        "labels_id": planned.labels_id,
     }
     if measured is not None:
         row |= {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(measured).items()}

@@ -26,21 +26,23 @@ from raydc.errors import ArtifactError
 from raydc.labels import transforms
 from raydc.labels.learned import Course, Lesson
 from raydc.labels.learning import learn_stored
+from raydc.labels.replayed import Replayed
 from raydc.labels.store import read_logits, write_logits
-from raydc.labels.views import SEGMENT_ROWS, ViewLogits, segment_name, segments
+from raydc.labels.views import RESIDENT_BYTES, SEGMENT_ROWS, ViewLogits, segment_name, segments
 from raydc.networks.zoo import initialised
 from raydc.seeding import seed_of
-from raydc.spec.evaluation import Evaluation, Recipe, TeacherSpec
+from raydc.spec.evaluation import Evaluation, TeacherSpec
 from raydc.spec.keys import Value
-from raydc.spec.plan import LabelPass, Planned, SetJob, TrajectoryJob, ViewsAsked
+from raydc.spec.plan import LabelPass, Planned, SetJob, TrajectoryJob, ViewsAsked, set_size
 from raydc.store import Artifact, Store, get
 from raydc.teachers.checkpoint import Loaded, load_checkpoint, store_given
 from raydc.teachers.expert import OnProgress, train_trajectory
-from raydc.training.engine import Chassis
+from raydc.training.engine import COMPILED, EAGER, Chassis, compiler
 from raydc.training.group import ALONE, Group
 from raydc.training.inputs import Inputs, TensorInputs, part_inputs
+from raydc.training.metrics import measure
 from raydc.training.packed import Member
-from raydc.training.roads import fastest_road, students_that_fit
+from raydc.training.roads import fastest_road, students_that_fit, worth_compiling
 
 T = TypeVar("T")
 VIEWS_TOGETHER = 1024
@@ -135,7 +137,9 @@ class Workbench:
         self._inputs = Recent(16)
         self._logits = Recent(16)
         self._view_logits = Recent(8)
+        self._replayed = Recent(4)
         self._chassis = Recent(4)
+        self._test_seconds: dict[tuple[str, str], float] = {}
         self._roads: dict[Hashable, str] = {}
 
     # --- teachers -----------------------------------------------------------------------------
@@ -319,6 +323,20 @@ class Workbench:
         )
         return held, [a for table in tables for a in table]
 
+    def replayed(self, evaluation: Evaluation, images: int) -> Replayed | None:
+        """The views of others that the student of `evaluation` meets, if it meets any.
+
+        `InputError` if they do not fit.
+        """
+        if not evaluation.replays_views:
+            return None
+        path, seed = str(evaluation.point["labels.path"]), int(evaluation.point["labels.order_seed"])
+        found = self._replayed.get(
+            (path, images, seed), lambda: Replayed(path, images, self.dataset.classes, seed)
+        )
+        found.check(evaluation.recipe, evaluation.keep_views)
+        return found
+
     def learn_labels(self, planned: Planned) -> None:
         """Learn the labels of `planned`, unless they are in the store already.
 
@@ -374,13 +392,19 @@ class Workbench:
             arch, lambda: Chassis(arch, data.channels, data.classes, data.resolution, self.device)
         )
 
-    def students_at_once(self, arch: str, recipe: Recipe, images: int) -> int:
-        """Students of `arch` on sets of `images` images that fit into the device's free memory."""
-        chassis = self.chassis(arch)
+    def students_at_once(self, evaluation: Evaluation) -> int:
+        """Students like that of `evaluation` that fit into the device's free memory."""
+        chassis, recipe = self.chassis(evaluation.arch), evaluation.recipe
+        images = set_size(evaluation, self.dataset.classes)
         free, _ = torch.cuda.mem_get_info(self.device)
         # What this process has freed, but keeps, is free for it.
         free += torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
-        return students_that_fit(chassis.network, min(recipe.batch_size, images), chassis.shape, free)
+        batch = min(recipe.batch_size, images)
+        steps = recipe.distinct_steps(images, evaluation.keep_views) if evaluation.labels_views else 1
+        table = steps * batch * self.dataset.classes
+        # Logits and probabilities; tables that are too large for that are read as they are met.
+        labels = 2 * table if table * 4 <= RESIDENT_BYTES else 0
+        return students_that_fit(chassis.network, batch, chassis.shape, free, labels)
 
     def road(self, arch: str, members: Sequence[Member], pool: int | None, to_come: int = 0) -> str:
         """The fastest road for such a pack on the device, measured when its shape is first met.
@@ -389,13 +413,25 @@ class Workbench:
         """
         recipe, images = members[0].recipe, len(members[0].inputs)
         batch, total = min(recipe.batch_size, images), recipe.total_steps(images)
-        # Sizes and lengths by powers of two: what is a little larger runs alike.
-        size, length = len(members).bit_length(), total.bit_length()
-        shape = (arch, batch, recipe.precision, recipe.optimizer, size, length)
+        # Lengths by powers of two: what is a little longer runs alike.
+        shape = (arch, batch, recipe.precision, recipe.optimizer, len(members), total.bit_length())
         if shape not in self._roads:
             network = self.chassis(arch).network
             self._roads[shape] = fastest_road(network, members, self.device, pool, to_come)
         return self._roads[shape]
+
+    def test_engine(self, arch: str, precision: str, passes: float) -> str:
+        """How so many test passes of `arch` are executed: compiled, where they take long without."""
+        if self.device.type == "cpu" or compiler() is None:
+            return EAGER
+        key = (arch, precision)
+        if key not in self._test_seconds:
+            network = self.chassis(arch).network
+            for _ in range(2):  # the first one also decides how convolutions are made
+                start = time.perf_counter()
+                measure(network, *self.test, self.dataset.classes, precision)
+                self._test_seconds[key] = time.perf_counter() - start
+        return COMPILED if worth_compiling(self._test_seconds[key], passes) else EAGER
 
     # --- splits -------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -18,10 +19,12 @@ from raydc.evaluate import make_everything
 from raydc.spec.evaluation import DatasetSpec
 from raydc.spec.facts import bind
 from raydc.spec.plan import Plan, make_plan
-from raydc.spec.study import Study, parse_study
 from raydc.store import LocalStore
 from raydc.training.engine import compiler
 from raydc.workbench import Workbench
+
+if TYPE_CHECKING:
+    from raydc.spec.study import Study
 
 for variable in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI", "RAYDC_STORE", "FORCE_COLOR"):
     os.environ.pop(variable, None)  # of whoever runs the tests
@@ -119,6 +122,9 @@ def bench(digits: Dataset, store: LocalStore) -> Workbench:
 @pytest.fixture
 def small() -> Callable[..., Study]:
     """`small("base.images.ipc=1", ...)`: the small study with some keys changed."""
+
+    # Tests of the core alone run where pydantic is not installed.
+    from raydc.spec.study import parse_study
 
     def make(*settings: str, extra: str = "") -> Study:
         return parse_study(SMALL_STUDY + extra, "small.yaml", settings=settings)

@@ -62,6 +62,7 @@ RANKS = {
     "console": (7, {"rich"}),
     "doctor": (7, CORE_PACKAGES),
     "folder": (7, {"pandas", "pyarrow"}),
+    "label_export": (7, {"numpy", "torch", "PIL"}),
     "launch": (7, set()),
     "pace": (7, set()),
     "planning": (7, {"torch"}),

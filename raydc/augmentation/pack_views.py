@@ -71,15 +71,18 @@ class PackViews:
 
     def steps(self, start: int, stop: int) -> Iterator[PackView]:
         """The views of the steps start..stop-1."""
-        for first in range(start, stop, self._block):
-            yield from self._rendered(self._streams.draw(first, min(first + self._block, stop)))
+        for first in range(start, stop, CHUNK):
+            drawn = self._streams.draw(first, min(first + CHUNK, stop))
+            for block in range(0, len(drawn.counts), self._block):
+                yield from self._rendered(drawn, range(block, min(block + self._block, len(drawn.counts))))
 
-    def _rendered(self, drawn: Drawn) -> Iterator[PackView]:
+    def _rendered(self, drawn: Drawn, steps: range) -> Iterator[PackView]:
+        """The views of some of the steps that were drawn."""
         found: dict[int, PackView] = {}
-        for count in sorted(set(drawn.counts)):
-            chosen = [i for i, other in enumerate(drawn.counts) if other == count]
+        for count in sorted({drawn.counts[i] for i in steps}):
+            chosen = [i for i in steps if drawn.counts[i] == count]
             found |= zip(chosen, self._group(drawn, chosen, count), strict=True)
-        for i in range(len(drawn.counts)):
+        for i in steps:
             yield found[i]
 
     def _group(self, drawn: Drawn, chosen: list[int], count: int) -> list[PackView]:

@@ -88,6 +88,7 @@ class Views:
     ) -> None:
         self.recipe = recipe
         self.grid = grid
+        self._grids = torch.tensor([grid], device=device)
         self._streams = Streams(recipe, images, [key], device, pool)
         self.batch_size = self._streams.batch_size
         self.per_epoch = self._streams.per_epoch
@@ -117,7 +118,6 @@ class Views:
     def render_batch(self, images: Tensor, step: Step) -> View:
         """As `render`, for a batch [B, C, H, W] that was gathered by `step.index`."""
         share = None if step.share is None else step.share.expand(len(images))
-        grids = torch.tensor([self.grid], device=images.device).expand(len(images), 2)
         rendered, remaining = augmented(
             self.recipe,
             images,
@@ -126,6 +126,6 @@ class Views:
             mixes={} if step.mix is None else {step.mix: None},
             partner=step.partner,
             share=share,
-            grids=grids,
+            grids=self._grids.expand(len(images), 2),
         )
         return View(rendered, step.index, step.partner, remaining)

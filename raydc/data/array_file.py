@@ -20,11 +20,19 @@ def read_array(file: Path, *, mapped: bool = False) -> NDArray[Any]:
     `mapped`: its numbers stay in the file until they are used, and what is written to them stays in memory.
     """
     try:
-        # A header that declares more than the file holds cannot be mapped, whereas np.load makes room for it.
-        array = np.lib.format.open_memmap(file, mode="c")
-    except Exception as error:  # NumPy parses a header as Python, with all the errors of that
+        array = mapped_array(file)
+    except ValueError as error:
         raise _damaged(file, "no array", error) from None
     return array if mapped else np.array(array)
+
+
+def mapped_array(file: Path) -> NDArray[Any]:
+    """The array in `file`, mapped into memory, where what is written stays; `ValueError` if it is none."""
+    try:
+        # A header that declares more than the file holds cannot be mapped, whereas np.load makes room for it.
+        return np.lib.format.open_memmap(file, mode="c")
+    except Exception as error:  # NumPy parses a header as Python, with all the errors of that
+        raise ValueError(error) from None
 
 
 def read_weights(file: Path) -> dict[str, Tensor]:

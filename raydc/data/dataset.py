@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -101,6 +101,9 @@ class Dataset:
     std: NDArray[np.float32]
     """[C], of the train part, pixels in [0, 1]."""
     whitening: Whitening | None = None
+    _on_device: dict[torch.device, tuple[Tensor, Tensor]] = field(
+        default_factory=dict, init=False, compare=False, repr=False
+    )
 
     @property
     def classes(self) -> int:
@@ -140,17 +143,22 @@ class Dataset:
         scaled = pixels.float().div_(255)
         if self.whitening is not None:
             return self.whitening.apply(scaled)
-        mean = torch.from_numpy(self.mean).to(pixels.device).view(1, -1, 1, 1)
-        std = torch.from_numpy(self.std).to(pixels.device).view(1, -1, 1, 1)
+        mean, std = self._statistics(pixels.device)
         return scaled.sub_(mean).div_(std)
 
     def scaled(self, inputs: Tensor) -> Tensor:
         """Pixels in [0, 1] of network inputs [N, C, H, W] float32: the inverse of `inputs`."""
         if self.whitening is not None:
             return self.whitening.invert(inputs)
-        mean = torch.from_numpy(self.mean).to(inputs.device).view(1, -1, 1, 1)
-        std = torch.from_numpy(self.std).to(inputs.device).view(1, -1, 1, 1)
+        mean, std = self._statistics(inputs.device)
         return inputs * std + mean
+
+    def _statistics(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """(mean, standard deviation) [1, C, 1, 1] on a device; each copy would wait for the device."""
+        if device not in self._on_device:
+            mean, std = (torch.from_numpy(values).view(1, -1, 1, 1) for values in (self.mean, self.std))
+            self._on_device[device] = mean.to(device), std.to(device)
+        return self._on_device[device]
 
 
 def open_source(spec: DatasetSpec, download: bool = False) -> Source:

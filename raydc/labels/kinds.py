@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -11,6 +12,8 @@ from torch import Tensor
 from raydc.augmentation.views import View
 from raydc.errors import EvaluationError
 from raydc.labels import codecs, transforms
+from raydc.labels.fkd import METADATA_BYTES
+from raydc.labels.replayed import Replayed
 from raydc.labels.views import ViewLogits
 from raydc.training.losses import Targets
 from raydc.training.targets import StaticTargets, TargetSource
@@ -29,7 +32,11 @@ class LabelInputs:
     views: ViewLogits | None = None
     """Logits of every view, where a teacher labels views."""
     brought: Tensor | None = None
-    """[N, C] float32, probabilities that the compressed set brings or that were learnt for it, if any."""
+    """[N, C] float32, probabilities that the compressed set or a file brings or that were learnt, if any."""
+    replayed: Replayed | None = None
+    """Views that others labelled."""
+    replayed_rows: int = 0
+    """(View, image) pairs of `replayed` that the student meets."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +100,7 @@ def smooth(inputs: LabelInputs, *, smoothing: float) -> LabelOutputs:
 
 
 def stored(inputs: LabelInputs) -> LabelOutputs:
-    """The set's own probabilities, or learnt ones, stored as fp16; rows need not sum to one."""
+    """The set's own probabilities, a file's, or learnt ones, stored as fp16; rows need not sum to one."""
     if inputs.brought is None:
         raise EvaluationError("the compressed set brings no soft labels; choose another labels.kind")
     probabilities = inputs.brought.half().float()
@@ -126,7 +133,6 @@ def per_view(
     inputs: LabelInputs,
     *,
     temperature: float,
-    keep_views: float = 1.0,
     codec: str = "fp16",
     store_top_k: int | None = None,
     drop_class: int | None = None,
@@ -136,10 +142,8 @@ def per_view(
 ) -> LabelOutputs:
     """A vector for every view of every image (FKD, RDED, arXiv 2502.06434).
 
-    `keep_views` is the part of the views that is stored and used again (label pruning, arXiv
-    2410.15919); a view's geometry is named by its seed and costs nothing.
+    A view's geometry is named by its seed and costs nothing.
     """
-    del keep_views  # It says which views the student meets, and so how many there are.
     assert inputs.views is not None, "per-view labels need the logits of views"
     softening = Softening(temperature, codec, store_top_k, drop_class, swap_rank, top_k, renormalise)
     one_hot = Targets.hard(inputs.labels, inputs.classes).classes
@@ -147,20 +151,57 @@ def per_view(
     return LabelOutputs(ViewTargets(inputs.views, inputs.labels, one_hot, softening), size)
 
 
-class ViewTargets:
+def fkd(
+    inputs: LabelInputs,
+    *,
+    temperature: float,
+    codec: str = "fp16",
+    store_top_k: int | None = None,
+    drop_class: int | None = None,
+    swap_rank: int | None = None,
+    top_k: int | None = None,
+    renormalise: bool = False,
+) -> LabelOutputs:
+    """What others' teacher said of others' views; each label takes FKD's record of its view beside it."""
+    assert inputs.replayed is not None, "FKD labels need their folder"
+    softening = Softening(temperature, codec, store_top_k, drop_class, swap_rank, top_k, renormalise)
+    one_hot = Targets.hard(inputs.labels, inputs.classes).classes
+    size = inputs.replayed_rows * (softening.record_bytes(inputs.classes) + METADATA_BYTES)
+    return LabelOutputs(SaidTargets(inputs.replayed, inputs.labels, one_hot, softening), size)
+
+
+class LabelledViews(Protocol):
+    """Logits of views by their epoch and batch."""
+
+    def at(self, epoch: int, batch: int) -> Tensor:
+        """Logits [K, B, C] float32 of the view of `batch` of `epoch`."""
+
+
+class SaidTargets:
     """What a teacher said of each view."""
 
-    def __init__(self, views: ViewLogits, labels: Tensor, one_hot: Tensor, softening: Softening) -> None:
-        self.views = views
+    def __init__(self, said: LabelledViews, labels: Tensor, one_hot: Tensor, softening: Softening) -> None:
+        self.said = said
         self.labels = labels
         self.one_hot = one_hot
         self.softening = softening
 
     def at(self, view: View, epoch: int, batch: int) -> Targets:
         labels = self.labels if view.index is None else self.labels[view.index]
-        logits = self.views.at(epoch, batch).to(labels.device)
+        logits = self.said.at(epoch, batch).to(labels.device)
         probabilities, stored = self.softening(logits, labels)
         return Targets(probabilities, view.mix(self.one_hot), stored, self.softening.temperature)
+
+    def to(self, device: torch.device) -> SaidTargets:
+        return SaidTargets(self.said, self.labels.to(device), self.one_hot.to(device), self.softening)
+
+
+class ViewTargets(SaidTargets):
+    """What a teacher said of each view, in a table of all views."""
+
+    def __init__(self, views: ViewLogits, labels: Tensor, one_hot: Tensor, softening: Softening) -> None:
+        super().__init__(views, labels, one_hot, softening)
+        self.views = views
 
     @property
     def temperature(self) -> float:

@@ -26,6 +26,7 @@ from raydc.seeding import seed_of
 from raydc.spec.evaluation import Recipe
 from raydc.training.fit import seed_layers
 from raydc.training.inputs import Inputs
+from raydc.training.optimizer import tensor_cores
 
 BETAS, TINY = (0.9, 0.999), 1e-8
 """Of the inner Adam."""
@@ -107,8 +108,9 @@ def learn(lesson: Lesson, course: Course, progress: Progress) -> Iterator[Progre
     """
     while progress.step < course.outer_steps:
         labels = progress.labels.detach().requires_grad_(True)
-        loss = _real_loss(lesson, course, progress.step, labels)
-        (gradient,) = torch.autograd.grad(loss, labels)
+        with tensor_cores(lesson.recipe.precision):
+            loss = _real_loss(lesson, course, progress.step, labels)
+            (gradient,) = torch.autograd.grad(loss, labels)
         if not torch.isfinite(loss) or not torch.isfinite(gradient).all():
             raise EvaluationError(
                 f"learning labels diverged at outer step {progress.step} (loss {loss.item():g}); lower "

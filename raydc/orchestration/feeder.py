@@ -89,7 +89,10 @@ class Feeder(Searcher):
         self._heard[trial_id] = time.monotonic()
         for planned in bundle:
             self._attempts[planned.id] = self._attempts.get(planned.id, 0) + 1
-        return {"bundle": pack_bundle([(p, self._attempts[p.id]) for p in bundle])}
+        return {
+            "bundle": pack_bundle([(p, self._attempts[p.id]) for p in bundle]),
+            "to_come": len(bundle) + self.queue.later(bundle[0]),
+        }
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         rows: list[Row] = []

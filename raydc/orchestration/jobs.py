@@ -109,10 +109,11 @@ def _paths(study: Study) -> Iterator[tuple[str, str]]:
         if teacher.checkpoint is not None:
             yield f"{teacher.name}.checkpoint", teacher.checkpoint
     for values in (study.base, *study.grids):
-        if (given := values.get("images.path")) is not None:
-            for path in (given,) if isinstance(given, str) else given:
+        for key in ("images.path", "labels.path"):
+            given = values.get(key)
+            for path in (given,) if given is None or isinstance(given, str) else given:
                 if path is not None:
-                    yield "images.path", str(path)
+                    yield key, str(path)
 
 
 def connect(address: str) -> JobSubmissionClient:

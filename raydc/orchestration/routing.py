@@ -90,9 +90,9 @@ class Queue(Generic[T]):
     ) -> None:
         self._cost = cost
         self._workers = max(1, workers)
-        self._shape = shape
+        self._shape = None if shape is None else _remembered(shape)
         # Items of one shape stay together, so that a bundle holds whole packs.
-        self._waiting = sorted(items, key=lambda i: (cost(i), shape(i) if shape is not None else ""))
+        self._waiting = sorted(items, key=lambda i: (cost(i), self._shape(i) if self._shape else ""))
         self._alone: list[T] = []
         self._learnt = 0
         self._seconds = 0.0
@@ -121,6 +121,13 @@ class Queue(Generic[T]):
             return None
         cost = sum(map(self._cost, self._waiting)) + sum(map(self._cost, self._alone))
         return cost * self._seconds / self._units + unknown * self._seconds / self._learnt
+
+    def later(self, item: T) -> int:
+        """Items of the shape of `item` that wait, a worker's part of them."""
+        if self._shape is None:
+            return 0
+        alike = sum(self._shape(other) == self._shape(item) for other in self._waiting)
+        return alike // self._workers
 
     def take(self) -> list[T]:
         """The next bundle; empty when nothing waits."""
@@ -152,3 +159,16 @@ class Queue(Generic[T]):
         names = {id(item) for item in chosen}
         self._waiting = [item for item in self._waiting if id(item) not in names]
         return [first, *chosen]
+
+
+def _remembered(shape: Callable[[T], str]) -> Callable[[T], str]:
+    """`shape`, asked once of each item, which need not be hashable."""
+    known: dict[int, tuple[T, str]] = {}
+
+    def remembered(item: T) -> str:
+        # The item is kept with its shape, so that no other one gets its id.
+        if id(item) not in known:
+            known[id(item)] = item, shape(item)
+        return known[id(item)][1]
+
+    return remembered

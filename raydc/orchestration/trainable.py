@@ -72,12 +72,12 @@ class StudentWorker(tune.Trainable):
         self._error: Exception | None = None
         self._told = False
         try:
-            self._begin(unpack_bundle(new_config["bundle"]))
+            self._begin(unpack_bundle(new_config["bundle"]), new_config["to_come"])
         except Exception as error:
             self._break(error)
         return True
 
-    def _begin(self, bundle: Sequence[Attempt]) -> None:
+    def _begin(self, bundle: Sequence[Attempt], to_come: int) -> None:
         self._left = len(bundle)
         try:
             bench = self._site.bench(self._teachers)
@@ -87,7 +87,7 @@ class StudentWorker(tune.Trainable):
         if self._judge is not None:
             bench.judge = self._judge
         self._packed = bench.device.type == "cuda"
-        self._rows = attempt_all(bundle, bench, study=self._study)
+        self._rows = attempt_all(bundle, bench, study=self._study, to_come=to_come)
 
     def _break(self, error: Exception) -> None:
         """End with what nobody foresaw; it is of this process or its machine, so another may do better."""

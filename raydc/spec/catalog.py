@@ -329,6 +329,22 @@ TEACHER_KEYS = (
     ),
 )
 
+KEEP_VIEWS = Key(
+    "labels.keep_views",
+    Real(above=0, high=1),
+    "part of the views whose labels are stored and used again (arXiv 2410.15919)",
+    1.0,
+    inert=True,
+)
+LABELS_PATH = Key(
+    "labels.path",
+    Text(form="the path of a file or a folder"),
+    "where labels of others lie: one file for the set (stored), or a folder of FKD's (fkd)",
+    None,
+    inert=True,
+    file=True,
+)
+
 FROM_TEACHER = (Where("labels.init", ("teacher",)),)
 """Where learned labels begin at a teacher's."""
 
@@ -337,7 +353,8 @@ LABELS.add(
     LabelKind(
         "stored",
         "raydc.labels.kinds:stored",
-        "the soft labels that an imported set brings",
+        "the soft labels that an imported set brings, or those of the file `labels.path`",
+        keys=(LABELS_PATH,),
         brought=True,
         differentiable=True,
     )
@@ -395,16 +412,30 @@ LABELS.add(
         "the teacher labels every augmented view (FKD; arXiv 2312.03526, 2502.06434)",
         keys=(
             *TEACHER_KEYS,
-            Key(
-                "labels.keep_views",
-                Real(above=0, high=1),
-                "part of the views whose labels are stored and used again (arXiv 2410.15919)",
-                1.0,
-                inert=True,
-            ),
+            KEEP_VIEWS,
         ),
         teacher=True,
         views=True,
+    )
+)
+
+LABELS.add(
+    LabelKind(
+        "fkd",
+        "raydc.labels.kinds:fkd",
+        "views that others cropped, mixed and labelled, met as their files say (FKD, arXiv 2112.01528)",
+        keys=(
+            LABELS_PATH,
+            Key(
+                "labels.order_seed",
+                Whole(0),
+                "seed of the sampler that ordered the images, where the folder has no order.npy",
+                42,
+            ),
+            *TEACHER_KEYS[3:],
+            KEEP_VIEWS,
+        ),
+        replayed=True,
     )
 )
 

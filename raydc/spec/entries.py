@@ -70,7 +70,9 @@ class LabelKind(Entry):
     views: bool = False
     """Whether the teacher labels every view instead of every image."""
     brought: bool = False
-    """Whether the compressed set must bring the labels."""
+    """Whether the labels come with the compressed set, or from `labels.path`."""
+    replayed: bool = False
+    """Whether the views are those of the folder `labels.path`, not the recipe's."""
     learnt: bool = False
     """Whether labels are learnt before the students are trained; `keys` are then the learner's."""
     teacher_where: tuple[Where, ...] = ()

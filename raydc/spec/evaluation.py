@@ -236,6 +236,11 @@ class Evaluation:
         return catalog.LABELS[str(self.point["labels.kind"])].views
 
     @property
+    def replays_views(self) -> bool:
+        """Whether the views are those of a folder, not the recipe's."""
+        return catalog.LABELS[str(self.point["labels.kind"])].replayed
+
+    @property
     def keep_views(self) -> float:
         """Part of the views that is stored and used again."""
         return float(self.point.get("labels.keep_views", 1.0))
@@ -244,6 +249,11 @@ class Evaluation:
         """Values of one block by their name inside it."""
         prefix = f"{block}."
         return {k.removeprefix(prefix): v for k, v in self.point.items() if k.startswith(prefix)}
+
+    def files(self, block: str) -> dict[str, str]:
+        """SHA-256 of the files that keys of one block name, by the key's name inside it."""
+        prefix = f"{block}."
+        return {k.removeprefix(prefix): v for k, v in self.digests.items() if k.startswith(prefix)}
 
     def to_json(self) -> str:
         """Canonical JSON; `from_json` gives an equal evaluation back."""

@@ -130,7 +130,7 @@ class Namer:
 
     def _labels(self, evaluation: Evaluation) -> dict[str, Value]:
         """`labels` as ids see it: the networks that label instead of their name."""
-        labels = self._essential(evaluation.point, "labels")
+        labels = self._essential({**evaluation.point, **evaluation.digests}, "labels")
         if evaluation.teacher is None:
             return labels
         labels = {k: v for k, v in labels.items() if k not in ("teacher", "ensemble")}

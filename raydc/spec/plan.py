@@ -129,6 +129,12 @@ class Planned:
         return self.asked is not None and self.asked.judged
 
     @property
+    def labels_id(self) -> str | None:
+        """Name of the labels that it learns from: learned, said of its images, or a file's; else None."""
+        said = "+".join(p.id for p in self.passes if p.views is None)
+        return self.learned or said or self.evaluation.files("labels").get("path", "")[:20] or None
+
+    @property
     def materials(self) -> tuple[str, ...]:
         """Ids of the compressed set and the label passes."""
         return (self.compressed_set, *(p.id for p in self.passes))

@@ -276,11 +276,18 @@ def resolve(grammar: Grammar, given: Point) -> dict[str, Value]:
             f"{one_of(LOSSES[1:])} where labels.kind is {point['labels.kind']}"
         )
     kind, method = catalog.LABELS[str(point["labels.kind"])], catalog.METHODS[str(point["images.method"])]
-    if kind.brought and not method.brings_labels:
+    if kind.brought and not method.brings_labels and "labels.path" not in point:
         able = one_of(m.name for m in catalog.METHODS if m.brings_labels)
         raise InputError(
-            f"labels.kind is {kind.name}, but sets of the method {method.name} bring no labels; it goes with "
-            f"images.method {able}"
+            f"labels.kind is {kind.name}, but sets of the method {method.name} bring no labels; give their "
+            f"file as labels.path, or choose images.method {able}"
+        )
+    if kind.replayed and "labels.path" not in point:
+        raise InputError(f"labels.path is missing; labels.kind {kind.name} reads views from a folder")
+    if kind.replayed and point["train.augment"]:
+        raise InputError(
+            f"train.augment is {', '.join(point['train.augment'])}, but labels.kind is {kind.name}, whose "
+            "files say how each view is made; set train.augment to none"
         )
     if point.get("train.loss") == "mse_ce" and not kind.logits:
         raise InputError(

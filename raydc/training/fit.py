@@ -58,6 +58,7 @@ def fit(
     forward: nn.Module | None = None,
     pool: int | None = None,
     grid: tuple[int, int] = (1, 1),
+    views: Views | None = None,
     group: Group = ALONE,
 ) -> Training:
     """Train `network` in place, from `first_step` (a multiple of an epoch) to the recipe's end.
@@ -65,13 +66,14 @@ def fit(
     key: seed of the views (below 2**63). `last_step` stops earlier than the schedule's end.
     `on_epoch(epochs, network, optimizer)` is called after each complete epoch and is not timed.
     `pool`: only the first so many views of the set are met, again and again;
-    `grid`: rows and columns of tiles in an image.
+    `grid`: rows and columns of tiles in an image; `views` are met instead of those of `recipe`, `key`,
+    `pool` and `grid`, if given.
     `forward` is called instead of `network` if given (its compiled form, or `group.joined`, which
     shares its weights). `group`: the processes that train it together, each of which calls this.
     Raises `EvaluationError` naming the first step whose loss is not finite.
     """
     last = recipe.total_steps(len(inputs)) if last_step is None else last_step
-    views = Views(recipe, len(inputs), key, device, pool, grid)
+    views = Views(recipe, len(inputs), key, device, pool, grid) if views is None else views
     optimizer = make_optimizer(recipe, network) if optimizer is None else optimizer
     clock = StepClock(device)
     losses: list[Tensor] = []

@@ -2,12 +2,13 @@
 
 Parameters are stacked [S, ...]. All roads compute the same:
 
-| road     | forward of S students                                                   | networks |
-| -------- | ----------------------------------------------------------------------- | -------- |
-| grouped  | convolutions with S groups on [B, S C, H, W], batched linear layer        | ConvNets |
-| unfold   | patches [S, B H W, 9 C] times kernels [S, 9 C, W], channels last          | ConvNets |
-| compiled | unfold, with what is between the products fused by torch.compile          | ConvNets |
-| vmap     | torch.func.vmap of the network over its stacked parameters               | any without dropout |
+| road             | forward of S students                                             | networks |
+| ---------------- | ----------------------------------------------------------------- | -------- |
+| grouped          | convolutions with S groups on [B, S C, H, W], batched linear layer | ConvNets |
+| unfold           | patches [S, B H W, 9 C] times kernels [S, 9 C, W], channels last   | ConvNets |
+| compiled-grouped | grouped, with what is between the convolutions fused               | ConvNets |
+| compiled-unfold  | unfold, with what is between the products fused                    | ConvNets |
+| vmap             | torch.func.vmap of the network over its stacked parameters        | any without dropout |
 
 The fastest one for a shape is measured when it is first met (raydc.training.roads).
 """
@@ -15,6 +16,7 @@ The fastest one for a shape is measured when it is first met (raydc.training.roa
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -34,7 +36,8 @@ Forward = Callable[[State, State, Tensor], Tensor]
 def roads_for(network: nn.Module) -> tuple[str, ...]:
     """Roads that can run `network`; empty if it draws random numbers of its own."""
     if isinstance(network, ConvNet):
-        return ("grouped", "unfold", *(["compiled"] if compiler() else []), "vmap")
+        compiled = ("compiled-grouped", "compiled-unfold") if compiler() else ()
+        return ("grouped", "unfold", "vmap", *compiled)
     return () if draws_at_random(network) else ("vmap",)
 
 
@@ -43,15 +46,21 @@ def forward_of(road: str, network: nn.Module) -> Forward:
     if road == "vmap":
         return _vmapped(network)
     assert isinstance(network, ConvNet), road
-    if road == "grouped":
-        return lambda parameters, buffers, images: _grouped(network, parameters, buffers, images)
-    unfold: Forward = lambda parameters, buffers, images: _unfolded(network, parameters, buffers, images)  # noqa: E731
-    if road == "unfold":
-        return unfold
-    assert road == "compiled", road
+    forward: Forward
+    if road.endswith("grouped"):
+        forward = partial(_grouped, network)
+    else:
+        forward = partial(_unfolded, network, _shifted if is_compiled(road) else _windows)
+    if not is_compiled(road):
+        return forward
     torch._dynamo.config.recompile_limit = MOST_SHAPES
-    compiled: Forward = torch.compile(unfold, dynamic=False)
+    compiled: Forward = torch.compile(forward, dynamic=False)
     return compiled
+
+
+def is_compiled(road: str) -> bool:
+    """Whether a road compiles its code, anew for each shape."""
+    return road.startswith("compiled")
 
 
 def _vmapped(network: nn.Module) -> Forward:
@@ -93,7 +102,25 @@ def _grouped(network: ConvNet, parameters: State, buffers: State, images: Tensor
     return _linear(parameters, flat)
 
 
-def _unfolded(network: ConvNet, parameters: State, buffers: State, images: Tensor) -> Tensor:
+def _windows(padded: Tensor) -> Tensor:
+    """Windows [S, B, H, W, 3, 3, C] of images [S, B, H + 2, W + 2, C]."""
+    return padded.unfold(2, 3, 1).unfold(3, 3, 1).permute(0, 1, 2, 3, 5, 6, 4)
+
+
+def _shifted(padded: Tensor) -> Tensor:
+    """As `_windows`, from shifted copies: gradients are sums; compiled `unfold` adds them atomically."""
+    height, width = padded.shape[2] - 2, padded.shape[3] - 2
+    shifted = [padded[:, :, i : i + height, j : j + width] for i in range(3) for j in range(3)]
+    return torch.stack(shifted, 4).unflatten(4, (3, 3))
+
+
+def _unfolded(
+    network: ConvNet,
+    windows: Callable[[Tensor], Tensor],
+    parameters: State,
+    buffers: State,
+    images: Tensor,
+) -> Tensor:
     students, batch = images.shape[:2]
     hidden = images.permute(0, 1, 3, 4, 2)  # [S, B, H, W, C]
     for convolution, norm, layer in _blocks(network):
@@ -102,11 +129,9 @@ def _unfolded(network: ConvNet, parameters: State, buffers: State, images: Tenso
         if torch.is_autocast_enabled(hidden.device.type):
             # Before the patches are made, which are nine times as large.
             hidden = hidden.to(torch.get_autocast_dtype(hidden.device.type))
-        padded = F.pad(hidden, (0, 0, 1, 1, 1, 1))
-        patches = padded.unfold(2, 3, 1).unfold(3, 3, 1)  # [S, B, H, W, C, 3, 3]
-        product = torch.baddbmm(
-            bias[:, None], patches.reshape(students, batch * height * width, -1), weight.flatten(2).mT
-        )
+        patches = windows(F.pad(hidden, (0, 0, 1, 1, 1, 1)))
+        kernels = weight.permute(0, 3, 4, 2, 1).flatten(1, 3)  # [S, 9 C, W]
+        product = torch.bmm(patches.reshape(students, batch * height * width, -1), kernels) + bias[:, None]
         # Normalised in full precision, as a single network does under autocast.
         hidden = full_precision(product).view(students, batch, height * width, -1)
         over = (1, 2) if isinstance(layer, nn.BatchNorm2d) else (2,)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from raydc.augmentation.pack_views import PackView, PackViews
 from raydc.spec.evaluation import Recipe
 from raydc.training.fit import StepClock
-from raydc.training.forwards import State
+from raydc.training.forwards import State, is_compiled
 from raydc.training.inputs import Inputs
 from raydc.training.optimizer import rate_factor, tensor_cores
 from raydc.training.program import Program
@@ -172,7 +172,10 @@ class _Stack:
     def only(self, members: Sequence[int]) -> _Stack:
         """Some of these members, as far as they are."""
         chosen = [self._members[number] for number in members]
-        fewer = _Stack(self._network, chosen, self._road, self._device, self._pool)
+        self.program.forget()
+        # To compile for another size would take longer than it saves.
+        road = "grouped" if is_compiled(self._road) else self._road
+        fewer = _Stack(self._network, chosen, road, self._device, self._pool)
         fewer.program.take_over(self.program, members)
         return fewer
 

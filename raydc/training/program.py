@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +40,8 @@ class Program:
         self.buffers = stack([n for n in states[0] if n not in trainable])
         self._optimizer = StackedOptimizer(recipes, list(self.parameters.values()))
         self._graphs: dict[int, _Graph] = {}
+        # Steps follow each other, so graphs of different batches may use the same memory.
+        self._memory = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
 
     def step(self, images: Tensor, targets: StackedTargets, factor: float) -> Tensor:
         """One step at `factor` times the peak rates; losses [S], valid until the next step."""
@@ -54,6 +57,10 @@ class Program:
     def capture(self, images: Tensor, targets: StackedTargets) -> None:
         """Capture a step of this shape; nothing that a step changes is changed."""
         self._graphs[images.shape[1]] = _Graph(self, images, targets)
+
+    def forget(self) -> None:
+        """Let go of what was captured, and of its memory."""
+        self._graphs.clear()
 
     def _run(self, images: Tensor, targets: StackedTargets) -> Tensor:
         with autocast(self._recipe.precision, self._device):
@@ -89,6 +96,12 @@ class Program:
         return [{n: t[s].detach().clone() for n, t in together.items()} for s in range(count)]
 
 
+@cache
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    """One stream for all captures: every new one would keep workspaces of its own."""
+    return torch.cuda.Stream(device)
+
+
 class _Graph:
     """A captured step. Its inputs are copied into fixed places, then one launch runs it all."""
 
@@ -98,14 +111,14 @@ class _Graph:
         self._images = images.clone()
         self._targets = targets.clone()
         before = program.snapshot()
-        side = torch.cuda.Stream()
+        side = _side_stream(images.device)
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(self.WARM_UP):
                 program._run(self._images, self._targets)
         torch.cuda.current_stream().wait_stream(side)
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
+        with torch.cuda.graph(self._graph, pool=program._memory, stream=side):
             self._losses = program._run(self._images, self._targets)
         program.restore(before)
 

@@ -9,7 +9,7 @@ from math import inf
 import torch
 from torch import nn
 
-from raydc.training.forwards import roads_for
+from raydc.training.forwards import is_compiled, roads_for
 from raydc.training.packed import Member, fit_pack
 
 logger = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ def fastest_road(
     seconds: dict[str, float] = {}
     problem: Exception | None = None
     for road in roads:
-        if road == "compiled" and not worth_compiling(min(seconds.values(), default=inf), total * packs):
+        if is_compiled(road) and not worth_compiling(min(seconds.values(), default=inf), total * packs):
             continue
         try:
             seconds[road] = _step_seconds(network, members, road, device, pool, min(TRIAL_STEPS, total))
@@ -76,10 +76,15 @@ def _step_seconds(
     return done.train_seconds / max(1, steps)
 
 
-def students_that_fit(network: nn.Module, batch: int, shape: tuple[int, ...], free_bytes: float) -> int:
-    """Students of `network` with batches of `batch` images [C, H, W] that fit into memory."""
+def students_that_fit(
+    network: nn.Module, batch: int, shape: tuple[int, ...], free_bytes: float, label_values: int = 0
+) -> int:
+    """Students of `network` with batches of `batch` images [C, H, W] that fit into memory.
+
+    label_values: numbers in the labels of a student.
+    """
     weights = sum(p.numel() for p in network.parameters())
-    values = STORED_WEIGHTS * weights + STORED_PASSES * batch * _activations(network, shape)
+    values = STORED_WEIGHTS * weights + STORED_PASSES * batch * _activations(network, shape) + label_values
     return int(max(1, min(MOST_STUDENTS, FREE_PART * free_bytes // (4 * values))))
 
 

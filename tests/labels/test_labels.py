@@ -11,14 +11,12 @@ import numpy as np
 import pytest
 import torch
 
+from raydc.evaluate import WHOSE
 from raydc.labels import codecs, transforms
 from raydc.labels.kinds import LabelInputs, soft
 from raydc.labels.store import read_logits, write_logits
 from raydc.spec import catalog
 from raydc.spec.catalog import LabelKind
-
-OUTSIDE = ("teacher", "teacher_epoch", "ensemble")
-"""Keys that say which logits are read, not what is made of them."""
 
 
 def logits(networks: int = 1, count: int = 6, classes: int = 5) -> torch.Tensor:
@@ -30,14 +28,14 @@ def given(networks: int = 1) -> LabelInputs:
     return LabelInputs(torch.arange(6) % 5, 5, logits(networks), brought=brought)
 
 
-IMAGE_KINDS = [kind for kind in catalog.LABELS if not kind.views]
-"""Kinds that label the images themselves; kinds of views are in test_views.py."""
+IMAGE_KINDS = [kind for kind in catalog.LABELS if not (kind.views or kind.replayed)]
+"""Kinds that label the images themselves; kinds of views are in test_views.py and test_replayed.py."""
 
 
 def arguments(kind: LabelKind) -> dict[str, Any]:
     """What the function of a kind is called with, at the defaults."""
     keys = {key.name.removeprefix("labels."): key.default for key in kind.keys if not kind.learnt}
-    return {name: value for name, value in keys.items() if name not in OUTSIDE}
+    return {name: value for name, value in keys.items() if name not in WHOSE}
 
 
 @pytest.mark.parametrize("kind", IMAGE_KINDS, ids=lambda k: k.name)

@@ -143,3 +143,20 @@ def test_a_single_worker_gets_a_whole_pack() -> None:
     assert len(queue.take()) == LARGEST_BUNDLE
     assert len(queue.take()) == 300 - LARGEST_BUNDLE
     assert queue.take() == []
+
+
+def test_a_bundle_knows_how_many_of_its_shape_come_later() -> None:
+    asked = []
+
+    def shape(item: int) -> str:
+        asked.append(item)
+        return "even" if item % 2 == 0 else "odd"
+
+    queue: Queue[int] = Queue(range(1200), lambda item: 1.0, 2, shape=shape)
+    (first, *others) = queue.take()
+    assert len(others) == LARGEST_BUNDLE - 1
+    assert queue.later(first) == (600 - LARGEST_BUNDLE) // 2
+    while queue.take():
+        pass
+    assert queue.later(first) == 0
+    assert sorted(asked) == list(range(1200))  # each item once

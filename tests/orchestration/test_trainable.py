@@ -40,7 +40,7 @@ class Place:
 def worker(bundle: list[Attempt], bench: Workbench | Exception) -> StudentWorker:
     made = StudentWorker.__new__(StudentWorker)  # Tune's own constructor logs to its folders
     site: Any = Place(bench)
-    made.setup({"bundle": pack_bundle(bundle)}, site, study="small", dataset_id="d")
+    made.setup({"bundle": pack_bundle(bundle), "to_come": 0}, site, study="small", dataset_id="d")
     return made
 
 
@@ -57,7 +57,7 @@ def test_a_worker_that_cannot_be_set_up_says_why_and_ends(bundle: list[Attempt])
 
 def test_a_bundle_that_cannot_be_read_is_told_too(bundle: list[Attempt], bench: Workbench) -> None:
     one = worker(bundle, bench)
-    assert one.reset_config({"bundle": "not a bundle"})
+    assert one.reset_config({"bundle": "not a bundle", "to_come": 0})
     said = one.step()
     assert said["broken"].startswith(("Error: ", "error: "))
     assert not said["done"]
@@ -66,7 +66,7 @@ def test_a_bundle_that_cannot_be_read_is_told_too(bundle: list[Attempt], bench: 
 def test_a_worker_that_breaks_hands_in_what_it_has(
     bundle: list[Attempt], bench: Workbench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def breaks(given: list[Attempt], *_: object, study: str) -> Iterator[list[Row]]:
+    def breaks(given: list[Attempt], *_: object, study: str, **__: object) -> Iterator[list[Row]]:
         first, attempts = given[0]
         yield [
             make_row(
@@ -84,7 +84,7 @@ def test_a_worker_that_breaks_hands_in_what_it_has(
     assert (said["done"], said["broken"]) == (False, "KeyError: 'lost'")
     with pytest.raises(KeyError):
         one.step()
-    assert one.reset_config({"bundle": pack_bundle(bundle[1:])})
+    assert one.reset_config({"bundle": pack_bundle(bundle[1:]), "to_come": 0})
     assert one.step()["broken"] == "KeyError: 'lost'"
 
 

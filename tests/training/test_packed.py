@@ -25,6 +25,7 @@ from raydc.training.targets import StaticTargets
 CPU = torch.device("cpu")
 ARCH = "convnet-d2-w4"
 RECIPE = Recipe("sgd", 0.05, 5e-4, "quarters", 8, momentum=0.9, steps=12, loss="soft_ce", augment=("dsa",))
+COMPILED = ("compiled-grouped", "compiled-unfold")
 SHAPE = (3, 5, 8)
 """Channels, classes, resolution."""
 
@@ -138,10 +139,10 @@ def test_networks_with_dropout_are_not_packed() -> None:
 
 
 @pytest.mark.compiler
-def test_the_compiled_road() -> None:
-    assert (
-        differences(members(replace(RECIPE, steps=3, batch_size=64), dtype=torch.float32), "compiled") < 1e-4
-    )
+@pytest.mark.parametrize("road", COMPILED)
+def test_compiled_roads(road: str) -> None:
+    pack = members(replace(RECIPE, steps=3, batch_size=64), dtype=torch.float32)
+    assert differences(pack, road) < 1e-4
 
 
 def test_a_student_that_diverges_harms_nobody() -> None:
@@ -208,7 +209,9 @@ def test_a_pack_ends_when_all_its_students_have_ended() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("road", ["grouped", "unfold", "compiled", "vmap"])
+@pytest.mark.parametrize(
+    "road", ["grouped", "unfold", "vmap", *(pytest.param(r, marks=pytest.mark.compiler) for r in COMPILED)]
+)
 def test_a_captured_pack_equals_single_runs(road: str) -> None:
     cuda = torch.device("cuda")
     pack = [

@@ -1,0 +1,144 @@
+"""Views that others made and labelled, met again: students that learn from a folder of FKD labels.
+
+    folder of FKD files --order of the images--> batch b of epoch e: images, crops, mixes, logits
+
+Which images a batch holds is not in FKD's files. raydc's own folders say it in order.npy, whole numbers
+[epochs, images]; without it the order is that of the sampler that labels and trains with them
+(VILA-Lab/SRe2L, relabel/generate_soft_label.py): torch's RandomSampler with a generator that is seeded once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.data import RandomSampler
+
+from raydc.augmentation.views import Step, View, Views
+from raydc.data.array_file import mapped_array
+from raydc.errors import InputError
+from raydc.labels.fkd import FkdBatch, FkdFolder
+from raydc.spec.evaluation import Recipe
+
+ORDER = "order.npy"
+HELD = 64
+"""Batches that are kept; students of a small set meet few others."""
+
+
+class Replayed:
+    """A folder of labelled views of a set of `images` images, with the images of each batch.
+
+    `order_seed`: seed of the sampler where the folder does not say the order.
+    """
+
+    def __init__(self, path: str, images: int, classes: int, order_seed: int) -> None:
+        self.path = path
+        self.folder = FkdFolder(Path(path))
+        self.images = images
+        self.batch_size = self.folder.batch_size
+        self._order = self._read_order(Path(path) / ORDER)
+        self._sampler = RandomSampler(range(images), generator=torch.Generator().manual_seed(order_seed))
+        self._sampled: list[Tensor] = []
+        self.batch = lru_cache(HELD)(self.folder.batch)
+        """The views of (epoch, batch)."""
+        if (self.folder.images, self.folder.classes) != (images, classes):
+            raise InputError(
+                f"labels.path is {path!r}, which labels {self.folder.images} images of "
+                f"{self.folder.classes} classes an epoch, but the set has {images} images and the data "
+                f"{classes} classes"
+            )
+
+    def _read_order(self, file: Path) -> Tensor | None:
+        if not file.exists():
+            return None
+        try:
+            order = torch.from_numpy(mapped_array(file))
+        except (ValueError, TypeError) as error:
+            raise InputError(f"{file}: it is no array ({error})") from None
+        shape = (self.folder.epochs, self.folder.images)
+        if order.shape != shape or order.dtype not in (torch.int32, torch.int64):
+            raise InputError(
+                f"{file}: it holds {order.dtype} of shape {list(order.shape)}, but must hold whole numbers "
+                f"[epochs, images], {shape[0]} x {shape[1]}"
+            )
+        if not bool((order.sort(1).values == torch.arange(shape[1])).all()):
+            raise InputError(f"{file}: each of its rows must name every image once")
+        return order.long()
+
+    def index(self, epoch: int, batch: int) -> Tensor:
+        """Images [B] int64 of a batch of an epoch."""
+        return self._of_epoch(epoch)[batch * self.batch_size : (batch + 1) * self.batch_size]
+
+    def _of_epoch(self, epoch: int) -> Tensor:
+        if self._order is not None:
+            return self._order[epoch]
+        while len(self._sampled) <= epoch:
+            self._sampled.append(torch.tensor(list(self._sampler)))
+        return self._sampled[epoch]
+
+    def check(self, recipe: Recipe, keep_views: float) -> None:
+        """Raise `InputError` if a training by `recipe` needs other batches, or more of them."""
+        if min(recipe.batch_size, self.images) != self.batch_size:
+            raise InputError(
+                f"labels.path is {self.path!r}, whose batches have {self.batch_size} images, but "
+                f"train.batch_size is {recipe.batch_size}; set it to {self.batch_size}"
+            )
+        steps, there = recipe.distinct_steps(self.images, keep_views), self.folder.steps
+        if steps > there:
+            raise InputError(
+                f"labels.path is {self.path!r}, which has {there} batches, but a training of "
+                f"{recipe.total_steps(self.images)} steps meets {steps} of them (labels.keep_views "
+                f"{keep_views:g}); train shorter, or set labels.keep_views to at most "
+                f"{there / recipe.total_steps(self.images):.3g}"
+            )
+
+    def rows(self, steps: int) -> int:
+        """(View, image) pairs of the first `steps` batches."""
+        epochs, batches = divmod(steps, self.folder.per_epoch)
+        return epochs * self.images + min(batches * self.batch_size, self.images)
+
+    def at(self, epoch: int, batch: int) -> Tensor:
+        """Logits [1, B, C] float32 of a batch of an epoch."""
+        return self.batch(epoch, batch).logits.float()[None]
+
+
+class ReplayedViews(Views):
+    """The views of one training on replayed batches: each round of them in an order of `key`'s own.
+
+    The first round is in the order of the files; after `pool` batches they are met again.
+    """
+
+    def __init__(
+        self, replayed: Replayed, recipe: Recipe, key: int, device: torch.device, pool: int | None
+    ) -> None:
+        super().__init__(replace(recipe, augment=()), replayed.images, key, device, pool)
+        self._replayed = replayed
+        self._device = device
+
+    def steps(self, start: int, stop: int) -> Iterator[Step]:
+        for step in super().steps(start, stop):
+            index = self._replayed.index(step.epoch, step.batch).to(self._device)
+            yield replace(step, index=index)
+
+    def render_batch(self, images: Tensor, step: Step) -> View:
+        batch = self._replayed.batch(step.epoch, step.batch)
+        rendered = batch.render(images)
+        share = remaining(batch, images)
+        partner = None if batch.partner is None else batch.partner.to(images.device)
+        return View(rendered, step.index, partner, share)
+
+
+def remaining(batch: FkdBatch, images: Tensor) -> Tensor | None:
+    """The part [B] of each image itself in its mix; None where nothing is mixed."""
+    if batch.partner is None:
+        return None
+    share = batch.share
+    if batch.box is not None:
+        top, left, bottom, right = batch.box
+        share = 1 - (bottom - top) * (right - left) / (images.shape[2] * images.shape[3])
+    assert share is not None
+    return images.new_full((len(images),), share)
