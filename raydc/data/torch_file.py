@@ -40,12 +40,12 @@ def read_tensors(file: Path, *, mapped: bool = False, allowed: Sequence[Any] = (
 
 
 def flat(value: Any) -> Any:
-    """The value, if it is no list or one of numbers; `ValueError` otherwise.
+    """The value, if it is no list or tuple, or one of numbers; `ValueError` otherwise.
 
-    Lists in lists may share parts, and so be huge once an array is made of them.
+    Lists in lists, and tuples alike, may share parts, and so be huge once an array is made of them.
     """
-    if isinstance(value, list) and not all(isinstance(entry, int | float) for entry in value):
-        raise ValueError("it has lists in lists where tensors belong")
+    if isinstance(value, list | tuple) and not all(isinstance(entry, int | float) for entry in value):
+        raise ValueError("it has lists in lists, or other than numbers in a list, where tensors belong")
     return value
 
 

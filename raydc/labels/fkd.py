@@ -6,6 +6,8 @@ Coordinates are top, left, height and width of the crop as parts of the image; t
 column, last row + 1, last column + 1; mix index, lambda and box are None where nothing is mixed. Which
 images a batch holds is not in the file: it is the order of the sampler that labelled.
 
+A folder holds whole epochs: they count from 0 without a gap, and so do the batches of each, as many in each.
+
 Files are read without executing anything. Published ones hold NumPy numbers, so exactly NumPy's scalar, its
 dtype and the types int64 and float64 are allowed; files written here hold plain numbers.
 """
@@ -13,8 +15,7 @@ dtype and the types int64 and float64 are allowed; files written here hold plain
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,11 @@ from raydc.labels.views import ViewLogits
 METADATA_BYTES = 25
 """What FKD stores of a view beside its logits: coordinates 16, flip 1, mix index 8; lambda and box, once a
 batch, are not counted."""
+LARGEST_SIDE = 1 << 16
+"""Rows and columns that a box may name."""
+ROUNDING = 1e-3
+"""How far a crop may leave the image: some publish coordinates in float16."""
+PARTS = ("coordinates", "flips", "mix index", "lambda", "box", "logits")
 
 _SCALAR: Any = np.float64(0).__reduce__()[0]
 _ALLOWED: list[Any] = [
@@ -47,17 +53,17 @@ class FkdBatch:
     """Views of a batch of B images and what the teacher says of them."""
 
     coordinates: Tensor
-    """[B, 4] float32: top, left, height, width."""
+    """[B, 4] float32: top, left, height, width, inside of the image but for `ROUNDING`."""
     flips: Tensor
     """[B] bool."""
     logits: Tensor
-    """[B, C] float16."""
+    """[B, C] float16, finite; at least one image and two classes."""
     partner: Tensor | None = None
     """[B] int64, the position that each image is mixed with."""
     share: float | None = None
-    """Lambda: the part of the image itself."""
+    """Lambda: the part of the image itself, 0 to 1; only with partners."""
     box: tuple[int, int, int, int] | None = None
-    """CutMix's box; None for mixup."""
+    """CutMix's box, in order and at most `LARGEST_SIDE`; None for mixup."""
 
     def render(self, images: Tensor) -> Tensor:
         """The views of the batch's images [B, C, H, W]."""
@@ -77,14 +83,19 @@ class FkdBatch:
 
 
 def write_batch(path: Path, batch: FkdBatch) -> None:
-    """Write one file; its folder must exist."""
+    """Write one file; its folder must exist. `InputError` for what `read_batch` would refuse."""
+    try:
+        batch = replace(batch, logits=_half(_numbers(batch.logits, "logits")))
+        _check(batch)
+    except ValueError as error:
+        raise InputError(f"{path}: it would be no batch of FKD labels ({error})") from None
     content = [
         batch.coordinates,
         batch.flips.tolist(),
         batch.partner,
         batch.share,
         None if batch.box is None else list(batch.box),
-        batch.logits.half(),
+        batch.logits,
     ]
     torch.save(content, path)
 
@@ -93,56 +104,236 @@ def read_batch(path: Path) -> FkdBatch:
     """Read one file; `InputError` if it is damaged, holds something else, or would execute code."""
     try:
         content = read_tensors(path, allowed=_ALLOWED)
+        if not isinstance(content, list | tuple) or len(content) != len(PARTS):
+            raise ValueError(f"it is no list of {', '.join(PARTS)}")
         coordinates, flips, partner, share, box, logits = content
         batch = FkdBatch(
-            coordinates=torch.as_tensor(flat(coordinates), dtype=torch.float32),
-            flips=torch.as_tensor(flat(flips), dtype=torch.bool),
-            logits=torch.as_tensor(flat(logits), dtype=torch.float16),
-            partner=None if partner is None else torch.as_tensor(flat(partner), dtype=torch.int64),
-            share=None if share is None else float(share),
+            coordinates=_numbers(coordinates, "coordinates").float(),
+            flips=_flips(flips),
+            logits=_half(_numbers(logits, "logits")),
+            partner=None if partner is None else _partner(partner),
+            share=None if share is None else _number(share, "lambda"),
             box=None if box is None else _box(box),
         )
         _check(batch)
-    except (ValueError, TypeError, RuntimeError, OverflowError) as error:
+    except OverflowError:
+        raise InputError(f"{path}: it is no batch of FKD labels (it has a number of too many bits)") from None
+    except (ValueError, TypeError, RuntimeError) as error:
         reason = str(error).strip().split("\n")[0][:160]
         raise InputError(f"{path}: it is no batch of FKD labels ({reason})") from None
     return batch
 
 
-def _box(box: Any) -> tuple[int, int, int, int]:
-    top, left, bottom, right = (int(number) for number in box[:5])
+def _numbers(value: Any, name: str) -> Tensor:
+    """A tensor or a list of numbers as a tensor of real numbers, of the type that it has."""
+    if not isinstance(value, Tensor | list | tuple):
+        raise ValueError(f"its {name} are no tensor")
+    numbers = torch.as_tensor(flat(value)).detach()
+    if numbers.is_complex():
+        raise ValueError(f"its {name} are complex")
+    return numbers
+
+
+def _half(logits: Tensor) -> Tensor:
+    """Logits as float16, if that can hold them; what it cannot hold, it would make infinite."""
+    if logits.dtype == torch.bool:
+        raise ValueError("its logits are true and false, not numbers")
+    half = logits.half()
+    if half.isnan().any():
+        raise ValueError("its logits are not all numbers: some are NaN")
+    if half.isinf().any():
+        raise ValueError("its logits overflow float16, which ends at 65,504; the teacher's must stay below")
+    return half
+
+
+def _flips(value: Any) -> Tensor:
+    numbers = _numbers(value, "flips")
+    flips = numbers.bool()
+    if (numbers != flips).any():
+        raise ValueError("its flips are not all true or false")
+    return flips
+
+
+def _partner(value: Any) -> Tensor:
+    numbers = _numbers(value, "mix indices")
+    partner = numbers.long()
+    if numbers.dtype == torch.bool or (numbers != partner).any():
+        raise ValueError("its mix indices are not whole numbers")
+    return partner
+
+
+def _number(value: Any, name: str) -> float:
+    """One number: Python's, NumPy's, or a tensor of one."""
+    if isinstance(value, Tensor) and value.numel() == 1:
+        value = value.item()
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        raise ValueError(f"its {name} is no number")
+    return float(value)
+
+
+def _box(value: Any) -> tuple[int, int, int, int]:
+    if isinstance(value, Tensor) and value.ndim == 1:
+        value = list(value[:5])
+    if not isinstance(value, list | tuple) or len(value) != 4:
+        raise ValueError("its box is not of four numbers")
+    numbers = [_number(number, "box") for number in value]
+    if not all(number.is_integer() for number in numbers):
+        raise ValueError("its box is not of whole numbers")
+    top, left, bottom, right = (int(number) for number in numbers)
     return top, left, bottom, right
 
 
 def _check(batch: FkdBatch) -> None:
+    """`ValueError` if the parts do not fit together or leave their ranges."""
+    if batch.logits.ndim != 2 or len(batch.logits) < 1 or batch.logits.shape[1] < 2:
+        shape = list(batch.logits.shape)
+        raise ValueError(f"its logits are {shape}, but must be [images, classes] with at least two classes")
     count = len(batch.logits)
-    if batch.logits.ndim != 2 or batch.coordinates.shape != (count, 4) or batch.flips.shape != (count,):
+    if batch.coordinates.shape != (count, 4) or batch.flips.shape != (count,):
         raise ValueError("the lengths of its parts differ")
-    if batch.partner is not None and not (
-        batch.partner.shape == (count,) and bool((batch.partner >= 0).all() & (batch.partner < count).all())
-    ):
-        raise ValueError("its mix index leaves the batch")
-    if batch.partner is not None and batch.share is None and batch.box is None:
+    _check_crops(batch.coordinates)
+    if batch.partner is None:
+        if batch.share is not None or batch.box is not None:
+            raise ValueError("it has a lambda or a box, but no mix indices to say with whom")
+        return
+    if batch.partner.shape != (count,) or (batch.partner < 0).any() or (batch.partner >= count).any():
+        raise ValueError("its mix indices leave the batch")
+    if batch.share is None and batch.box is None:
         raise ValueError("it is mixed, but has neither lambda nor box")
+    if batch.share is not None and not 0 <= batch.share <= 1:
+        raise ValueError(f"its lambda is {batch.share:g}, but must be 0 to 1")
+    if batch.box is not None:
+        top, left, bottom, right = batch.box
+        if not (0 <= top <= bottom <= LARGEST_SIDE and 0 <= left <= right <= LARGEST_SIDE):
+            raise ValueError(
+                "its box is not first row, first column, last row + 1, last column + 1, in order and "
+                f"0 to {LARGEST_SIDE:,}"
+            )
 
 
-def batches(folder: Path) -> Iterator[tuple[int, int, Path]]:
-    """(epoch, batch, file) of a folder of labels, in the order of training."""
-    found = []
-    for path in folder.glob("epoch_*/batch_*.tar"):
-        match = re.fullmatch(r"epoch_(\d+)/batch_(\d+)\.tar", f"{path.parent.name}/{path.name}")
-        if match is not None:
-            found.append((int(match[1]), int(match[2]), path))
-    if not found:
+def _check_crops(coordinates: Tensor) -> None:
+    # Written so that NaN is in no range.
+    start, size = coordinates[:, :2], coordinates[:, 2:]
+    inside = (start >= -ROUNDING) & (size > 0) & (start + size <= 1 + ROUNDING)
+    if not inside.all():
+        row = int((~inside.all(1)).nonzero()[0, 0])
+        said = ", ".join(f"{number:.4g}" for number in coordinates[row].tolist())
+        raise ValueError(f"crop {row} is no part of an image: top, left, height, width are {said}")
+
+
+def batches(folder: Path) -> list[tuple[int, int, Path]]:
+    """(epoch, batch, file) of a folder of labels, in the order of training.
+
+    `InputError` if an epoch or a batch is missing or there twice, or epochs differ in their batches.
+    """
+    try:
+        if not folder.is_dir():
+            what = "is a file" if folder.exists() else "does not exist"
+            raise InputError(f"{folder}: it {what}; give the folder that holds epoch_0, epoch_1, ...")
+        epochs = [_numbered(epoch, "batch_", ".tar") for epoch in _numbered(folder, "epoch_", "")]
+    except OSError as error:
+        raise InputError(f"{folder}: it cannot be listed ({error.strerror})") from None
+    if not epochs:
         raise InputError(f"{folder}: it holds no epoch_*/batch_*.tar; give the folder of the labels")
-    yield from sorted(found)
+    counts = [len(files) for files in epochs]
+    fewest, most = min(counts), max(counts)
+    if fewest < most:
+        short, whole = counts.index(fewest), counts.index(most)
+        raise InputError(
+            f"{folder}: epoch {short} lacks batch_{fewest}.tar, for epoch {whole} has {most} batches; copy "
+            "the folder again, or remove epochs that are not whole"
+        )
+    if not epochs[0]:
+        raise InputError(f"{folder}: its epochs hold no batch_*.tar; give the folder of the labels")
+    return [(epoch, batch, path) for epoch, files in enumerate(epochs) for batch, path in enumerate(files)]
+
+
+def _numbered(folder: Path, before: str, after: str) -> list[Path]:
+    """What a folder holds as `before` N `after`, for N = 0, 1, ...; other names are left alone."""
+    found: dict[int, Path] = {}
+    for path in sorted(folder.iterdir()):
+        match = re.fullmatch(f"{re.escape(before)}([0-9]+){re.escape(after)}", path.name)
+        if match is None:
+            continue
+        if path.is_dir() == bool(after):
+            kind, wanted = ("folder", "file") if after else ("file", "folder")
+            raise InputError(f"{path}: it is a {kind}, but must be a {wanted} of labels; copy it again")
+        other = found.setdefault(int(match[1]), path)
+        if other != path:
+            raise InputError(f"{folder}: {other.name} and {path.name} are the same; keep one of them")
+    for number, there in enumerate(sorted(found)):
+        if number != there:
+            raise InputError(
+                f"{folder}: {before}{number}{after} is missing, but {found[there].name} is there"
+            )
+    return [found[number] for number in sorted(found)]
+
+
+class FkdFolder:
+    """A folder of labels: its sizes at once, each file when it is asked for.
+
+    Sizes come from the first and the last batch of epoch 0. Every file is checked against them when it is
+    read, so each epoch has the same images and classes, and only its last batch may be smaller.
+    """
+
+    epochs: int
+    per_epoch: int
+    """Batches of an epoch."""
+    batch_size: int
+    """Images of a batch; the last one of an epoch may have fewer."""
+    images: int
+    """Of an epoch."""
+    classes: int
+
+    def __init__(self, folder: Path) -> None:
+        """`InputError` if `batches` or `read_batch` refuses, or the two files do not fit."""
+        self._folder = folder
+        files = batches(folder)
+        self._files = {(epoch, number): path for epoch, number, path in files}
+        self.epochs, self.per_epoch = files[-1][0] + 1, files[-1][1] + 1
+        last = self.per_epoch - 1
+        self.batch_size, self.classes = read_batch(self._files[0, 0]).logits.shape
+        final, classes = read_batch(self._files[0, last]).logits.shape
+        if final > self.batch_size or classes != self.classes:
+            raise InputError(
+                f"{self._files[0, last]}: it has {final} images and {classes} classes, but batch_0 has "
+                f"{self.batch_size} images and {self.classes} classes; the last batch of an epoch may have "
+                "fewer images, and nothing else may differ"
+            )
+        self.images = self.batch_size * last + final
+
+    def batch(self, epoch: int, number: int) -> FkdBatch:
+        """Batch `number` of an epoch; `InputError` if it is not there, cannot be read or has other sizes."""
+        path = self._files.get((epoch, number))
+        if path is None:
+            raise InputError(
+                f"{self._folder}: it has no batch {number} of epoch {epoch}, but epochs 0 to "
+                f"{self.epochs - 1} of batches 0 to {self.per_epoch - 1}"
+            )
+        batch = read_batch(path)
+        images = self.batch_size
+        if number == self.per_epoch - 1:
+            images = self.images - self.batch_size * number
+        there, classes = batch.logits.shape
+        if (there, classes) != (images, self.classes):
+            raise InputError(
+                f"{path}: it has {there} images and {classes} classes, but epoch 0 says {images} images and "
+                f"{self.classes} classes; all files must come from one labelling"
+            )
+        return batch
 
 
 def export_views(folder: Path, views: Views, logits: ViewLogits, resolution: int, steps: int) -> int:
     """Write the first `steps` views and their labels (the mean of the networks); returns the files.
 
-    FKD can say rrc, flip, mixup and cutmix; `InputError` for views that are made otherwise.
+    FKD can say rrc, flip, mixup and cutmix; `InputError` for views that are made otherwise, and for steps
+    that end within an epoch.
     """
+    if steps % views.per_epoch:
+        raise InputError(
+            f"{steps} steps end within an epoch, but FKD folders hold whole ones; give a multiple of "
+            f"{views.per_epoch}"
+        )
     unknown = [name for name in views.recipe.augment if name not in ("rrc", "flip", "mixup", "cutmix")]
     if unknown:
         raise InputError(

@@ -289,13 +289,14 @@ def read_fkd(content: bytes) -> None:
 
 
 def fkd_files() -> list[bytes]:
-    plain = FkdBatch(torch.rand(6, 4), torch.zeros(6).bool(), SOFT.half())
-    mixed = FkdBatch(torch.rand(6, 4), torch.ones(6).bool(), SOFT.half(), LABELS, 0.3, (1, 2, 5, 6))
+    crops = (torch.arange(24.0).view(6, 4) + 1) / 64
+    plain = FkdBatch(crops, torch.zeros(6).bool(), SOFT.half())
+    mixed = FkdBatch(crops, torch.ones(6).bool(), SOFT.half(), LABELS, 0.3, (1, 2, 5, 6))
     made = []
     for batch in (plain, mixed):
         write_batch(scratch() / "seed.tar", batch)
         made.append((scratch() / "seed.tar").read_bytes())
-    numbers = [torch.rand(6, 4), [True] * 6, LABELS, np.float64(0.3), [np.int64(1)] * 4, SOFT.half()]
+    numbers = [crops, [True] * 6, LABELS, np.float64(0.3), [np.int64(1)] * 4, SOFT.half()]
     return [*made, saved(numbers)]
 
 

@@ -81,11 +81,11 @@ class Numbers:
         return torch.FloatTensor, (3 << 26,)
 
 
-def shared() -> list[object]:
-    """Lists in lists that share their parts: 8 ** 12 numbers once they are written out."""
-    value: list[object] = [0.0] * 8
+def shared(kind: type[list[object]] | type[tuple[object, ...]]) -> object:
+    """Lists or tuples in their like that share parts: 8 ** 12 numbers once they are written out."""
+    value = kind([0.0] * 8)
     for _ in range(11):
-        value = [value] * 8
+        value = kind([value] * 8)
     return value
 
 
@@ -104,7 +104,11 @@ TENSORS: dict[str, Callable[[], bytes]] = {
     "sparse": lambda: bombs.saved(
         {"images": torch.sparse_coo_tensor(torch.zeros(1, 1), torch.ones(1), (HUGE,)), "labels": LABELS}
     ),
-    "shared lists": lambda: bombs.saved({"images": shared(), "labels": LABELS}),
+    "shared lists": lambda: bombs.saved({"images": shared(list), "labels": LABELS}),
+    "shared tuples": lambda: bombs.saved({"images": shared(tuple), "labels": LABELS}),
+    "shared tuples as labels": lambda: bombs.saved(
+        {"images": torch.zeros(4, 3, 8, 8), "labels": shared(tuple)}
+    ),
     "storage of old": lambda: bombs.saved({"images": torch.zeros(7), "labels": LABELS}, legacy=True).replace(
         b"K\x07", b"J\xff\xff\xff\x7f", 1
     ),
@@ -121,10 +125,17 @@ def test_tensors(make: Callable[[], bytes], refused: Refused, tmp_path: Path) ->
         refused(reader, path)
 
 
-def test_labels_of_fkd_that_share_their_parts(refused: Refused, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [list, tuple])
+@pytest.mark.parametrize("place", range(6))
+def test_labels_of_fkd_that_share_their_parts(
+    kind: type[list[object]], place: int, refused: Refused, tmp_path: Path
+) -> None:
+    content: list[object] = [torch.ones(1, 4), [True], None, None, None, torch.zeros(1, 3)]
+    content[place] = shared(kind)
     path = tmp_path / "batch_0.tar"
-    path.write_bytes(bombs.saved([torch.zeros(1, 4), shared(), None, None, None, torch.zeros(1, 3)]))
-    assert "lists in lists" in refused("fkd", path)
+    path.write_bytes(bombs.saved(content))
+    said = {3: "lambda is no number", 4: "box is not of four"}.get(place, "lists in lists")
+    assert said in refused("fkd", path)
 
 
 def test_safetensors_that_declare_more_than_they_hold(refused: Refused, tmp_path: Path) -> None:
