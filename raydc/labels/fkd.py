@@ -224,7 +224,8 @@ def _check_crops(coordinates: Tensor) -> None:
 def batches(folder: Path) -> list[tuple[int, int, Path]]:
     """(epoch, batch, file) of a folder of labels, in the order of training.
 
-    `InputError` if an epoch or a batch is missing or there twice, or epochs differ in their batches.
+    `InputError` if an epoch or a batch is missing or there twice, or epochs differ in their batches; only the
+    last one may have fewer.
     """
     try:
         if not folder.is_dir():
@@ -236,15 +237,15 @@ def batches(folder: Path) -> list[tuple[int, int, Path]]:
     if not epochs:
         raise InputError(f"{folder}: it holds no epoch_*/batch_*.tar; give the folder of the labels")
     counts = [len(files) for files in epochs]
-    fewest, most = min(counts), max(counts)
-    if fewest < most:
-        short, whole = counts.index(fewest), counts.index(most)
-        raise InputError(
-            f"{folder}: epoch {short} lacks batch_{fewest}.tar, for epoch {whole} has {most} batches; copy "
-            "the folder again, or remove epochs that are not whole"
-        )
-    if not epochs[0]:
+    most, last = max(counts), len(counts) - 1
+    if not most:
         raise InputError(f"{folder}: its epochs hold no batch_*.tar; give the folder of the labels")
+    for epoch, count in enumerate(counts):
+        if count < most and (epoch < last or not count):
+            raise InputError(
+                f"{folder}: epoch {epoch} lacks batch_{count}.tar, for epoch {counts.index(most)} has {most} "
+                "batches; copy the folder again, or remove epochs that are not whole"
+            )
     return [(epoch, batch, path) for epoch, files in enumerate(epochs) for batch, path in enumerate(files)]
 
 
@@ -277,6 +278,8 @@ class FkdFolder:
     """
 
     epochs: int
+    steps: int
+    """Batches of all epochs; the last epoch may have fewer than the others."""
     per_epoch: int
     """Batches of an epoch."""
     batch_size: int
@@ -290,7 +293,8 @@ class FkdFolder:
         self._folder = folder
         files = batches(folder)
         self._files = {(epoch, number): path for epoch, number, path in files}
-        self.epochs, self.per_epoch = files[-1][0] + 1, files[-1][1] + 1
+        self.epochs, self.steps = files[-1][0] + 1, len(files)
+        self.per_epoch = sum(epoch == 0 for epoch, _, _ in files)
         last = self.per_epoch - 1
         self.batch_size, self.classes = read_batch(self._files[0, 0]).logits.shape
         final, classes = read_batch(self._files[0, last]).logits.shape
@@ -307,8 +311,8 @@ class FkdFolder:
         path = self._files.get((epoch, number))
         if path is None:
             raise InputError(
-                f"{self._folder}: it has no batch {number} of epoch {epoch}, but epochs 0 to "
-                f"{self.epochs - 1} of batches 0 to {self.per_epoch - 1}"
+                f"{self._folder}: it has no batch {number} of epoch {epoch}, but {self.steps} batches, "
+                f"{self.per_epoch} an epoch"
             )
         batch = read_batch(path)
         images = self.batch_size
@@ -326,13 +330,13 @@ class FkdFolder:
 def export_views(folder: Path, views: Views, logits: ViewLogits, resolution: int, steps: int) -> int:
     """Write the first `steps` views and their labels (the mean of the networks); returns the files.
 
-    FKD can say rrc, flip, mixup and cutmix; `InputError` for views that are made otherwise, and for steps
-    that end within an epoch.
+    FKD can say rrc, flip, mixup and cutmix; `InputError` for views that are made otherwise, and for less than
+    an epoch of them, of which nobody could tell how many images there are.
     """
-    if steps % views.per_epoch:
+    if steps < views.per_epoch:
         raise InputError(
-            f"{steps} steps end within an epoch, but FKD folders hold whole ones; give a multiple of "
-            f"{views.per_epoch}"
+            f"the views end after {steps} steps, but FKD's folders begin with a whole epoch of "
+            f"{views.per_epoch}; train longer, or raise labels.keep_views"
         )
     unknown = [name for name in views.recipe.augment if name not in ("rrc", "flip", "mixup", "cutmix")]
     if unknown:

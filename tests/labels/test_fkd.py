@@ -43,13 +43,14 @@ def test_exported_views_come_back_as_they_were(
     (one,) = plan.evaluations
     logits, _ = bench.view_logits(one.passes, 20, 7)
     views = Views(one.evaluation.recipe, 20, seed_of("student views", 0), bench.device)
-    assert export_views(tmp_path, views, logits, bench.dataset.resolution, 6) == 6
+    assert export_views(tmp_path, views, logits, bench.dataset.resolution, 7) == 7
     files = batches(tmp_path)
-    assert [(e, b) for e, b, _ in files] == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]
+    assert [(e, b) for e, b, _ in files] == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (2, 0)]
     images = bench.set_inputs(one.compressed_set)
     labels = FkdFolder(tmp_path)
-    assert (labels.epochs, labels.per_epoch, labels.batch_size, labels.images) == (2, 3, 8, 20)
-    for step in views.steps(0, 6):
+    assert (labels.epochs, labels.steps, labels.per_epoch) == (3, 7, 3)
+    assert (labels.batch_size, labels.images) == (8, 20)
+    for step in views.steps(0, 7):
         batch = labels.batch(step.epoch, step.batch)
         torch.testing.assert_close(batch.render(images[step.index]), views.render(images, step).images)
         torch.testing.assert_close(
@@ -63,10 +64,10 @@ def test_other_views_cannot_be_exported(tmp_path: Path) -> None:
         export_views(tmp_path, views, None, 8, 1)
 
 
-def test_steps_that_end_within_an_epoch_cannot_be_exported(tmp_path: Path) -> None:
+def test_less_than_an_epoch_cannot_be_exported(tmp_path: Path) -> None:
     views = Views(Recipe("sgd", 0.1, 0, "constant", 8, augment=("flip",)), 20, 1, torch.device("cpu"))
-    with pytest.raises(InputError, match=r"7 steps end within an epoch.* multiple of 3"):
-        export_views(tmp_path, views, None, 8, 7)
+    with pytest.raises(InputError, match=r"end after 2 steps, but .* a whole epoch of 3"):
+        export_views(tmp_path, views, None, 8, 2)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -315,8 +316,8 @@ ODD_FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
         r"epoch_1: batch_1\.tar is missing, but batch_2\.tar",
     ),
     "a short epoch": (
-        lambda f: (f / "epoch_1" / "batch_2.tar").unlink(),
-        r"epoch 1 lacks batch_2\.tar, for epoch 0 has 3 batches",
+        lambda f: (f / "epoch_0" / "batch_2.tar").unlink(),
+        r"epoch 0 lacks batch_2\.tar, for epoch 1 has 3 batches",
     ),
     "a long epoch": (
         lambda f: (f / "epoch_1" / "batch_3.tar").touch(),
@@ -381,7 +382,7 @@ def test_a_folder_knows_its_sizes_from_two_files(tmp_path: Path, sizes: tuple[in
 
 @pytest.mark.parametrize(("epoch", "number"), [(2, 0), (0, 3), (-1, 0), (0, -1)])
 def test_batches_that_a_folder_does_not_have(tmp_path: Path, epoch: int, number: int) -> None:
-    with pytest.raises(InputError, match=f"no batch {number} of epoch {epoch}, but epochs 0 to 1 of .* to 2"):
+    with pytest.raises(InputError, match=f"no batch {number} of epoch {epoch}, but 6 batches, 3 an"):
         FkdFolder(labelled(tmp_path)).batch(epoch, number)
 
 
