@@ -30,7 +30,8 @@ from benchmarks.setting import bench_of, dataset_of, evaluation, plan_of
 from raydc.evaluate import evaluate, new_student, prepare
 from raydc.networks.zoo import build, initialised
 from raydc.spec.plan import Planned
-from raydc.training.engine import Chassis, use_cache
+from raydc.training.compiling import use_cache
+from raydc.training.engine import Chassis
 from raydc.training.memory import keep_pages
 from raydc.training.metrics import measure
 from raydc.training.optimizer import tensor_cores
@@ -67,24 +68,24 @@ def planned_student(bench: Workbench, arch: str, ipc: int, steps: int, precision
     return plan.evaluations[0]
 
 
-def raydc_cpu(bench: Workbench, arch: str, ipc: int, steps: int, seed: int) -> dict[str, float]:
+def raydc_cpu(bench: Workbench, arch: str, ipc: int, steps: int, precision: str, seed: int) -> dict[str, Any]:
     """One student as a worker on a CPU core trains it."""
     keep_pages()
     use_cache(Path(bench.store.uri) / "compiled")
     # Long enough to be compiled as a whole student of the protocol would be.
-    planned = planned_student(bench, arch, ipc, steps, "fp32", seed)
+    planned = planned_student(bench, arch, ipc, steps, precision, seed)
     chassis = bench.chassis(arch)
-    whole = planned_student(bench, arch, ipc, protocol_steps(ipc), "fp32", seed).evaluation.recipe
+    whole = planned_student(bench, arch, ipc, protocol_steps(ipc), precision, seed).evaluation.recipe
     chosen = chassis.engine(whole, ipc * bench.dataset.classes)
     chassis.engine = lambda recipe, images: chosen  # type: ignore[method-assign]
     bench.test  # noqa: B018 (decoded before anything is timed)
     measured = evaluate(planned, bench)
     return {
         "step_seconds": measured.train_seconds / measured.steps,
-        "test_seconds": timed_test(bench, chassis, chosen, "fp32")[0],
+        "test_seconds": timed_test(bench, chassis, measured.engine, precision)[0],
         "test_acc": measured.test_acc,
         "students": 1,
-        "engine": measured.engine,  # type: ignore[dict-item]
+        "engine": measured.engine,
     }
 
 
@@ -129,8 +130,7 @@ def raydc_cuda(
     whole = planned_student(bench, arch, ipc, protocol_steps(ipc), precision, 0).evaluation.recipe
     road = bench.road(arch, [replace(m, recipe=whole) for m in members], None, max(most, GPU_STUDY))
     tests = (EPOCHS // TEST_EVERY + 1) * max(most, GPU_STUDY)
-    engine = bench.test_engine(arch, precision, tests)
-    chassis.warm_test(engine, precision)
+    engine = chassis.warm_test(bench.test_engine(arch, precision, tests), precision)
     done = fit_pack(chassis.network, members, road, bench.device)
     accuracies = []
     for state in done.states[: students or 1]:
@@ -218,7 +218,7 @@ def side(arguments: argparse.Namespace) -> None:
     if arguments.side == "reference":
         found = reference(bench, arguments.arch, ipc, steps, arguments.precision, seed)
     elif arguments.device == "cpu":
-        found = raydc_cpu(bench, arguments.arch, ipc, steps, seed)
+        found = raydc_cpu(bench, arguments.arch, ipc, steps, arguments.precision, seed)
     else:
         found = raydc_cuda(bench, arguments.arch, ipc, steps, arguments.precision, arguments.accuracy)
     print(json.dumps(found))

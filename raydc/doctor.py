@@ -96,11 +96,10 @@ def _device() -> Finding:
 
 
 def _compiler() -> Finding:
-    from raydc.training.engine import NO_COMPILER, compiler
+    from raydc.training.compiling import compiler, no_compiler
 
-    found = compiler()
     # Students run without one, so its absence breaks nothing.
-    return Finding("compiler", True, found or NO_COMPILER)
+    return Finding("compiler", True, compiler() or no_compiler())
 
 
 def _ray_starts() -> Finding:

@@ -256,7 +256,7 @@ def evaluate(planned: Planned, bench: Workbench) -> Measured:
     began = time.perf_counter()
     chassis = bench.chassis(planned.evaluation.arch)
     engine = chassis.engine(recipe, len(prepared.inputs))
-    chassis.warm(engine, recipe, len(prepared.inputs))
+    engine = chassis.warm(engine, recipe, len(prepared.inputs))
     chassis.load(new_student(planned, bench))
     examiner = Examiner(prepared, bench, chassis, engine)
 

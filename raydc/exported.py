@@ -25,7 +25,7 @@ from raydc.spec.facts import bind
 from raydc.spec.plan import Plan, Planned, make_plan
 from raydc.spec.received import received
 from raydc.store import cut_torn_line, open_store
-from raydc.training.engine import use_cache
+from raydc.training.compiling import use_cache
 from raydc.training.memory import keep_pages
 from raydc.workbench import Workbench
 

@@ -240,7 +240,7 @@ class _Launch:
         from raydc.orchestration.cluster import connected
         from raydc.orchestration.runner import Runner
         from raydc.orchestration.site import Site
-        from raydc.training.engine import NO_COMPILER, compiler
+        from raydc.training.compiling import compiler, no_compiler
 
         study, dataset, store = self.ready.study, self.ready.dataset, self.ready.store
         runner = Runner(
@@ -259,7 +259,7 @@ class _Launch:
             with connected(self.address, study.resources) as capacity:
                 signal.signal(signal.SIGTERM, _interrupt)  # Ray has put its own in its place.
                 if not capacity.gpus and compiler() is None:
-                    self.progress.note(NO_COMPILER)
+                    self.progress.note(no_compiler())
                 if search is None:
                     runner.run(capacity, before_evaluations=self.record.tracker)
                 else:

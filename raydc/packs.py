@@ -164,8 +164,9 @@ def train_pack(ready: Sequence[Prepared], bench: Workbench, to_come: int) -> dic
         for one in ready
     ]
     road = bench.road(arch, members, ready[0].pool, to_come)
-    engine = bench.test_engine(arch, ready[0].recipe.precision, ready[0].tests * max(to_come, len(ready)))
-    chassis.warm_test(engine, ready[0].recipe.precision)
+    precision = ready[0].recipe.precision
+    tests = ready[0].tests * max(to_come, len(ready))
+    engine = chassis.warm_test(bench.test_engine(arch, precision, tests), precision)
     examiners = [Examiner(one, bench, chassis, engine) for one in ready]
     outcomes: dict[str, Outcome] = {}
 

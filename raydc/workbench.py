@@ -37,7 +37,8 @@ from raydc.spec.plan import LabelPass, Planned, SetJob, TrajectoryJob, ViewsAske
 from raydc.store import Artifact, Store, get
 from raydc.teachers.checkpoint import Loaded, load_checkpoint, store_given
 from raydc.teachers.expert import OnProgress, train_trajectory
-from raydc.training.engine import COMPILED, EAGER, Chassis, compiler
+from raydc.training.compiling import compiler
+from raydc.training.engine import COMPILED, EAGER, Chassis
 from raydc.training.group import ALONE, Group
 from raydc.training.inputs import Inputs, TensorInputs, part_inputs
 from raydc.training.metrics import measure

@@ -20,7 +20,7 @@ from raydc.spec.evaluation import DatasetSpec
 from raydc.spec.facts import bind
 from raydc.spec.plan import Plan, make_plan
 from raydc.store import LocalStore
-from raydc.training.engine import compiler
+from raydc.training.compiling import compiler
 from raydc.workbench import Workbench
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ import pytest
 
 from raydc import doctor
 from raydc.doctor import Finding, examine
+from raydc.training.compiling import no_compiler
 
 GIB = 2**30
 
@@ -72,6 +73,16 @@ def test_an_mlflow_server_that_is_not_there(tmp_path: Path) -> None:
 def test_a_package_that_is_not_installed() -> None:
     found = doctor._package("no-such-package", "pip install it")
     assert found == Finding("no-such-package", False, "not installed", "pip install it")
+
+
+def test_a_compiler_that_does_not_work_is_told_as_students_meet_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", "false")
+    found = looked(tmp_path, "compiler")
+    assert found.ok  # students run without one
+    assert "false does not work (exit status 1" in found.found
+    assert found.found == no_compiler()
 
 
 def test_a_check_that_breaks_is_a_finding_and_the_others_go_on(

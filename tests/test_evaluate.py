@@ -21,6 +21,8 @@ from raydc.labels.store import FILE as LOGITS
 from raydc.spec.plan import Plan
 from raydc.spec.study import Study
 from raydc.store import LocalStore
+from raydc.training import engine
+from raydc.training.compiling import no_compiler
 from raydc.workbench import Workbench
 
 SOFT = "base.labels={kind: soft, temperature: 2}"
@@ -233,6 +235,23 @@ def test_an_exported_file_runs_alone_and_goes_on(
     capsys.readouterr()
     assert main(arguments) == 0
     assert "2 evaluations, 2 finished before" in capsys.readouterr().out
+
+
+def test_an_exported_run_says_once_that_its_students_run_eagerly_for_want_of_a_compiler(
+    exported: tuple[Path, Plan, Study],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    file, _, _ = exported
+    engine._say_once.cache_clear()
+    monkeypatch.setattr(engine, "LEAST_FLOP", 0)  # all students have enough work to be compiled
+    monkeypatch.setenv("CXX", "false")
+    assert main([str(file), "--out", str(tmp_path / "out"), "--device", "cpu"]) == 0
+    assert "false does not work" in no_compiler()
+    assert [r.getMessage() for r in caplog.records].count(no_compiler()) == 1
+    rows = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
+    assert {row["engine"] for row in rows} == {"eager"}
 
 
 @pytest.mark.tmpfs

@@ -15,12 +15,14 @@ import pytest
 from raydc import launch
 from raydc.errors import FolderError, StoreError
 from raydc.orchestration import cluster
+from raydc.orchestration.cluster import Capacity
 from raydc.orchestration.progress import Silent
 from raydc.orchestration.runner import Runner
 from raydc.spec.study import Study
 from raydc.store import LocalStore
 from raydc.tracking.ledger import read_rows
 from raydc.tracking.mlflow_writer import RowWriter
+from raydc.training.compiling import no_compiler
 
 pytestmark = pytest.mark.mlflow
 
@@ -90,6 +92,31 @@ def test_who_ends_a_run_early_does_not_wait_long_for_its_record(
     run(error)
     assert patience == [launch.HASTY_PATIENCE_SECONDS]
     assert launch.HASTY_PATIENCE_SECONDS < launch.TRACKER_PATIENCE_SECONDS
+
+
+@pytest.mark.parametrize(("gpus", "said"), [(0.0, True), (1.0, False)])
+def test_a_run_says_that_its_students_run_eagerly_for_want_of_a_compiler(
+    small: Callable[..., Study],
+    tmp_path: Path,
+    store: LocalStore,
+    monkeypatch: pytest.MonkeyPatch,
+    gpus: float,
+    said: bool,
+) -> None:
+    @contextmanager
+    def connected(*_: Any) -> Any:
+        yield Capacity(cpus=2, node_cpus=2, gpus=gpus, workers=2)
+
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cluster, "connected", connected)
+    monkeypatch.setattr(Runner, "run", interrupted)
+    monkeypatch.setenv("CXX", "false")
+    notes = Notes()
+    launch.run(small(), tmp_path / "out", store_uri=store.uri, progress=notes)
+    assert (no_compiler() in notes.notes) == said
+    assert "false does not work" in no_compiler()
 
 
 def test_a_bug_is_no_full_disk(run: Callable[..., Any]) -> None:

@@ -11,7 +11,7 @@ from raydc import plugins
 from raydc.data.dataset import dataset_from
 from raydc.spec.evaluation import DatasetSpec
 from raydc.store import Artifact, LocalStore, get, open_store
-from raydc.training.engine import use_cache
+from raydc.training.compiling import use_cache
 from raydc.training.memory import keep_pages
 from raydc.workbench import Labeller, Workbench
 
@@ -51,7 +51,6 @@ def _bench(dataset: DatasetSpec, pixels: str, store_uri: str) -> tuple[Workbench
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cpu":
         keep_pages()
-    if isinstance(store, LocalStore):
-        use_cache(store.root / "compiled")
+    use_cache(store.root / "compiled" if isinstance(store, LocalStore) else None)
     images = get(store, "pixels", pixels)
     return Workbench(dataset_from(dataset, images, store), store, device), images

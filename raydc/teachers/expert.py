@@ -106,8 +106,8 @@ class _Apprenticeship:
         # By the work of one epoch, so that it does not matter how many are asked for.
         one_epoch = replace(self.recipe, steps=self.per_epoch, epochs=None)
         engine = self.chassis.engine(one_epoch, len(self.inputs)) if group.size == 1 else EAGER
+        engine = self.chassis.warm(engine, one_epoch, len(self.inputs))
         self.forward = self.chassis.forward(engine)
-        self.chassis.warm(engine, one_epoch, len(self.inputs))
         self.tests: dict[str, Inputs] = {}
         self.history: list[dict[str, Any]] = []
         self.saved_at = time.monotonic()

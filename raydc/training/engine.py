@@ -1,9 +1,12 @@
 """The engine: how forward passes are executed.
 
 On the CPU a student is one single-threaded program (stacking students was measured slower). Where there
-is a C++ compiler and enough work, its network is compiled (torch.compile, 1.4 to 1.8 x on ConvNets);
-what is compiled is kept in a cache that all workers of a machine share, so a shape is compiled once.
-Whether to compile depends on the evaluation alone, so the same evaluation always runs the same code.
+is a C++ compiler that works and enough work, its network is compiled (torch.compile, 1.4 to 1.8 x on
+ConvNets); what is compiled is kept in a cache that all workers of a machine share (raydc.training.compiling).
+Whether to compile depends on the evaluation and the machine alone, so the same evaluation always runs the
+same code there.
+
+    engine(recipe) -> what would be best -> warm(...) -> what can be had, eager where compiling fails
 
 A chassis is a network whose weights are exchanged: one object for all students of a shape, so that the
 compiled code is found again.
@@ -11,53 +14,33 @@ compiled code is found again.
 
 from __future__ import annotations
 
-import fcntl
-import os
-import platform
-import shutil
-import sysconfig
-from collections.abc import Iterator
-from contextlib import contextmanager
+import logging
 from functools import cache
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from raydc.networks import zoo
 from raydc.spec.evaluation import Recipe
+from raydc.training.compiling import EAGERLY, compiler, no_compiler, one_at_a_time
 from raydc.training.inputs import test_batch_size
 from raydc.training.optimizer import autocast, tensor_cores
+
+logger = logging.getLogger(__name__)
 
 LEAST_FLOP = 3e11
 """Work of a training that is worth compiling for: some ten seconds of one CPU core."""
 EAGER, COMPILED = "eager", "compiled"
-NO_COMPILER = "no C++ compiler with Python's headers: students run eagerly, slower where there is much work"
 MOST_SHAPES = 256
 """Shapes that torch.compile keeps for one network before it gives up."""
-
-
-def compiler() -> str | None:
-    """The C++ compiler that torch.compile would use; None without one, or without Python's headers.
-
-    TORCHDYNAMO_DISABLE=1 in the environment switches compiling off, as everywhere in PyTorch.
-    """
-    if os.environ.get("TORCHDYNAMO_DISABLE") == "1":
-        return None
-    return _compiler(os.environ.get("CXX", ""))
+Shape = tuple[int, bool, str]
+"""What code is compiled for: images of a batch, whether it is trained on, precision."""
 
 
 @cache
-def _compiler(chosen: str) -> str | None:
-    if not (Path(sysconfig.get_path("include")) / "Python.h").is_file():
-        return None
-    return shutil.which(chosen) or shutil.which("g++") or shutil.which("clang++")
-
-
-def use_cache(folder: Path) -> None:
-    """Keep compiled code in `folder`, by torch version and processor."""
-    place = folder / f"torch-{torch.__version__}-{platform.machine()}"
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(place))
+def _say_once(text: str) -> None:
+    """Warn of it once in the life of this process."""
+    logger.warning(text)
 
 
 class Chassis:
@@ -70,7 +53,9 @@ class Chassis:
         with torch.random.fork_rng(devices=[]):
             self.network = zoo.build(arch, channels, classes, resolution).to(device)
         self._compiled: nn.Module | None = None
-        self._warm: set[tuple[int, bool, str]] = set()
+        self._warm: set[Shape] = set()
+        self._refused: set[Shape] = set()
+        """Shapes that could not be compiled."""
         self.flop_per_image = self._count_flop()
 
     def _count_flop(self) -> int:
@@ -86,11 +71,14 @@ class Chassis:
         return int(counter.get_total_flops())
 
     def engine(self, recipe: Recipe, images: int) -> str:
-        """How a training of `images` images by `recipe` is executed on this machine."""
-        if self.device.type != "cpu" or compiler() is None:
-            return EAGER
+        """How a training of `images` images by `recipe` is to be executed on this machine; see `warm`."""
         passes = recipe.total_steps(images) * min(images, recipe.batch_size)
-        return COMPILED if 3 * self.flop_per_image * passes >= LEAST_FLOP else EAGER
+        if self.device.type != "cpu" or 3 * self.flop_per_image * passes < LEAST_FLOP:
+            return EAGER
+        if compiler() is None:
+            _say_once(no_compiler())
+            return EAGER
+        return COMPILED
 
     def forward(self, engine: str) -> nn.Module:
         """What to call for a forward pass; it shares its weights with `network`."""
@@ -102,31 +90,50 @@ class Chassis:
         assert self._compiled is not None
         return self._compiled
 
-    def warm(self, engine: str, recipe: Recipe, images: int) -> None:
+    def warm(self, engine: str, recipe: Recipe, images: int) -> str:
         """Compile everything that a training of `images` images and its tests will run.
 
-        Changes weights and buffers; load a student's afterwards.
+        Returns the engine that can run it: `engine`, or `eager` where something cannot be compiled. Changes
+        weights and buffers; load a student's afterwards.
         """
-        if engine == EAGER:
-            return
         size = min(images, recipe.batch_size)
         sizes = {size, images % size or size} if recipe.total_steps(images) else set()
-        self._run_each(engine, {(n, True, recipe.precision) for n in sizes})
-        self.warm_test(engine, recipe.precision)
+        trained = {(n, True, recipe.precision) for n in sizes}
+        return self._run_each(engine, {*trained, self._tested(recipe.precision)})
 
-    def warm_test(self, engine: str, precision: str) -> None:
-        """Compile what tests will run."""
-        if engine != EAGER:
-            self._run_each(engine, {(test_batch_size(self.device), False, precision)})
+    def warm_test(self, engine: str, precision: str) -> str:
+        """Compile what tests will run; returns the engine as `warm` does."""
+        return self._run_each(engine, {self._tested(precision)})
 
-    def _run_each(self, engine: str, wanted: set[tuple[int, bool, str]]) -> None:
-        missing = wanted - self._warm
-        if not missing:
-            return
-        with _one_at_a_time():
-            for count, training, precision in sorted(missing):
-                self._run_once(self.forward(engine), count, training, precision)
-        self._warm |= missing
+    def _tested(self, precision: str) -> Shape:
+        return test_batch_size(self.device), False, precision
+
+    def _run_each(self, engine: str, wanted: set[Shape]) -> str:
+        if engine == EAGER:
+            return EAGER
+        # Each shape by itself, so that it does not matter which evaluations this process has met before.
+        for shape in sorted(wanted - self._warm):
+            if shape in self._refused or not self._compile(engine, shape):
+                self._refused.add(shape)
+                return EAGER
+            self._warm.add(shape)
+        return engine
+
+    def _compile(self, engine: str, shape: Shape) -> bool:
+        """Whether `shape` could be compiled; raises the network's own errors."""
+        try:
+            with one_at_a_time():
+                self._run_once(self.forward(engine), *shape)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # of the compiler, its headers, the disk, or torch.compile itself
+            self.network.zero_grad(set_to_none=True)
+            # What the network itself cannot do fails here once more.
+            self._run_once(self.network, *shape)
+            reason = str(error).split("\n")[0][:200]
+            _say_once(f"torch.compile failed ({type(error).__name__}: {reason}): {EAGERLY}")
+            return False
+        return True
 
     def _run_once(self, forward: nn.Module, count: int, training: bool, precision: str) -> None:
         batch = torch.zeros(count, *self.shape, device=self.device)
@@ -146,16 +153,3 @@ class Chassis:
         """Take over the weights and buffers of a network."""
         self.network.load_state_dict(state)
         self.network.train()
-
-
-@contextmanager
-def _one_at_a_time() -> Iterator[None]:
-    """Let one process of the machine compile; the others find its work in the cache."""
-    cache = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
-    if cache is None:
-        yield
-        return
-    Path(cache).mkdir(parents=True, exist_ok=True)
-    with (Path(cache) / ".lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

@@ -24,7 +24,8 @@ from torch import Tensor, nn
 
 from raydc.networks.convnet import ConvNet
 from raydc.networks.zoo import draws_at_random
-from raydc.training.engine import MOST_SHAPES, compiler
+from raydc.training.compiling import compiler
+from raydc.training.engine import MOST_SHAPES
 from raydc.training.losses import full_precision
 
 State = dict[str, Tensor]

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor, nn
 
+from raydc.evaluate import attempt
 from raydc.networks.zoo import initialised
 from raydc.spec.evaluation import Recipe
+from raydc.spec.plan import Plan
+from raydc.spec.study import Study
 from raydc.training import engine as engines
 from raydc.training.engine import COMPILED, EAGER, Chassis
 from raydc.training.fit import fit
@@ -17,6 +23,7 @@ from raydc.training.inputs import TensorInputs
 from raydc.training.losses import Targets
 from raydc.training.metrics import measure
 from raydc.training.targets import StaticTargets
+from raydc.workbench import Workbench
 
 CPU = torch.device("cpu")
 ARCH = "convnet-d2-w8"
@@ -40,9 +47,97 @@ def test_short_trainings_are_eager_and_long_ones_compiled(
     assert chassis.engine(replace(RECIPE, steps=steps + 1), images) == COMPILED
 
 
-def test_without_a_compiler_everything_is_eager(chassis: Chassis, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def warnings(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
+    """What the engine has warned of; it has warned of nothing yet."""
+    engines._say_once.cache_clear()
+    caplog.set_level(logging.WARNING, engines.logger.name)
+    return lambda: [r.getMessage() for r in caplog.records if r.name == engines.logger.name]
+
+
+def test_without_a_compiler_everything_is_eager_and_it_is_said_once(
+    chassis: Chassis, monkeypatch: pytest.MonkeyPatch, warnings: Callable[[], list[str]]
+) -> None:
     monkeypatch.setenv("TORCHDYNAMO_DISABLE", "1")
-    assert chassis.engine(replace(RECIPE, steps=10**9), 8) == EAGER
+    assert chassis.engine(replace(RECIPE, steps=1), 8) == EAGER
+    assert warnings() == []  # it would have been eager with one
+    assert [chassis.engine(replace(RECIPE, steps=n), 8) for n in (10**8, 10**9)] == [EAGER, EAGER]
+    assert warnings() == ["TORCHDYNAMO_DISABLE is 1: students run eagerly, slower where there is much work"]
+
+
+class _Refusing(nn.Module):
+    """A network as compiled where batches of 4 cannot be compiled."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, batch: Tensor) -> Tensor:
+        if len(batch) == 4:
+            raise RuntimeError("C++ compile error\n\nCommand: ...")
+        said: Tensor = self.network(batch)
+        return said
+
+
+def test_what_cannot_be_compiled_runs_eagerly_and_the_rest_is_compiled(
+    chassis: Chassis, warnings: Callable[[], list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    chassis._compiled = _Refusing(chassis.network)
+    # Whichever evaluation comes first: the same ones are eager.
+    assert chassis.warm(COMPILED, RECIPE, 12) == EAGER  # batches of 8 and 4
+    assert chassis.warm(COMPILED, RECIPE, 16) == COMPILED
+    assert chassis.warm(COMPILED, RECIPE, 12) == EAGER
+    assert chassis.warm(EAGER, RECIPE, 16) == EAGER
+    assert warnings() == [
+        "torch.compile failed (RuntimeError: C++ compile error): "
+        "students run eagerly, slower where there is much work"
+    ]
+    assert all(p.grad is None for p in chassis.network.parameters())
+
+
+def test_a_networks_own_errors_are_not_taken_for_the_compilers(
+    chassis: Chassis, warnings: Callable[[], list[str]]
+) -> None:
+    def fail(*_: object) -> Tensor:
+        raise ValueError("Expected more than 1 value per channel")
+
+    chassis.network.forward = fail  # type: ignore[method-assign]
+    chassis._compiled = _Refusing(chassis.network)
+    with pytest.raises(ValueError, match="more than 1 value"):
+        chassis.warm(COMPILED, RECIPE, 16)
+    assert warnings() == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("CXX", "false", "false does not work"),
+        ("TORCHINDUCTOR_CACHE_DIR", "/dev/null/x", "torch.compile failed"),
+    ],
+)
+def test_a_student_that_cannot_be_compiled_has_the_result_of_an_eager_one(
+    small: Callable[..., Study],
+    ready: Callable[[Study], Plan],
+    bench: Workbench,
+    monkeypatch: pytest.MonkeyPatch,
+    warnings: Callable[[], list[str]],
+    name: str,
+    value: str,
+    said: str,
+) -> None:
+    (one,) = ready(small()).evaluations
+    eager = attempt(one, bench, study="small")
+    monkeypatch.setattr(engines, "LEAST_FLOP", 0)
+    monkeypatch.setenv(name, value)
+    if name != "CXX":
+        monkeypatch.setattr(engines, "compiler", lambda: "g++")
+    rows = [attempt(one, bench, study="small") for _ in range(2)]
+    for row in rows:
+        assert (row["status"], row["engine"], row["error"]) == ("finished", EAGER, None)
+        assert row["test_loss"] == eager["test_loss"]
+    (warning,) = warnings()
+    assert said in warning
 
 
 def test_a_second_student_on_a_chassis_is_as_on_a_new_one(chassis: Chassis) -> None:
@@ -65,7 +160,7 @@ def test_compiled_code_trains_and_tests_as_eager_code(
     inputs, targets = _task()
     results = []
     for engine in (EAGER, COMPILED):
-        chassis.warm(engine, RECIPE, len(inputs))
+        assert chassis.warm(engine, RECIPE, len(inputs)) == engine
         chassis.load(initialised(ARCH, 3, 4, 16, "student", 3).state_dict())
         forward = chassis.forward(engine)
         training = fit(chassis.network, inputs, targets, RECIPE, key=5, device=CPU, forward=forward)
