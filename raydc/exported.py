@@ -22,7 +22,7 @@ from raydc.plain_json import parse_json
 from raydc.result import FAILED, FINISHED, Row, not_started
 from raydc.spec.evaluation import DatasetSpec, Evaluation
 from raydc.spec.facts import bind
-from raydc.spec.plan import Plan, Planned, make_plan
+from raydc.spec.plan import Plan, Planned, forwards_sentence, make_plan
 from raydc.spec.received import received
 from raydc.store import cut_torn_line, open_store
 from raydc.training.compiling import use_cache
@@ -117,6 +117,8 @@ def run_file(file: Path, data: str | None, out: Path, store_uri: str | None, dev
                 failed += row["status"] == FAILED
                 said = row["error"] or f"test_acc {row['test_acc']:.4f}"
                 print(f"{done}/{len(left.evaluations)} {row['evaluation_id']} {said}", flush=True)
+    if naive := plan.naive_forwards(dataset.classes):
+        print(forwards_sentence(bench.images_forwarded, plan.forwards(dataset.classes), naive), flush=True)
     return failed
 
 

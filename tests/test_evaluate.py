@@ -232,9 +232,12 @@ def test_an_exported_file_runs_alone_and_goes_on(
     rows = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
     assert {row["evaluation_id"] for row in rows} == {p.id for p in plan.evaluations}
     assert {row["status"] for row in rows} == {"finished"}
-    capsys.readouterr()
+    # One checkpoint and two sets, of 10 and 20 images.
+    study = "30 in the study; labelling anew for every evaluation would forward 30"
+    assert capsys.readouterr().out.splitlines()[-1] == f"labels: 30 images forwarded now, {study}"
     assert main(arguments) == 0
-    assert "2 evaluations, 2 finished before" in capsys.readouterr().out
+    said = capsys.readouterr().out.splitlines()
+    assert said == ["2 evaluations, 2 finished before", f"labels: 0 images forwarded now, {study}"]
 
 
 def test_an_exported_run_says_once_that_its_students_run_eagerly_for_want_of_a_compiler(

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import ast
+import json
+import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import raydc
+from raydc.exported import export_line
+from raydc.spec.plan import Plan
+from raydc.spec.study import Study
 
 ROOT = Path(raydc.__file__).parent
 CORE_PACKAGES = {"torch", "torchvision", "timm", "numpy", "pyarrow", "PIL", "safetensors", "sklearn"}
@@ -142,14 +148,78 @@ def test_importing_raydc_loads_no_library() -> None:
     assert ran.stdout.strip() == "[]"
 
 
-def test_the_core_runs_without_the_services() -> None:
-    script = """
+BLOCKED = """
 import sys
-for name in ("ray", "mlflow", "optuna", "pydantic", "typer", "rich", "pandas", "yaml"):
-    sys.modules[name] = None
-import raydc.exported
-raydc.exported.main(["--help"])
+
+SERVICES = "ray", "mlflow", "optuna", "pydantic", "typer", "rich", "pandas", "yaml"
+
+class Without:
+    '''A finder as where the services are not installed.'''
+
+    def __init__(self, finder):
+        self.finder = finder
+
+    def find_spec(self, name, *more):
+        return None if name.partition(".")[0] in SERVICES else self.finder.find_spec(name, *more)
+
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+
+sys.meta_path[:] = map(Without, sys.meta_path)
 """
-    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+
+
+def without_services(script: str, *arguments: str, cwd: Path) -> str:
+    """What a script prints in a Python that has none of the services."""
+    ran = subprocess.run(
+        [sys.executable, "-c", BLOCKED + script, *arguments],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT.parent)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert ran.returncode == 0, ran.stderr
-    assert "results.jsonl" in ran.stdout
+    return ran.stdout
+
+
+def test_the_core_runs_without_the_services(
+    small: Callable[..., Study], planned: Callable[[Study], Plan], tmp_path: Path
+) -> None:
+    settings = (
+        "base.labels.teacher_epoch=1",
+        "grid={labels.kind: [hard, soft], labels.temperature: [1, 4]}",
+        "teacher.epochs=1",
+        "base.images.ipc=1",
+        "base.train.steps=3",
+    )
+    plan = planned(small(*settings))
+    lines = [export_line(p, "small", "digits") + "\n" for p in plan.evaluations]
+    (tmp_path / "study.jsonl").write_text("".join(lines))
+    command = "import runpy\nrunpy.run_module('raydc.evaluate', run_name='__main__', alter_sys=True)\n"
+    arguments = ("study.jsonl", "--out", "out", "--device", "cpu")
+    said = without_services(command, *arguments, cwd=tmp_path).splitlines()
+    assert said[0] == "3 evaluations, 0 finished before"
+    # The hard labels need no teacher; the soft ones ask it once, naively once a temperature.
+    assert said[-1] == (
+        "labels: 10 images forwarded now, 10 in the study; "
+        "labelling anew for every evaluation would forward 20"
+    )
+    rows = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
+    assert {row["evaluation_id"] for row in rows} == {p.id for p in plan.evaluations}
+    assert {(row["status"], row["steps"]) for row in rows} == {("finished", 3)}
+    assert sorted(row["labels.kind"] for row in rows) == ["hard", "soft", "soft"]
+    assert all(0 < row["test_acc"] < 1 for row in rows)
+
+
+def test_what_measures_the_core_is_imported_without_the_services(tmp_path: Path) -> None:
+    script = """
+from benchmarks import label_service, label_store, students
+assert not {name.partition(".")[0] for name in sys.modules} & {*SERVICES}
+try:
+    import benchmarks.orchestration
+except ModuleNotFoundError as error:
+    print(error.name)
+"""
+    # Those of the services need them, so they were blocked.
+    assert without_services(script, cwd=tmp_path).strip() in ("ray", "pydantic", "mlflow", "yaml")

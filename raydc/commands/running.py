@@ -116,10 +116,10 @@ def print_summary(summary: Summary) -> None:
             f"{summary.taken_over} taken over from other studies",
         )
     if summary.naive_forwards:
-        say(
-            f"  labels: {summary.forwarded:,} images forwarded now, {summary.forwards:,} in the study; "
-            f"labelling anew for every evaluation would forward {summary.naive_forwards:,}"
-        )
+        from raydc.spec.plan import forwards_sentence
+
+        said = forwards_sentence(summary.forwarded, summary.forwards, summary.naive_forwards)
+        say(f"  {said}")
     for sentence in search_sentences(summary):
         say(f"  {sentence}")
     stages = ", ".join(f"{n} {duration(s)}" for n, s in summary.stage_seconds.items() if s >= 1)

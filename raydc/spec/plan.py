@@ -294,6 +294,14 @@ def set_size(evaluation: Evaluation, classes: int) -> int:
     return evaluation.ipc * (classes - dropped)
 
 
+def forwards_sentence(now: int, forwards: int, naive_forwards: int) -> str:
+    """What teachers have labelled in a run, label in all, and would label naively, as a run's end says it."""
+    return (
+        f"labels: {now:,} images forwarded now, {forwards:,} in the study; "
+        f"labelling anew for every evaluation would forward {naive_forwards:,}"
+    )
+
+
 STEP_OVERHEAD_IMAGES = 16
 """What a step costs beside its images, in images (measured on one CPU core, small ConvNets)."""
 

@@ -42,7 +42,11 @@ def test_a_run_leaves_everything_that_it_promises(finished: Shell) -> None:
     assert f"{EVALUATIONS} of {EVALUATIONS} evaluations finished" in said
     assert re.search(r"parallel efficiency: \d\.\d\d", said)
     # Each set once for each of the two checkpoints; a temperature would not add to it.
-    assert "labels: 600 images forwarded now, 600 in the study" in said
+    # Naively, of each of the two checkpoints and replicates: 10, 20, 40 and 80 images once.
+    assert (
+        "labels: 600 images forwarded now, 600 in the study; "
+        "labelling anew for every evaluation would forward 600\n"
+    ) in said
     assert "report: runs/tiny/report.html" in said
     folder = finished.folder / "runs" / "tiny"
     assert {"ledger.jsonl", "results.parquet", "report.html", "study.yaml", "mlflow.db"} <= {
@@ -53,6 +57,23 @@ def test_a_run_leaves_everything_that_it_promises(finished: Shell) -> None:
     assert table.num_rows == EVALUATIONS
     assert all(table["mlflow_run_id"].to_pylist())
     assert set(table["status"].to_pylist()) == {"finished"}
+
+
+def test_a_run_says_how_much_more_a_naive_one_would_have_labelled(
+    make_shell: Callable[[], Shell],
+) -> None:
+    shell = make_shell()
+    grid = "grid={images.ipc: [1, 2], labels.teacher_epoch: [1, 3], labels.temperature: [1, 2, 4]}"
+    settings = ("--set", grid, "--set", "base.labels.kind=soft", "--set", "base.train.steps=2")
+    said = shell("run", "tiny.yaml", "--out", "out", "--no-report", *settings).stdout
+    assert "24 of 24 evaluations finished" in said
+    # 10 and 20 images, two replicates, two checkpoints: 60 x 2; naively for each of three temperatures.
+    assert (
+        "labels: 120 images forwarded now, 120 in the study; "
+        "labelling anew for every evaluation would forward 360\n"
+    ) in said
+    plan = {row["what"]: row for row in shell.json("plan", "tiny.yaml", "--out", "out", *settings)}
+    assert plan["label passes"]["note"] == "120 images forwarded; a naive run forwards 360"
 
 
 def test_results_are_rows_with_null_where_nothing_applies(finished: Shell) -> None:
