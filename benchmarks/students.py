@@ -39,6 +39,7 @@ from raydc.training.packed import Member, fit_pack
 from raydc.training.targets import StaticTargets
 from raydc.workbench import Workbench
 
+ALL_IPC = [1, 10, 50]
 EPOCHS, TEST_EVERY = 3000, 200
 CPU_STEPS = {1: 120, 10: 30, 50: 8}
 SMALL_STEPS = 300
@@ -264,7 +265,8 @@ def compare(arguments: argparse.Namespace) -> None:
             }
         )
     data = "cifar10" if arguments.data else "digits"
-    name = f"students-{data}-{arguments.device}-{arguments.precision}"
+    only = "" if arguments.ipc == ALL_IPC else "-ipc" + "-".join(map(str, arguments.ipc))
+    name = f"students-{data}-{arguments.device}-{arguments.precision}{only}"
     publish(name, rows, arguments.device, arch=arguments.arch, rounds=arguments.rounds)
 
 
@@ -294,7 +296,7 @@ def accuracies(arguments: argparse.Namespace) -> None:
         "low": mean - half,
         "high": mean + half,
     }
-    name = f"accuracy-{data}-{arguments.device}-{arguments.precision}"
+    name = f"accuracy-{data}-{arguments.device}-{arguments.precision}-ipc{ipc}"
     publish(name, [row], arguments.device, arch=arguments.arch, steps=arguments.steps)
 
 
@@ -304,7 +306,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--precision", default="fp32", choices=["fp32", "tf32", "bf16"])
     parser.add_argument("--arch", help="default: convnet-d3-w128 on CIFAR-10, convnet-d2-w16 on digits")
-    parser.add_argument("--ipc", type=int, nargs="+", default=[1, 10, 50])
+    parser.add_argument("--ipc", type=int, nargs="+", default=ALL_IPC)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--accuracy", type=int, default=0, help="compare accuracies over so many seeds")
     parser.add_argument("--steps", type=int, default=300, help="steps of a training with --accuracy")

@@ -27,7 +27,7 @@ from raydc.recording import Record, Recorder, share
 from raydc.result import FAILED, FINISHED, Row, reused
 from raydc.spec.evaluation import Evaluation
 from raydc.spec.facts import bind
-from raydc.spec.plan import Plan, Planned, make_plan
+from raydc.spec.plan import Plan, Planned, forwards, make_plan, naive_forwards
 from raydc.spec.study import Study
 from raydc.store import open_store, write_atomically
 from raydc.tracking.ledger import Ledger, read_rows
@@ -193,6 +193,9 @@ class _Launch:
         evaluations = [p for p in search.evaluations() if p.tested or p.id in ledger.rows]
         finished = {name for name, row in earlier.items() if row["status"] == FINISHED}
         summary.evaluations = len(evaluations)
+        trained = [p for p in evaluations if p.id in ledger.rows]
+        summary.forwards = forwards(trained, ready.dataset.classes)
+        summary.naive_forwards = naive_forwards(trained, ready.dataset.classes)
         summary.before = sum(1 for p in evaluations if p.id in finished)
         summary.taken_over = answers.taken_over
         summary.search = searching.history_of(search, ledger)

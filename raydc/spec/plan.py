@@ -158,11 +158,11 @@ class Plan:
 
     def forwards(self, classes: int) -> int:
         """Images that teachers label."""
-        return sum(p.forwards(self._size(p, classes)) for p in self.passes.values())
+        return forwards(self.evaluations, classes)
 
     def naive_forwards(self, classes: int) -> int:
         """Images that teachers would label if every evaluation had its own labelled anew."""
-        return sum(p.forwards(self._size(p, classes)) for planned in self.evaluations for p in planned.passes)
+        return naive_forwards(self.evaluations, classes)
 
     def counted(self, classes: int) -> dict[str, Any]:
         """The plan in numbers."""
@@ -177,9 +177,6 @@ class Plan:
             "images_forwarded": self.forwards(classes),
             "images_forwarded_naively": self.naive_forwards(classes),
         }
-
-    def _size(self, label_pass: LabelPass, classes: int) -> int:
-        return set_size(self.sets[label_pass.compressed_set].evaluation, classes)
 
     def without(self, finished: Collection[str]) -> Plan:
         """The plan of the evaluations whose ids are not in `finished`."""
@@ -292,6 +289,22 @@ def set_size(evaluation: Evaluation, classes: int) -> int:
     """Images of the compressed set of `evaluation`."""
     dropped = 1 if "images.drop_class" in evaluation.point else 0
     return evaluation.ipc * (classes - dropped)
+
+
+def forwards(evaluations: Iterable[Planned], classes: int) -> int:
+    """Images that teachers label for `evaluations`: those of each pass once."""
+    passes: dict[str, LabelPass] = {}
+    sizes: dict[str, int] = {}
+    for planned in evaluations:
+        for p in planned.passes:
+            passes[p.id] = p.joined(passes[p.id]) if p.id in passes else p
+            sizes[p.id] = set_size(planned.evaluation, classes)
+    return sum(p.forwards(sizes[name]) for name, p in passes.items())
+
+
+def naive_forwards(evaluations: Iterable[Planned], classes: int) -> int:
+    """Images that teachers would label for `evaluations` if each had its own labelled anew."""
+    return sum(p.forwards(set_size(e.evaluation, classes)) for e in evaluations for p in e.passes)
 
 
 def forwards_sentence(now: int, forwards: int, naive_forwards: int) -> str:
