@@ -1,4 +1,4 @@
-"""raydc export-labels on a study's folder that was made without Ray, and students that learn from its files."""
+"""raydc export-labels on a study made without Ray, and studies that learn from its files."""
 
 from __future__ import annotations
 
