@@ -423,7 +423,7 @@ class Workbench:
 
     def test_engine(self, arch: str, precision: str, passes: float) -> str:
         """How so many test passes of `arch` are executed: compiled, where they take long without."""
-        if self.device.type == "cpu" or compiler() is None:
+        if not passes or self.device.type == "cpu" or compiler() is None:
             return EAGER
         key = (arch, precision)
         if key not in self._test_seconds:
