@@ -298,8 +298,8 @@ def _labels(planned: Planned, bench: Workbench) -> tuple[LabelOutputs, float, fl
     accuracy = None
     if planned.learned is not None:
         bench.learn_labels(planned)  # a search asks for labels that nobody could make before
-        labels, artifact = bench.learned(planned.learned)
-        return kind.load()(replace(inputs, brought=labels)), 0.0, float(artifact.meta["seconds"]), None
+        labels, artifact = bench.learned(planned.learned, len(inputs.labels))
+        return kind.load()(replace(inputs, brought=labels)), 0.0, float(artifact.noted("seconds")), None
     if kind.brought and "path" in given:
         labels = read_soft_labels(str(given["path"]), len(compressed), inputs.classes)
         inputs = replace(inputs, brought=labels)
@@ -316,8 +316,8 @@ def _labels(planned: Planned, bench: Workbench) -> tuple[LabelOutputs, float, fl
             logits, artifacts = bench.logits(planned.passes)
             inputs = replace(inputs, logits=logits)
         waited = time.perf_counter() - start
-        made = sum(float(artifact.meta["seconds"]) for artifact in artifacts)
-        known = [a.meta["teacher_test_acc"] for a in artifacts if a.meta["teacher_test_acc"] is not None]
+        made = sum(float(artifact.noted("seconds")) for artifact in artifacts)
+        known = [a for artifact in artifacts if (a := artifact.noted("teacher_test_acc")) is not None]
         accuracy = sum(known) / len(known) if known else None
     return kind.load()(inputs, **keys), waited, made, accuracy
 

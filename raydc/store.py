@@ -110,6 +110,16 @@ class Artifact:
     def path(self, name: str) -> Path:
         return self.folder / name
 
+    def noted(self, key: str) -> Any:
+        """What its manifest says of `key`; `ArtifactError` if it says nothing."""
+        try:
+            return self.meta[key]
+        except (KeyError, TypeError):
+            raise ArtifactError(
+                f"{self.path(MANIFEST)} does not say {key!r}; remove the folder {str(self.folder)!r}, and it "
+                "is made again"
+            ) from None
+
 
 Stamp = tuple[tuple[int, int, int], ...]
 """What changes when somebody writes to a file of an artifact."""

@@ -7,10 +7,11 @@ cluster runs many workbenches on one store.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
@@ -22,13 +23,14 @@ from raydc.augmentation.views import Views
 from raydc.compress import Compressor
 from raydc.data.dataset import Dataset
 from raydc.data.image_set import CompressedSet
-from raydc.errors import ArtifactError
+from raydc.errors import ArtifactError, EvaluationError
 from raydc.labels import transforms
+from raydc.labels.codecs import size_of
 from raydc.labels.learned import Course, Lesson
 from raydc.labels.learning import learn_stored
 from raydc.labels.replayed import Replayed
-from raydc.labels.store import read_logits, write_logits
-from raydc.labels.views import RESIDENT_BYTES, SEGMENT_ROWS, ViewLogits, segment_name, segments
+from raydc.labels.store import read_logits, read_together, write_logits
+from raydc.labels.views import RESIDENT_BYTES, ViewLogits, segment_name, segments, spans
 from raydc.networks.zoo import initialised
 from raydc.seeding import seed_of
 from raydc.spec.evaluation import Evaluation, TeacherSpec
@@ -40,29 +42,42 @@ from raydc.teachers.expert import OnProgress, train_trajectory
 from raydc.training.compiling import compiler
 from raydc.training.engine import COMPILED, EAGER, Chassis
 from raydc.training.group import ALONE, Group
-from raydc.training.inputs import Inputs, TensorInputs, part_inputs
+from raydc.training.inputs import Inputs, PixelInputs, TensorInputs, part_inputs
 from raydc.training.metrics import measure
 from raydc.training.packed import Member
 from raydc.training.roads import fastest_road, students_that_fit, worth_compiling
 
 T = TypeVar("T")
-VIEWS_TOGETHER = 1024
-"""Images of views that are rendered before they are forwarded."""
+HELD_BYTES = 2 << 30
+"""Compressed sets, and as much of network inputs and of logits, that are held because they were used last.
+More only if one alone is larger."""
+
+WHOLE_BYTES = 64 << 20
+"""Network inputs of a set that teachers take whole: batch by batch, small images cost a tenth more."""
 
 
 class Recent:
-    """The most recently used values, up to `size` of them."""
+    """The most recently used values, up to `size` of them.
 
-    def __init__(self, size: int) -> None:
+    nbytes: what a value takes; the values together take at most HELD_BYTES, unless the last alone takes more.
+    """
+
+    def __init__(self, size: int, nbytes: Callable[[Any], int] = lambda value: 0) -> None:
         self._size = size
+        self._nbytes = nbytes
         self._values: OrderedDict[Hashable, Any] = OrderedDict()
+
+    def held(self, key: Hashable) -> Any | None:
+        """The value of `key` if it is held."""
+        return self._values.get(key)
 
     def get(self, key: Hashable, make: Callable[[], T]) -> T:
         """The value of `key`, made now if it is not held."""
         if key not in self._values:
             self._values[key] = make()
-            while len(self._values) > self._size:
-                self._values.popitem(last=False)
+            taken = sum(map(self._nbytes, self._values.values()))
+            while len(self._values) > 1 and (len(self._values) > self._size or taken > HELD_BYTES):
+                taken -= self._nbytes(self._values.popitem(last=False)[1])
         self._values.move_to_end(key)
         value: T = self._values[key]
         return value
@@ -103,16 +118,30 @@ def labelled(label_pass: LabelPass, store: Store) -> bool:
 
 @dataclass(frozen=True)
 class Said:
-    """What a checkpoint said of a compressed set."""
+    """What a checkpoint said of a compressed set, or of some of its views: one artifact."""
 
-    name: str
-    """Of the label pass."""
-    images: int
-    """That were forwarded for it."""
+    label_pass: str
+    """Id of the label pass."""
     logits: Tensor | None = None
-    """[N, C] float32 on the CPU, to be stored; None for views."""
+    """[N, C] float32 on the CPU, to be stored; None if the views were in the store already."""
     teacher_test_acc: float | None = None
     seconds: float = 0.0
+    size: float = 0.0
+    """How far the logits are from 0 at most."""
+    segment: tuple[str, int] | None = None
+    """Of views: name of the segment, and the step after its last."""
+    last: bool = True
+    """Whether this is all, or the last, of the pass."""
+
+    @property
+    def images(self) -> int:
+        """That were forwarded for it."""
+        return 0 if self.logits is None else len(self.logits)
+
+    @property
+    def nbytes(self) -> int:
+        """What it takes in memory until it is stored."""
+        return 0 if self.logits is None else self.logits.nbytes
 
 
 class Workbench:
@@ -133,10 +162,10 @@ class Workbench:
         self.images_forwarded = 0
         """Images that teachers of this workbench have labelled."""
         self.compressor = Compressor(dataset, store, device, self._checkpoint)
-        self._sets = Recent(64)
+        self._sets = Recent(64, lambda held: held[0].images.nbytes)
         self._teachers = Recent(8)
-        self._inputs = Recent(16)
-        self._logits = Recent(16)
+        self._inputs = Recent(16, lambda held: held.nbytes)
+        self._logits = Recent(16, lambda held: held.nbytes)
         self._view_logits = Recent(8)
         self._replayed = Recent(4)
         self._chassis = Recent(4)
@@ -213,79 +242,87 @@ class Workbench:
     def ensure(self, label_pass: LabelPass) -> None:
         """Forward the checkpoint over the set, unless its logits are in the store already."""
         if not labelled(label_pass, self.store):
-            (said,) = self.say([label_pass])
-            self.keep(said)
+            for said in self.say([label_pass]):
+                self.keep(said)
 
-    def say(self, label_passes: list[LabelPass]) -> list[Said]:
+    def say(self, label_passes: Sequence[LabelPass]) -> Iterator[Said]:
         """Have one checkpoint label several sets; images of different sets share batches.
 
-        All passes must be of one checkpoint. What was said is in the store after `keep`.
+        All passes must be of one checkpoint. What was said is in the store after `keep`. Memory is that of a
+        set, a batch and what was said of a set or two, however many the passes are; what is handed on is the
+        caller's to bound. `EvaluationError` if the teacher says what is not finite.
         """
         first = label_passes[0]
         assert all((p.trajectory, p.epoch) == (first.trajectory, first.epoch) for p in label_passes)
+        loading = time.perf_counter()
+        loaded = self.teacher(first)
+        loading = time.perf_counter() - loading
         images = [p for p in label_passes if p.views is None]
-        said = self._label_images(images) if images else {}
-        said |= {p.id: self._label_views(p, p.views) for p in label_passes if p.views is not None}
-        self.images_forwarded += sum(one.images for one in said.values())
-        return [said[p.id] for p in label_passes]
+        views = [(p, p.views) for p in label_passes if p.views is not None]
+        parts = [self._label_images(loaded, images), *(self._label_views(loaded, *one) for one in views)]
+        for said in (said for part in parts for said in part):
+            self.images_forwarded += said.images
+            # The first has waited for the network.
+            yield replace(said, seconds=said.seconds + loading)
+            loading = 0.0
 
     def keep(self, said: Said) -> None:
-        """Store what a checkpoint said of a set; views are stored while they are labelled."""
+        """Store what a checkpoint said; may be called in another thread, while it goes on."""
         if said.logits is None:
             return
         with self.store.draft("logits") as draft:
             write_logits(draft.folder, said.logits.numpy())
+            name, stop = said.segment or (said.label_pass, None)
             draft.commit(
-                said.name, images=said.images, teacher_test_acc=said.teacher_test_acc, seconds=said.seconds
+                name,
+                images=said.images,
+                teacher_test_acc=said.teacher_test_acc,
+                seconds=said.seconds,
+                size=said.size,
+                **({} if stop is None else {"stop": stop}),
             )
 
-    def _label_images(self, label_passes: list[LabelPass]) -> dict[str, Said]:
-        first = label_passes[0]
-        start = time.perf_counter()
-        loaded = self.teacher(first)
-        images = [self.label_inputs(loaded, p.compressed_set) for p in label_passes]
-        logits = loaded.teacher.logits(TensorInputs(torch.cat(images)))
-        counts = [len(part) for part in images]
-        seconds = time.perf_counter() - start
-        part = seconds / max(1, sum(counts))
-        return {
-            p.id: Said(p.id, len(said), said, loaded.test_acc, part * len(said))
-            for p, said in zip(label_passes, logits.split(counts), strict=True)
-        }
+    def _label_images(self, loaded: Loaded, label_passes: list[LabelPass]) -> Iterator[Said]:
+        counts = [self._count(p.compressed_set) for p in label_passes]
+        inputs = (self._teacher_inputs(loaded, p.compressed_set) for p in label_passes)
+        said = loaded.teacher.in_turn(inputs, counts)
+        for label_pass, (logits, seconds) in zip(label_passes, said, strict=True):
+            size = _size(logits, label_pass)
+            yield Said(label_pass.id, logits, loaded.test_acc, seconds, size)
 
-    def _label_views(self, label_pass: LabelPass, asked: ViewsAsked) -> Said:
+    def _label_views(self, loaded: Loaded, label_pass: LabelPass, asked: ViewsAsked) -> Iterator[Said]:
         """Label what is missing of a pass over views, a segment at a time."""
-        loaded = self.teacher(label_pass)
         images = self.set_inputs(label_pass.compressed_set)
         steps = asked.steps(len(images))
         grid = self.compressed_set(label_pass.compressed_set)[0].grid
         key = seed_of("student views", asked.seed)
         views = Views(asked.recipe, len(images), key, self.device, grid=grid)
         _, first = segments(label_pass, self.store, steps)
-        forwarded = 0
-        together = max(1, -(-VIEWS_TOGETHER // views.batch_size))
-        while first < steps:
-            start = time.perf_counter()
-            said: list[Tensor] = []
-            step = first
-            while step < steps and sum(len(part) for part in said) < SEGMENT_ROWS:
-                stop = min(step + together, steps)
-                rendered = [views.render(images, s).images for s in views.steps(step, stop)]
-                said.append(loaded.teacher.logits(TensorInputs(loaded.of_students(torch.cat(rendered)))))
-                step = stop
-            logits = torch.cat(said)
-            with self.store.draft("logits") as draft:
-                write_logits(draft.folder, logits.numpy())
-                draft.commit(
-                    segment_name(label_pass, first),
-                    images=len(logits),
-                    stop=step,
-                    teacher_test_acc=loaded.test_acc,
-                    seconds=time.perf_counter() - start,
-                )
-            forwarded += len(logits)
-            first = step
-        return Said(label_pass.id, forwarded)
+        if first >= steps:
+            yield Said(label_pass.id)
+            return
+        missing = list(spans(first, steps, len(images), views.batch_size))
+        rendered = (views.render(images, step).images for step in views.steps(first, steps))
+        inputs = (TensorInputs(loaded.of_students(view)) for view in rendered)
+        said = loaded.teacher.in_turn(inputs, (rows for _, _, rows in missing))
+        for (start, stop, _), (logits, seconds) in zip(missing, said, strict=True):
+            size = _size(logits, label_pass)
+            segment = segment_name(label_pass, start), stop
+            yield Said(label_pass.id, logits, loaded.test_acc, seconds, size, segment, last=stop == steps)
+
+    def _count(self, name: str) -> int:
+        """Images of a compressed set, without reading them."""
+        if (held := self._sets.held(name)) is not None:
+            return len(held[0])
+        return CompressedSet.count(get(self.store, "set", name).folder)
+
+    def _teacher_inputs(self, loaded: Loaded, name: str) -> Inputs:
+        """As `label_inputs`; a large set stays pixels until a batch is made, where that changes no bit."""
+        compressed, _ = self.compressed_set(name)
+        small = compressed.images.size * torch.float32.itemsize <= WHOLE_BYTES
+        if small or compressed.space != "pixel" or self.dataset.whitening is not None:
+            return TensorInputs(self.label_inputs(loaded, name))
+        return PixelInputs(torch.from_numpy(compressed.images).to(self.device), loaded.inputs)
 
     def label_inputs(self, loaded: Loaded, name: str) -> Tensor:
         """A compressed set as the inputs [N, C, H, W] float32 that a teacher expects, on the device."""
@@ -300,9 +337,10 @@ class Workbench:
         for label_pass in passes:
             self._await(label_pass)
             artifacts.append(get(self.store, "logits", label_pass.id))
+        rows, classes = self._count(passes[0].compressed_set), self.dataset.classes
         return self._logits.get(
             tuple(p.id for p in passes),
-            lambda: torch.from_numpy(np.stack([read_logits(a.folder) for a in artifacts])),
+            lambda: torch.from_numpy(read_together((a.folder for a in artifacts), rows, classes)),
         ), artifacts
 
     def view_logits(
@@ -320,7 +358,8 @@ class Workbench:
         batch_size = passes[0].views.recipe.batch_size
         # Students of one table share it, and its copy on a GPU.
         held = self._view_logits.get(
-            (tuple(p.id for p in passes), steps), lambda: ViewLogits(tables, images, batch_size, steps)
+            (tuple(p.id for p in passes), steps),
+            lambda: ViewLogits(tables, images, batch_size, steps, self.dataset.classes),
         )
         return held, [a for table in tables for a in table]
 
@@ -375,10 +414,11 @@ class Workbench:
         labels = torch.from_numpy(self.compressed_set(planned.compressed_set)[0].labels)
         return nn.functional.one_hot(labels, self.dataset.classes).float()
 
-    def learned(self, name: str) -> tuple[Tensor, Artifact]:
-        """Learned labels [N, C] float32, and their artifact."""
+    def learned(self, name: str, images: int | None = None) -> tuple[Tensor, Artifact]:
+        """Learned labels [N, C] float32, and their artifact; `images`: N, where it is known."""
         artifact = get(self.store, "learned", name)
-        return torch.from_numpy(np.array(read_logits(artifact.folder))), artifact
+        labels = read_logits(artifact.folder, images, self.dataset.classes)
+        return torch.from_numpy(np.array(labels)), artifact
 
     def _await(self, label_pass: LabelPass) -> None:
         if not labelled(label_pass, self.store):
@@ -455,3 +495,21 @@ class Workbench:
             return None
         labels = torch.from_numpy(self.dataset.val.labels).to(self.device)
         return part_inputs(self.dataset, self.dataset.val, self.device), labels
+
+
+def _size(logits: Tensor, label_pass: LabelPass) -> float:
+    """How far logits are from 0 at most; `EvaluationError` if they are not finite."""
+    size = size_of(logits)
+    if not math.isfinite(size):
+        when = "" if label_pass.epoch is None else f" after epoch {label_pass.epoch}"
+        advice = (
+            "lower its lr or choose an earlier labels.teacher_epoch"
+            if label_pass.teacher.trained_here
+            else "give another checkpoint"
+        )
+        bad = int((~logits.isfinite().all(1)).sum())
+        raise EvaluationError(
+            f"the teacher {label_pass.teacher.name!r} (network {label_pass.index}){when} says what is not "
+            f"finite of {bad:,} of {len(logits):,} images; {advice}"
+        )
+    return size

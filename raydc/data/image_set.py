@@ -132,13 +132,17 @@ class CompressedSet:
             else:
                 images = read_array(folder / IMAGES).astype(np.float32)
 
+            labels = CompressedSet.labels_of(folder)
+            if len(images) != len(labels):
+                raise ValueError(f"{len(images)} images, but {len(labels)} labels")
+
             def column(name: str, kind: type) -> NDArray[np.generic] | None:
                 present = name in schema.names
                 return np.asarray(read_column(file, name).to_pylist(), kind) if present else None
 
             return CompressedSet(
                 images=images,
-                labels=CompressedSet.labels_of(folder),
+                labels=labels,
                 images_bytes=int(properties["images_bytes"]),
                 space=space,
                 sources=column("source", np.int64),  # type: ignore[arg-type]

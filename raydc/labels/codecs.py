@@ -10,20 +10,32 @@
 With `store_top_k` only the k largest logits of a record are stored, each with a 16-bit class number;
 the others come back as -inf, so that the softmax runs over the kept ones alone (the variant MR-k of
 arXiv 2604.18135).
+
+fp16 ends at 65,504, and so do the ranges of q8 and q4. Logits beyond that are refused: cut off, they would
+be labels that no teacher gave.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from raydc.errors import EvaluationError
+from raydc.spec.facts import NUMBERED_CLASSES
 
 NAMES = ("fp16", "fp32", "q8", "q4")
 _BITS = {"fp32": 32, "fp16": 16, "q8": 8, "q4": 4}
 _RANGE_BYTES = 4
 """Smallest value and step of a quantised record, fp16 each."""
 _CLASS_BYTES = 2
+assert NUMBERED_CLASSES == 256**_CLASS_BYTES
+MOST = {"fp32": torch.finfo(torch.float32).max} | dict.fromkeys(
+    ("fp16", "q8", "q4"), torch.finfo(torch.float16).max
+)
+"""The largest logit that a codec holds."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +49,8 @@ class Encoded:
     count: int
     """n, values a record."""
     places: Tensor | None = None
-    """[N, n] int16, class of each value; None where all classes are stored in order."""
+    """[N, n] int16, the 16 bits of the class of each value (from 32,768 on a negative number); None where all
+    classes are stored in order."""
     ranges: Tensor | None = None
     """[N, 2] fp16, smallest value and step, where values are quantised."""
 
@@ -53,7 +66,7 @@ class Encoded:
         if self.places is None:
             return values
         full = values.new_full((len(values), self.classes), -torch.inf)
-        return full.scatter_(1, self.places.long(), values)
+        return full.scatter_(1, self.places.long() & (NUMBERED_CLASSES - 1), values)
 
     def _values(self) -> Tensor:
         if self.ranges is None:
@@ -65,11 +78,41 @@ class Encoded:
         return low[:, None] + steps.float() * step[:, None]
 
 
+def size_of(logits: Tensor) -> float:
+    """How far logits are from 0 at most; NaN if one of them is, 0 if there are none."""
+    if not logits.numel():
+        return 0.0
+    low, high = torch.aminmax(logits.detach())
+    return float(torch.maximum(-low, high))
+
+
+def check(codec: str, size: float) -> None:
+    """Raise `EvaluationError` unless `codec` holds logits of this size (`size_of`)."""
+    if not math.isfinite(size):
+        raise EvaluationError(
+            f"the logits hold {size}, of which no label can be made; choose another teacher or epoch"
+        )
+    if size > MOST[codec]:
+        raise EvaluationError(
+            f"labels.codec is {codec}, which holds at most {MOST[codec]:,.0f}, but the logits reach "
+            f"{size:,.0f}; choose fp32"
+        )
+
+
 def encode(logits: Tensor, codec: str, keep: int | None = None) -> Encoded:
-    """Finite logits [N, C] float32 with `codec`, the `keep` largest of each record or all."""
+    """Logits [N, C] float32 with `codec`, the `keep` largest of each record or all.
+
+    Raises `EvaluationError` for what cannot be stored so.
+    """
+    check(codec, size_of(logits))
+    return _encoded(logits, codec, keep)
+
+
+def _encoded(logits: Tensor, codec: str, keep: int | None) -> Encoded:
     classes = logits.shape[1]
     values, places = logits, None
     if keep is not None and keep < classes:
+        _check_numbers(classes)
         values, order = logits.topk(keep, dim=1)
         places = order.to(torch.int16)
     count = values.shape[1]
@@ -93,9 +136,21 @@ def _quantised(values: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     return steps.to(torch.uint8), torch.stack([low, step], 1)
 
 
+def _check_numbers(classes: int) -> None:
+    if classes > NUMBERED_CLASSES:
+        raise EvaluationError(
+            f"the labels are of {classes:,} classes, but the class numbers beside the largest of them have "
+            f"16 bits, which end at {NUMBERED_CLASSES:,}; leave labels.store_top_k and labels.top_k out"
+        )
+
+
 def round_trip(logits: Tensor, codec: str, store_top_k: int | None = None) -> Tensor:
-    """Logits [N, C] float32 as they come back from storage."""
-    return encode(logits, codec, store_top_k).decode()
+    """Logits [N, C] float32 as they come back from storage.
+
+    They must have passed `check`: students ask for their labels at every step, where a look at the values
+    would make a GPU wait.
+    """
+    return _encoded(logits, codec, store_top_k).decode()
 
 
 def record_bytes(codec: str, classes: int, keep: int | None = None) -> int:
@@ -107,6 +162,7 @@ def record_bytes(codec: str, classes: int, keep: int | None = None) -> int:
 
     if keep is None or keep >= classes:
         return size(classes)
+    _check_numbers(classes)
     return size(keep) + _CLASS_BYTES * keep
 
 

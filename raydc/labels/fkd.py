@@ -27,6 +27,7 @@ from raydc.augmentation import operations
 from raydc.augmentation.views import Step, Views
 from raydc.data.torch_file import flat, read_tensors
 from raydc.errors import InputError
+from raydc.labels import codecs
 from raydc.labels.views import ViewLogits
 
 METADATA_BYTES = 25
@@ -330,8 +331,8 @@ class FkdFolder:
 def export_views(folder: Path, views: Views, logits: ViewLogits, resolution: int, steps: int) -> int:
     """Write the first `steps` views and their labels (the mean of the networks); returns the files.
 
-    FKD can say rrc, flip, mixup and cutmix; `InputError` for views that are made otherwise, and for less than
-    an epoch of them, of which nobody could tell how many images there are.
+    FKD can say rrc, flip, mixup and cutmix, and logits in fp16; `InputError` for others, and for less than an
+    epoch of views, of which nobody could tell how many images there are.
     """
     if steps < views.per_epoch:
         raise InputError(
@@ -342,6 +343,11 @@ def export_views(folder: Path, views: Views, logits: ViewLogits, resolution: int
     if unknown:
         raise InputError(
             f"train.augment has {unknown[0]}, which FKD files cannot say; they know rrc, flip, mixup, cutmix"
+        )
+    if logits.size > codecs.MOST["fp16"]:
+        raise InputError(
+            f"the labels reach {logits.size:,.0f}, but FKD files hold fp16, which ends at "
+            f"{codecs.MOST['fp16']:,.0f}; export those of another teacher"
         )
     for step in views.steps(0, steps):
         said = logits.at(step.epoch, step.batch).mean(0).cpu()

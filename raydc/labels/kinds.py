@@ -63,7 +63,10 @@ class Softening:
     renormalise: bool = False
 
     def __call__(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """(probabilities [N, C], logits [N, C] as stored) of logits [K, N, C] and classes [N]."""
+        """(probabilities [N, C], logits [N, C] as stored) of logits [K, N, C] and classes [N].
+
+        The logits must have passed `codecs.check`.
+        """
         stored = codecs.round_trip(transforms.ensemble(logits), self.codec, self.store_top_k)
         probabilities = transforms.soften(stored, self.temperature)
         if self.drop_class is not None:
@@ -123,6 +126,7 @@ def soft(
     """One fixed vector an image: softmax of the mean logits over T, then the transforms."""
     assert inputs.logits is not None, "soft labels need logits"
     softening = Softening(temperature, codec, store_top_k, drop_class, swap_rank, top_k, renormalise)
+    codecs.check(codec, codecs.size_of(transforms.ensemble(inputs.logits)))
     probabilities, logits = softening(inputs.logits, inputs.labels)
     one_hot = Targets.hard(inputs.labels, inputs.classes).classes
     size = len(inputs.labels) * softening.record_bytes(inputs.classes)
@@ -145,6 +149,7 @@ def per_view(
     A view's geometry is named by its seed and costs nothing.
     """
     assert inputs.views is not None, "per-view labels need the logits of views"
+    codecs.check(codec, inputs.views.size)
     softening = Softening(temperature, codec, store_top_k, drop_class, swap_rank, top_k, renormalise)
     one_hot = Targets.hard(inputs.labels, inputs.classes).classes
     size = inputs.views.rows * softening.record_bytes(inputs.classes)

@@ -7,7 +7,7 @@ on where it was killed and a longer study adds only what is missing.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,9 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from raydc.labels.store import read_logits
+from raydc.labels.store import not_as_made, read_logits
 from raydc.spec.plan import LabelPass
-from raydc.store import Artifact, Store
+from raydc.store import MANIFEST, Artifact, Store
 
 SEGMENT_ROWS = 32768
 """Labels of one segment; 131 MB for 1,000 classes."""
@@ -36,8 +36,32 @@ def segments(label_pass: LabelPass, store: Store, steps: int) -> tuple[list[Arti
     step = 0
     while step < steps and (artifact := store.find("logits", segment_name(label_pass, step))) is not None:
         found.append(artifact)
-        step = int(artifact.meta["stop"])
+        stop = artifact.noted("stop")
+        if not isinstance(stop, int) or stop <= step:
+            # It would be found again and again.
+            manifest = artifact.path(MANIFEST)
+            raise not_as_made(
+                artifact.folder, f"{manifest} says that labels from step {step} on end at step {stop!r}"
+            )
+        step = stop
     return found, step
+
+
+def row_of(step: int, images: int, batch_size: int) -> int:
+    """First row of the labels of a step, of a set of `images` images and steps of `batch_size` of them."""
+    batch_size = min(batch_size, images)
+    epoch, batch = divmod(step, -(-images // batch_size))
+    return epoch * images + batch * batch_size
+
+
+def spans(first: int, steps: int, images: int, batch_size: int) -> Iterator[tuple[int, int, int]]:
+    """(first step, step after the last, rows) of the segments that hold the steps first..steps-1."""
+    while first < steps:
+        begin, stop = row_of(first, images, batch_size), first + 1
+        while stop < steps and row_of(stop, images, batch_size) - begin < SEGMENT_ROWS:
+            stop += 1
+        yield first, stop, row_of(stop, images, batch_size) - begin
+        first = stop
 
 
 @dataclass(frozen=True)
@@ -56,31 +80,32 @@ class _Table:
 
 
 class ViewLogits:
-    """Logits of the views of a set of `images` images, by K networks.
+    """Logits of the views of a set of `images` images, by K networks; `ArtifactError` if they are not.
 
-    images: images of the set; batch_size: images of a full step; steps: distinct views of the set.
+    images: images of the set; batch_size: images of a full step; steps: distinct views of the set;
+    classes: C.
     """
 
     def __init__(
-        self, tables: Sequence[Sequence[Artifact]], images: int, batch_size: int, steps: int
+        self, tables: Sequence[Sequence[Artifact]], images: int, batch_size: int, steps: int, classes: int
     ) -> None:
         self.images = images
         self.batch_size = min(batch_size, images)
-        self.per_epoch = -(-images // self.batch_size)
-        self.rows = self._row(steps)
+        self.rows = row_of(steps, images, batch_size)
         """Distinct (view, image) pairs."""
-        self._tables = [self._open(artifacts) for artifacts in tables]
+        self._tables = [self._open(artifacts, classes) for artifacts in tables]
         self._resident: Tensor | None = None
+        self.size = max((_size(artifact) for table in tables for artifact in table), default=0.0)
+        """How far they are from 0 at most."""
 
-    @staticmethod
-    def _open(artifacts: Sequence[Artifact]) -> _Table:
-        parts = [read_logits(artifact.folder) for artifact in artifacts]
-        starts = np.cumsum([0, *(len(part) for part in parts)])[:-1]
-        return _Table(starts.tolist(), parts)
-
-    def _row(self, step: int) -> int:
-        epoch, batch = divmod(step, self.per_epoch)
-        return epoch * self.images + batch * self.batch_size
+    def _open(self, artifacts: Sequence[Artifact], classes: int) -> _Table:
+        stops = [row_of(artifact.noted("stop"), self.images, self.batch_size) for artifact in artifacts]
+        starts = [0, *stops[:-1]]
+        parts = [
+            read_logits(artifact.folder, stop - start, classes)
+            for artifact, start, stop in zip(artifacts, starts, stops, strict=True)
+        ]
+        return _Table(starts, parts)
 
     def span(self, epoch: int, batch: int) -> tuple[int, int]:
         """First row and end of the labels of the view of `batch` of `epoch`."""
@@ -112,3 +137,12 @@ class ViewLogits:
         whole = self.whole()
         self._resident = None if whole is None else whole.to(device)
         return self
+
+
+def _size(artifact: Artifact) -> float:
+    """How far the logits of a segment are from 0 at most: as noted when they were said, or looked at now."""
+    noted = artifact.meta.get("size")
+    if isinstance(noted, int | float):
+        return float(noted)
+    said = read_logits(artifact.folder)
+    return float(np.maximum(said.max(), -said.min())) if said.size else 0.0

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from raydc.analysis.curves import finished, group, mean_of
 from raydc.analysis.labels import LabelFacts, among_others, divergence, label_facts, similarity, softmax
 from raydc.data.image_set import CompressedSet
-from raydc.labels.store import read_logits
+from raydc.labels.store import read_logits, read_together
 from raydc.report.figures import Heat, Lines, Marked, series_of
 from raydc.result import Row
 from raydc.store import Store
@@ -90,7 +90,7 @@ def _spoken(ids: str, store: Store) -> NDArray[np.float64] | None:
     artifacts = [store.find("logits", name) for name in ids.split("+")]
     if any(artifact is None for artifact in artifacts):
         return None
-    return softmax(np.mean([read_logits(a.folder) for a in artifacts if a is not None], axis=0))
+    return softmax(np.mean(read_together(a.folder for a in artifacts if a is not None), axis=0))
 
 
 def learned_labels(rows: Sequence[Row], store: Store) -> dict[str, list[NDArray[np.float32]]]:

@@ -11,6 +11,9 @@ from raydc.spec import catalog
 from raydc.spec.evaluation import Evaluation
 from raydc.spec.keys import Value
 
+NUMBERED_CLASSES = 1 << 16
+"""Classes that the 16-bit class numbers of a stored label tell apart."""
+
 
 @dataclass(frozen=True)
 class DataFacts:
@@ -46,6 +49,12 @@ def bind(evaluations: Iterable[Evaluation], facts: DataFacts, source: str) -> li
                 if point.get(name, 1) > facts.classes:
                     raise InputError(
                         f"{name} is {point[name]}, but must be at most the number of classes, {facts.classes}"
+                    )
+            for name in ("labels.top_k", "labels.store_top_k"):
+                if name in point and facts.classes > NUMBERED_CLASSES:
+                    raise InputError(
+                        f"{name} is {point[name]}, but a stored class number has 16 bits, which end at "
+                        f"{NUMBERED_CLASSES:,} classes, and the data have {facts.classes:,}; leave it out"
                     )
             for key, arch in _archs(evaluation):
                 _check_depth(key, arch, facts.resolution)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterable, Iterator
+
 import torch
 from torch import Tensor, nn
 
 from raydc.networks.zoo import forward_with_features
-from raydc.training.inputs import Inputs, batches, pad
+from raydc.training.inputs import Inputs, batches, pad, spanning
 from raydc.training.optimizer import tensor_cores
 
 FORWARD_BATCH = {"cpu": 64, "cuda": 256}
@@ -31,6 +34,39 @@ class Teacher:
     def features(self, inputs: Inputs) -> Tensor:
         """Penultimate features [N, D] float32 on the CPU."""
         return self._forward(inputs, features=True)[1]
+
+    def in_turn(self, parts: Iterable[Inputs], counts: Iterable[int]) -> Iterator[tuple[Tensor, float]]:
+        """For each n of `counts` the logits [n, C] of the next n images, and the seconds that they took.
+
+        Batches span both the inputs of `parts`, of which one at a time is in memory, and what is handed on.
+        Whatever is done with that, before more is asked for, is not timed.
+        """
+        batches = self._paced(parts)
+        left, pace = torch.empty(0), 0.0
+        for count in counts:
+            said: list[Tensor] = []
+            seconds = 0.0
+            while count:
+                if not len(left):
+                    left, pace = next(batches)
+                said.append(left[:count])
+                left = left[count:]
+                count -= len(said[-1])
+                seconds += pace * len(said[-1])
+            logits = torch.cat(said)
+            said.clear()
+            yield logits, seconds
+
+    def _paced(self, parts: Iterable[Inputs]) -> Iterator[tuple[Tensor, float]]:
+        """Logits [B, C] on the CPU of one batch after the other, and the seconds that an image of it took."""
+        start = time.perf_counter()
+        for taken in spanning(parts, self.batch):
+            with torch.inference_mode(), tensor_cores("fp32"):
+                said = self.network(pad(taken.to(self.device), self.batch))
+                logits = said[: len(taken)].float().cpu()
+            self.images_forwarded += len(taken)
+            yield logits, (time.perf_counter() - start) / len(taken)
+            start = time.perf_counter()
 
     def _forward(self, inputs: Inputs, features: bool) -> tuple[Tensor, Tensor]:
         logits, penultimate = [], []

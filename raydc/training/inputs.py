@@ -100,6 +100,30 @@ def batches(inputs: Inputs, size: int) -> Iterator[Tensor]:
     return inputs.each(slice(start, start + size) for start in range(0, len(inputs), size))
 
 
+def spanning(parts: Iterable[Inputs], size: int) -> Iterator[Tensor]:
+    """All images of several inputs in order, `size` at a time, of however many of the inputs a batch is.
+
+    Inputs are asked for when a batch comes to them and let go before the next are, so of many sets one is in
+    memory.
+    """
+    held: list[Tensor] = []
+    missing = size
+    for inputs in parts:
+        taken = 0
+        while len(inputs) - taken >= missing:
+            held.append(inputs.take(slice(taken, taken + missing)))
+            taken += missing
+            yield torch.cat(held) if len(held) > 1 else held[0]
+            held, missing = [], size
+        if taken < len(inputs):
+            # A copy, since a slice would keep all of its inputs.
+            held.append(inputs.take(slice(taken, None)).clone())
+            missing -= len(held[-1])
+        del inputs
+    if held:
+        yield torch.cat(held)
+
+
 def pad(batch: Tensor, size: int) -> Tensor:
     """`batch` [B, ...] filled up with zeros to [size, ...], so that every pass has one shape."""
     missing = max(0, size - len(batch))

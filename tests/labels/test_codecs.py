@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from raydc.errors import EvaluationError
 from raydc.labels import codecs
 from raydc.labels.kinds import LabelInputs, soft
 from raydc.labels.transforms import fill_missing
@@ -67,3 +68,49 @@ def test_only_the_largest_are_kept_and_share_the_mass(codec: str) -> None:
 def test_missing_logits_become_the_smallest_kept_one() -> None:
     filled = fill_missing(torch.tensor([[3.0, -torch.inf, 1.0], [-torch.inf, -torch.inf, 2.0]]))
     assert filled.tolist() == [[3, 1, 1], [2, 2, 2]]
+
+
+@pytest.mark.parametrize("codec", ["fp16", "q8", "q4"])
+@pytest.mark.parametrize("value", [65505.0, -7e4, 3e38])
+def test_what_a_codec_does_not_hold_is_refused(codec: str, value: float) -> None:
+    said = logits()
+    said[7, 3] = value
+    with pytest.raises(
+        EvaluationError, match=rf"labels.codec is {codec}, which holds at most 65,504, but .*fp32$"
+    ):
+        codecs.encode(said, codec)
+    with pytest.raises(EvaluationError, match=f"labels.codec is {codec}"):
+        soft(LabelInputs(torch.zeros(50).long(), 11, said[None]), temperature=1.0, codec=codec)
+    assert torch.equal(codecs.encode(said, "fp32").decode(), said)
+
+
+@pytest.mark.parametrize("codec", codecs.NAMES)
+def test_the_largest_values_that_are_allowed_come_back_finite(codec: str) -> None:
+    said = torch.tensor([[65504.0, -65504.0, 0.0], [65504.0, 65503.0, 1.0]])
+    back = codecs.encode(said, codec).decode()
+    assert back.isfinite().all()
+    assert torch.equal(back[0].argsort(), said[0].argsort())
+    with pytest.raises(EvaluationError, match="the logits hold nan"):
+        codecs.encode(said * torch.nan, codec)
+
+
+@pytest.mark.parametrize("classes", [32_768, 40_000, 65_536])
+@pytest.mark.parametrize("codec", codecs.NAMES)
+def test_class_numbers_of_two_bytes_reach_65536_classes(codec: str, classes: int) -> None:
+    said = torch.zeros(3, classes)
+    largest = torch.tensor([[0, classes - 1], [32_767, classes - 2], [classes // 2, 32_766]])
+    said.scatter_(1, largest, torch.tensor([[3.0, 2.0]]).expand(3, 2))
+    encoded = codecs.encode(said, codec, 2)
+    back = encoded.decode()
+    assert torch.equal(back.topk(2, 1).indices, largest)
+    assert ((back > -torch.inf).sum(1) == 2).all()
+    assert encoded.nbytes == 3 * codecs.record_bytes(codec, classes, 2)
+
+
+def test_more_classes_than_two_bytes_number_are_refused() -> None:
+    said = torch.zeros(2, 65_537)
+    with pytest.raises(EvaluationError, match=r"of 65,537 classes, but the class numbers .* end at 65,536"):
+        codecs.encode(said, "fp16", 5)
+    with pytest.raises(EvaluationError, match=r"leave labels\.store_top_k and labels\.top_k out"):
+        codecs.record_bytes("fp16", 65_537, 5)
+    assert codecs.encode(said, "fp16").nbytes == 2 * codecs.record_bytes("fp16", 65_537)

@@ -70,8 +70,6 @@ def test_a_longer_training_labels_only_what_is_missing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(view_labels, "SEGMENT_ROWS", 20)
-    monkeypatch.setattr("raydc.workbench.SEGMENT_ROWS", 20)
-    monkeypatch.setattr("raydc.workbench.VIEWS_TOGETHER", 8)
     (short,) = ready(small(*SEVEN)).evaluations
     plan = ready(small(*PER_VIEW, "base.train.steps=9"))
     assert bench.images_forwarded == 60

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from raydc.data.dataset import Dataset
 from raydc.errors import InputError
 from raydc.shipped import studies
-from raydc.spec.facts import bind
+from raydc.spec.facts import DataFacts, bind
 from raydc.spec.study import Study, load_study, parse_study
 from raydc.spec.yaml_file import dump_yaml, parse_yaml
 
@@ -255,6 +256,22 @@ def test_what_the_data_cannot_bear_is_refused(
         bind(study.evaluations(), digits.facts, study.source)
     assert said in str(error.value)
     assert str(error.value).startswith("small.yaml: ")
+
+
+@pytest.mark.parametrize("key", ["top_k", "store_top_k"])
+def test_more_classes_than_class_numbers_are_refused_where_these_are_stored(
+    small: Callable[..., Study], digits: Dataset, key: str
+) -> None:
+    def facts(classes: int) -> DataFacts:
+        names = tuple(map(str, range(classes)))
+        return replace(digits.facts, class_names=names, train_counts=(9,) * classes)
+
+    study = small("base.labels.kind=soft", f"base.labels.{key}=5")
+    assert bind(study.evaluations(), facts(65_536), study.source)
+    with pytest.raises(
+        InputError, match=rf"^small.yaml: labels.{key} is 5, .* 65,536 classes, .* 65,537; leave"
+    ):
+        bind(study.evaluations(), facts(65_537), study.source)
 
 
 @pytest.mark.parametrize("shipped", studies(), ids=lambda s: s.name)
