@@ -36,6 +36,7 @@ from raydc.spec.plan import Plan, Planned
 from raydc.training.engine import Chassis
 from raydc.training.fit import fit
 from raydc.training.inputs import Inputs, TensorInputs
+from raydc.training.memory import out_of_memory
 from raydc.training.metrics import Score, measure
 from raydc.workbench import Workbench
 
@@ -43,7 +44,6 @@ logger = logging.getLogger(__name__)
 
 WHOSE = ("teacher", "teacher_epoch", "ensemble", "path", "order_seed", "keep_views")
 """Keys of `labels` that say whose labels are met, and which; the others say how."""
-NO_MEMORY = ("out of memory", "ALLOC_FAILED", "can't allocate memory")
 RUNGS, WHOLE = (1, 3, 9), 27
 """Where a scheduler looks at a student: after these parts of WHOLE of its steps."""
 
@@ -300,6 +300,8 @@ def _labels(planned: Planned, bench: Workbench) -> tuple[LabelOutputs, float, fl
         bench.learn_labels(planned)  # a search asks for labels that nobody could make before
         labels, artifact = bench.learned(planned.learned, len(inputs.labels))
         return kind.load()(replace(inputs, brought=labels)), 0.0, float(artifact.noted("seconds")), None
+    if "path" in given:
+        bench.unchanged_labels(evaluation)
     if kind.brought and "path" in given:
         labels = read_soft_labels(str(given["path"]), len(compressed), inputs.classes)
         inputs = replace(inputs, brought=labels)
@@ -325,13 +327,6 @@ def _labels(planned: Planned, bench: Workbench) -> tuple[LabelOutputs, float, fl
 def device_name(device: torch.device) -> str:
     """`cpu`, or the name of the GPU."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-
-
-def out_of_memory(problem: Exception) -> bool:
-    """Whether memory, the device's or the machine's, did not suffice; libraries say it in many ways."""
-    if isinstance(problem, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(problem, RuntimeError) and any(said in str(problem) for said in NO_MEMORY)
 
 
 def error_text(problem: Exception) -> str:

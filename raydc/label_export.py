@@ -1,15 +1,17 @@
-"""Labels of a study written as FKD's files, beside the images that they are of, for training code of others.
+"""Labels of a study written as FKD's files, beside the images that they are of.
 
     OUT/LABELS/epoch_E/batch_B.tar    views and logits (raydc.labels.fkd)
     OUT/LABELS/order.npy              images of each epoch, in the order of its batches
     OUT/LABELS/images/newCCC/*.png    the set, a folder a class
 
 LABELS is the id of the label pass (of an ensemble's first, with their number). A student of raydc learns from
-such a folder by `labels: {kind: fkd, path: OUT/LABELS}`.
+such a folder by `labels: {kind: fkd, path: OUT/LABELS}`. Code of others reads the batches; its sampler must
+follow order.npy.
 """
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +26,9 @@ from raydc.analysis.curves import finished
 from raydc.augmentation.views import Views
 from raydc.data.dataset import open_dataset
 from raydc.data.image_set import CompressedSet
-from raydc.disk import writing_folder
+from raydc.disk import fault
 from raydc.errors import InputError
-from raydc.labels.fkd import export_views
+from raydc.labels.fkd import check_views, export_views
 from raydc.labels.replayed import ORDER
 from raydc.ready import with_digests
 from raydc.result import Row
@@ -55,14 +57,16 @@ class Exported:
 def export_fkd(out: Path, rows: Sequence[Row], to: Path, store_uri: str | None = None) -> list[Exported]:
     """Write the labels of the views of the study at `out` to `to`, those that finished `rows` learnt from.
 
-    Raises `InputError` if there are none, if they are not in the store any more, or if FKD's files cannot say
-    how their views are made.
+    What is not in the store any more is labelled again. Raises `InputError` if there are none, or if FKD's
+    files cannot say how their views are made; then nothing is written.
     """
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise InputError(f"--out is {str(to)!r}, which is there and not empty; name a new folder")
     if not (path := out / folder.STUDY).is_file():
         raise InputError(f"{str(out)!r} has no {folder.STUDY}; give a run's folder")
     study = load_study(path)
+    if study.search is not None:
+        raise InputError(f"{str(out)!r} is of a search; export-labels writes the labels of grids")
     store = open_store(store_uri or folder.store_of(out))
     dataset = open_dataset(study.dataset, store)
     evaluations = with_digests(bind(study.evaluations(), dataset.facts, str(path)))
@@ -73,8 +77,15 @@ def export_fkd(out: Path, rows: Sequence[Row], to: Path, store_uri: str | None =
             "which FKD's files hold; run such a study first, or take --only out"
         )
     bench = Workbench(dataset, store, torch.device("cpu"))
-    with writing_folder(to):
+    for planned in chosen.values():
+        _check(planned, bench)
+    try:
         return [_export(planned, bench, to / name) for name, planned in chosen.items()]
+    except Exception as error:
+        shutil.rmtree(to, ignore_errors=True)
+        if (reason := fault(error, to)) is None and not isinstance(error, OSError):
+            raise
+        raise InputError(f"--out is {str(to)!r}, which cannot be written ({reason or error})") from None
 
 
 def _longest(evaluations: Sequence[Planned], rows: Sequence[Row], classes: int) -> dict[str, Planned]:
@@ -95,24 +106,36 @@ def _steps(evaluation: Evaluation, classes: int) -> int:
     return evaluation.recipe.distinct_steps(set_size(evaluation, classes), evaluation.keep_views)
 
 
+def _views(planned: Planned, bench: Workbench) -> Views:
+    evaluation = planned.evaluation
+    compressed, _ = bench.compressed_set(planned.compressed_set)
+    key = seed_of("student views", evaluation.view_seed)
+    return Views(evaluation.recipe, len(compressed), key, bench.device, grid=compressed.grid)
+
+
+def _check(planned: Planned, bench: Workbench) -> None:
+    """Raise `InputError` if the labels of an evaluation cannot be written."""
+    compressed, _ = bench.compressed_set(planned.compressed_set)
+    try:
+        check_views(_views(planned, bench), _steps(planned.evaluation, bench.dataset.classes))
+        if (np.diff(compressed.labels) < 0).any():
+            raise InputError("its set is not ordered by class, as a folder of images is")
+    except InputError as error:
+        raise InputError(f"evaluation {planned.id}: {error}; --only leaves evaluations out") from None
+
+
 def _export(planned: Planned, bench: Workbench, to: Path) -> Exported:
     compressed, _ = bench.compressed_set(planned.compressed_set)
-    if (np.diff(compressed.labels) < 0).any():
-        raise InputError(
-            f"the set {planned.compressed_set} is not ordered by class, as a folder of images is; leave it "
-            "out with --only"
-        )
     evaluation = planned.evaluation
     count = len(compressed)
     steps = _steps(evaluation, bench.dataset.classes)
     logits, _ = bench.view_logits(planned.passes, count, steps)
-    key = seed_of("student views", evaluation.view_seed)
-    views = Views(evaluation.recipe, count, key, bench.device, grid=compressed.grid)
+    views = _views(planned, bench)
     export_views(to, views, logits, bench.dataset.resolution, steps)
     np.save(to / ORDER, _order(views, count, steps))
     nbytes = sum(file.stat().st_size for file in to.rglob("*") if file.is_file())
     if compressed.space == "pixel":
-        _write_images(compressed, to / "images")
+        _write_images(compressed, bench.dataset.classes, to / "images")
     key_values = {k: v for k, v in evaluation.point.items() if k.startswith(("images.", "labels."))}
     return Exported(to, key_values, count, steps, nbytes)
 
@@ -125,9 +148,11 @@ def _order(views: Views, images: int, steps: int) -> NDArray[np.int32]:
     return torch.cat(rows).view(epochs, images).numpy().astype(np.int32)
 
 
-def _write_images(compressed: CompressedSet, to: Path) -> None:
+def _write_images(compressed: CompressedSet, classes: int, to: Path) -> None:
+    # Sorted by name, folders are in the order of the classes.
+    digits = max(3, len(str(classes - 1)))
     for number, (image, label) in enumerate(zip(compressed.images, compressed.labels, strict=True)):
-        where = to / f"new{label:03d}"
+        where = to / f"new{label:0{digits}d}"
         where.mkdir(parents=True, exist_ok=True)
         pixels = image[0] if len(image) == 1 else image.transpose(1, 2, 0)
         Image.fromarray(pixels).save(where / f"{number:06d}.png")

@@ -96,6 +96,11 @@ class LabelService:
         self.forwards = 0
         """Batches of passes forwarded."""
 
+    @property
+    def images_forwarded(self) -> int:
+        """Images that were labelled."""
+        return self._bench.images_forwarded
+
     async def label(self, label_pass: LabelPass) -> int:
         """Return when the pass is in the store; the number of images that were forwarded for it."""
         while (asked := self._open.get(label_pass.id)) is not None:

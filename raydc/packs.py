@@ -21,12 +21,12 @@ from raydc.evaluate import (
     error_text,
     new_student,
     one_line,
-    out_of_memory,
     prepare,
 )
 from raydc.result import FAILED, FINISHED, STOPPED, Measured, Row, make_row
 from raydc.spec.plan import Planned
 from raydc.training.forwards import State, roads_for
+from raydc.training.memory import out_of_memory
 from raydc.training.packed import Looks, Member, fit_pack, shape_of
 from raydc.workbench import Workbench
 
@@ -46,6 +46,8 @@ class NotMeasured:
 
 
 Outcome = Measured | NotMeasured
+NO_ROOM, APART = "no room", "apart"
+"""Why a pack has no rows."""
 
 
 def _outcome(problem: Exception) -> NotMeasured:
@@ -82,7 +84,9 @@ def attempt_all(
         network = bench.chassis(evaluation.arch).network
         # Views of others come batch by batch from files.
         if roads_for(network) and not evaluation.replays_views:
-            yield from attempt_packs(group, bench, study=study, to_come=to_come)
+            # What is to come is of one shape.
+            later = to_come if len(by_key) == 1 else 0
+            yield from attempt_packs(group, bench, study=study, to_come=later)
         else:
             for planned, number in group:
                 yield [attempt(planned, bench, study=study, attempts=number)]
@@ -98,34 +102,30 @@ def attempt_packs(
     most = bench.students_at_once(group[0][0].evaluation)
     while group:
         size = min(len(group), most)
-        while (rows := _fitting(group[:size], bench, study, len(group) + later)) is None and size > 1:
+        while (rows := _fitting(group[:size], bench, study, len(group) + later)) == NO_ROOM and size > 1:
             logger.warning("%d students do not fit into memory together; trying %d", size, size // 2)
             group[:size] = [(planned, number + 1) for planned, number in group[:size]]
             most = size = size // 2
-        if rows is None:
-            planned, number = group[0]
-            rows = [attempt(planned, bench, study=study, attempts=number)]
-        yield rows
+        if isinstance(rows, list):
+            yield rows
+        else:
+            for planned, number in group[:size]:
+                yield [attempt(planned, bench, study=study, attempts=number)]
         group = group[size:]
 
 
-def _fitting(pack: Sequence[Attempt], bench: Workbench, study: str, to_come: int) -> list[Row] | None:
-    """Rows of a pack, or None if it does not fit into memory.
-
-    Where students cannot be trained together for another reason, each is trained alone.
-    """
-    fits = False
+def _fitting(pack: Sequence[Attempt], bench: Workbench, study: str, to_come: int) -> list[Row] | str:
+    """Rows of a pack; NO_ROOM if it does not fit into memory, APART if its students must be trained alone."""
     try:
         return _attempt_pack(pack, bench, study, to_come)
     except Exception as problem:
-        fits = not out_of_memory(problem)
-        if fits:
-            logger.warning("%d students are trained one by one: %s", len(pack), one_line(problem))
+        reason = NO_ROOM if out_of_memory(problem) else APART
+        if reason == APART:
+            said = one_line(problem)
+            logger.warning("students that go together are trained alone: %s", said, exc_info=problem)
     # Here, since the error holds the pack's tensors until it is gone.
     torch.cuda.empty_cache()
-    if not fits:
-        return None
-    return [attempt(planned, bench, study=study, attempts=number) for planned, number in pack]
+    return reason
 
 
 def _attempt_pack(pack: Sequence[Attempt], bench: Workbench, study: str, to_come: int = 0) -> list[Row]:

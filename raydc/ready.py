@@ -12,10 +12,11 @@ from raydc.data.hub import located
 from raydc.data.imported import digest_of
 from raydc.errors import InputError
 from raydc.labels.imported import read_soft_labels
-from raydc.labels.replayed import Replayed
+from raydc.labels.replayed import Replayed, digest_of_labels
 from raydc.networks import zoo
 from raydc.spec import catalog
-from raydc.spec.evaluation import Evaluation, Recipe, TeacherSpec, canonical_json
+from raydc.spec.catalog import LABELS_PATH
+from raydc.spec.evaluation import Evaluation, TeacherSpec, canonical_json
 from raydc.spec.facts import bind
 from raydc.spec.plan import Plan, make_plan, set_size
 from raydc.spec.point import point_grammar
@@ -57,10 +58,14 @@ def with_digests(evaluations: Sequence[Evaluation], download: bool = False) -> l
         found = {}
         for key in files:
             if (path := evaluation.point.get(key)) is not None:
-                if path not in known:
-                    located(key, path, download)
-                    known[path] = digest_of(key, path)
-                found[key] = known[path]
+                name = f"{key} {path}"
+                if name not in known:
+                    if key == LABELS_PATH.name:
+                        known[name] = digest_of_labels(path)
+                    else:
+                        located(key, path, download)
+                        known[name] = digest_of(key, path)
+                found[key] = known[name]
         return found
 
     def named(teacher: TeacherSpec | None) -> TeacherSpec | None:
@@ -78,13 +83,10 @@ def with_digests(evaluations: Sequence[Evaluation], download: bool = False) -> l
 def check_files(evaluations: Sequence[Evaluation], dataset: Dataset) -> None:
     """Raise `InputError` if a compressed set or labels that come from files do not fit the data."""
     seen: dict[str, bool] = {}
-    checked: set[tuple[str, int, Recipe]] = set()
+    opened: dict[tuple[str, int, int], Replayed] = {}
     for evaluation in evaluations:
         if "labels.path" in evaluation.digests:
-            asked = canonical_json(evaluation.block("labels")), evaluation.ipc, evaluation.recipe
-            if asked not in checked:
-                checked.add(asked)
-                _check_labels(evaluation, dataset)
+            _check_labels(evaluation, dataset, opened)
         if not evaluation.files("images"):
             continue
         method = catalog.METHODS[evaluation.method]
@@ -101,15 +103,18 @@ def check_files(evaluations: Sequence[Evaluation], dataset: Dataset) -> None:
             )
 
 
-def _check_labels(evaluation: Evaluation, dataset: Dataset) -> None:
-    """Raise `InputError` if the labels at `labels.path` do not fit the set."""
+def _check_labels(
+    evaluation: Evaluation, dataset: Dataset, opened: dict[tuple[str, int, int], Replayed]
+) -> None:
+    """Raise `InputError` if the labels at `labels.path` do not fit the set; `opened`: folders, each once."""
     path, images = str(evaluation.point["labels.path"]), set_size(evaluation, dataset.classes)
     if not evaluation.replays_views:
         read_soft_labels(path, images, dataset.classes)
         return
-    seed = int(evaluation.point["labels.order_seed"])
-    replayed = Replayed(path, images, dataset.classes, seed)
-    replayed.check(evaluation.recipe, evaluation.keep_views)
+    name = path, images, int(evaluation.point["labels.order_seed"])
+    if name not in opened:
+        opened[name] = Replayed(*name[:2], dataset.classes, dataset.resolution, name[2])
+    opened[name].check(evaluation.recipe, evaluation.keep_views)
 
 
 def get_ready(study: Study, store: Store, download: bool = False) -> Ready:

@@ -28,7 +28,7 @@ from raydc.labels import transforms
 from raydc.labels.codecs import size_of
 from raydc.labels.learned import Course, Lesson
 from raydc.labels.learning import learn_stored
-from raydc.labels.replayed import Replayed
+from raydc.labels.replayed import Replayed, check_unchanged
 from raydc.labels.store import read_logits, read_together, write_logits
 from raydc.labels.views import RESIDENT_BYTES, ViewLogits, segment_name, segments, spans
 from raydc.networks.zoo import initialised
@@ -168,6 +168,7 @@ class Workbench:
         self._logits = Recent(16, lambda held: held.nbytes)
         self._view_logits = Recent(8)
         self._replayed = Recent(4)
+        self._unchanged = Recent(64)
         self._chassis = Recent(4)
         self._test_seconds: dict[tuple[str, str], float] = {}
         self._roads: dict[Hashable, str] = {}
@@ -363,6 +364,16 @@ class Workbench:
         )
         return held, [a for table in tables for a in table]
 
+    def unchanged_labels(self, evaluation: Evaluation) -> None:
+        """Raise `ArtifactError` if the labels at `labels.path` are not those of the plan any more."""
+        path, expected = str(evaluation.point["labels.path"]), evaluation.files("labels")["path"]
+
+        def check() -> bool:
+            check_unchanged(path, expected)
+            return True
+
+        self._unchanged.get((path, expected), check)
+
     def replayed(self, evaluation: Evaluation, images: int) -> Replayed | None:
         """The views of others that the student of `evaluation` meets, if it meets any.
 
@@ -372,7 +383,8 @@ class Workbench:
             return None
         path, seed = str(evaluation.point["labels.path"]), int(evaluation.point["labels.order_seed"])
         found = self._replayed.get(
-            (path, images, seed), lambda: Replayed(path, images, self.dataset.classes, seed)
+            (path, images, seed),
+            lambda: Replayed(path, images, self.dataset.classes, self.dataset.resolution, seed),
         )
         found.check(evaluation.recipe, evaluation.keep_views)
         return found

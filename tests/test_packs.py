@@ -99,6 +99,7 @@ def test_students_that_a_scheduler_stops_leave_their_pack(
     # The one that diverged fails, as it would alone.
     assert [row["status"] for row in rows] == ["stopped", "finished", "stopped", "failed", "stopped"]
     heard = strict.heard
+    assert not [trial for trial, _, _ in heard if trial == 3]
     assert [[rung for trial, rung, _ in heard if trial == n] for n in (0, 1, 2, 4)] == [
         [1],
         [1, 3, 9],
@@ -115,7 +116,7 @@ def test_students_that_a_scheduler_stops_leave_their_pack(
         if row["status"] == "stopped":
             assert row["error"].split(",")[0] == single["error"].split(",")[0]
     for trial, rung, accuracy in strict.heard:
-        assert (trial, rung, pytest.approx(accuracy, abs=4e-3)) in heard
+        assert trial == 3 or (trial, rung, pytest.approx(accuracy, abs=4e-3)) in heard
 
 
 class Strict:
@@ -244,18 +245,18 @@ def test_students_that_cannot_be_trained_together_are_trained_alone(
     plan = planned(small("grid.train.lr=[0.01, 0.02, 0.03]"))
     make_everything(plan, on_this_device)
 
-    def refused(*_: object) -> None:
+    def refused(*_: object, **__: object) -> None:
         raise RuntimeError("vmap: this network changes something in place")
 
     monkeypatch.setattr(packs, "fit_pack", refused)
     monkeypatch.setattr(on_this_device, "students_at_once", lambda _: 2)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     parts = list(attempt_packs([(p, 1) for p in plan.evaluations], on_this_device, study="small"))
-    assert [len(part) for part in parts] == [2, 1]
+    assert [len(part) for part in parts] == [1, 1, 1]
     assert {(r["status"], r["engine"], r["attempts"]) for part in parts for r in part} == {
         ("finished", "eager", 1)
     }
-    assert "2 students are trained one by one: RuntimeError: vmap: this network" in caplog.text
+    assert "are trained alone: RuntimeError: vmap: this network" in caplog.text
 
 
 def test_a_student_that_does_not_fit_alone_fails_in_one_sentence(

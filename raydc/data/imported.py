@@ -13,6 +13,7 @@ Files are read without executing anything: torch.load with weights_only, images 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -62,7 +63,24 @@ class ImportedSet:
 def digest_of(key: str, path: str) -> str:
     """SHA-256 of the file (with its labels) or folder that `key` names; `InputError` if it is unreadable."""
     root = located(key, path)
-    files = sorted(p for p in root.rglob("*") if p.is_file()) if root.is_dir() else _files_of(root)
+    return digest_of_files(key, path, root, _below(root) if root.is_dir() else _files_of(root))
+
+
+def _below(root: Path) -> list[Path]:
+    """Every file below a folder, those behind links too."""
+    found: list[Path] = []
+    seen: set[Path] = set()
+    for folder, folders, names in os.walk(root, followlinks=True):
+        if (real := Path(folder).resolve()) in seen:
+            folders.clear()  # a link that leads back
+            continue
+        seen.add(real)
+        found += (Path(folder) / name for name in names)
+    return sorted(found)
+
+
+def digest_of_files(key: str, path: str, root: Path, files: Sequence[Path]) -> str:
+    """SHA-256 of the names below `root` and the contents of `files`; `InputError` if one is unreadable."""
     text = hashlib.sha256()
     try:
         for file in files:

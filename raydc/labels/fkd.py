@@ -334,16 +334,7 @@ def export_views(folder: Path, views: Views, logits: ViewLogits, resolution: int
     FKD can say rrc, flip, mixup and cutmix, and logits in fp16; `InputError` for others, and for less than an
     epoch of views, of which nobody could tell how many images there are.
     """
-    if steps < views.per_epoch:
-        raise InputError(
-            f"the views end after {steps} steps, but FKD's folders begin with a whole epoch of "
-            f"{views.per_epoch}; train longer, or raise labels.keep_views"
-        )
-    unknown = [name for name in views.recipe.augment if name not in ("rrc", "flip", "mixup", "cutmix")]
-    if unknown:
-        raise InputError(
-            f"train.augment has {unknown[0]}, which FKD files cannot say; they know rrc, flip, mixup, cutmix"
-        )
+    check_views(views, steps)
     if logits.size > codecs.MOST["fp16"]:
         raise InputError(
             f"the labels reach {logits.size:,.0f}, but FKD files hold fp16, which ends at "
@@ -356,6 +347,20 @@ def export_views(folder: Path, views: Views, logits: ViewLogits, resolution: int
         batch = _as_fkd(step, said, views.recipe.crop_scale, resolution)
         write_batch(where / f"batch_{step.batch}.tar", batch)
     return steps
+
+
+def check_views(views: Views, steps: int) -> None:
+    """Raise `InputError` if FKD's files cannot say the first `steps` of `views`."""
+    if steps < views.per_epoch:
+        raise InputError(
+            f"the views end after {steps} steps, but FKD's folders begin with a whole epoch of "
+            f"{views.per_epoch}; train longer, or raise labels.keep_views"
+        )
+    unknown = [name for name in views.recipe.augment if name not in ("rrc", "flip", "mixup", "cutmix")]
+    if unknown:
+        raise InputError(
+            f"train.augment has {unknown[0]}, which FKD files cannot say; they know rrc, flip, mixup, cutmix"
+        )
 
 
 def _as_fkd(step: Step, logits: Tensor, area: tuple[float, float], resolution: int) -> FkdBatch:

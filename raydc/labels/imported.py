@@ -19,6 +19,8 @@ from raydc.data.array_file import mapped_array
 from raydc.data.torch_file import flat, read_tensors
 from raydc.errors import InputError
 
+LARGEST = torch.finfo(torch.float16).max
+"""Labels are stored as fp16."""
 NAMES = ("labels", "label", "soft_labels")
 """Names under which a file holds labels."""
 
@@ -44,10 +46,11 @@ def read_soft_labels(path: str, images: int, classes: int) -> Tensor:
             f"{where}, whose labels have the shape {list(labels.shape)}, but the set has {images} images and "
             f"the data {classes} classes; there must be {images} x {classes} probabilities"
         )
-    labels = labels.float()
-    if not bool(labels.isfinite().all()) or bool((labels < 0).any()):
+    labels = labels.detach().float()
+    if not bool(((labels >= 0) & (labels <= LARGEST)).all()):
         raise InputError(
-            f"{where}, whose labels are not all finite and at least 0; store probabilities, not logits"
+            f"{where}, whose labels are not all finite and from 0 to {LARGEST:,.0f}; store probabilities, "
+            "not logits"
         )
     return labels
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
+from math import floor
 from pathlib import Path
 
 import torch
@@ -20,22 +21,53 @@ from torch.utils.data import RandomSampler
 
 from raydc.augmentation.views import Step, View, Views
 from raydc.data.array_file import mapped_array
-from raydc.errors import InputError
-from raydc.labels.fkd import FkdBatch, FkdFolder
+from raydc.data.imported import digest_of_files
+from raydc.errors import ArtifactError, InputError
+from raydc.labels.fkd import FkdBatch, FkdFolder, batches
+from raydc.spec.catalog import ORDER_SEED
 from raydc.spec.evaluation import Recipe
 
 ORDER = "order.npy"
+LOOKED_AT = 32
+"""Batches that are read before anything runs, to see whether they fit."""
 HELD = 64
 """Batches that are kept; students of a small set meet few others."""
+LOOKED_AT_BYTES = 1 << 30
+"""Every worker looks at labels of up to this size again, whether they are still those of the plan."""
+
+
+def digest_of_labels(path: str) -> str:
+    """SHA-256 of the labels at `labels.path`: of a file, or of the batches and the order in a folder.
+
+    Raises `InputError` if they cannot be read.
+    """
+    root = Path(path)
+    return digest_of_files("labels.path", path, root, _files_of(root))
+
+
+def _files_of(root: Path) -> list[Path]:
+    if not root.is_dir():
+        return [root]
+    order = root / ORDER
+    return [*(file for _, _, file in batches(root)), *([order] if order.exists() else [])]
+
+
+def check_unchanged(path: str, expected: str) -> None:
+    """Raise `ArtifactError` if the labels at `path` have another digest than when the study was planned."""
+    if sum(file.stat().st_size for file in _files_of(Path(path))) > LOOKED_AT_BYTES:
+        return
+    if digest_of_labels(path) != expected:
+        raise ArtifactError(f"labels.path is {path!r}, whose contents have changed since the run was planned")
 
 
 class Replayed:
     """A folder of labelled views of a set of `images` images, with the images of each batch.
 
-    `order_seed`: seed of the sampler where the folder does not say the order.
+    `order_seed`: seed of the sampler where the folder does not say the order. `InputError` if the labels are
+    not of such a set, or their mixes of larger images.
     """
 
-    def __init__(self, path: str, images: int, classes: int, order_seed: int) -> None:
+    def __init__(self, path: str, images: int, classes: int, resolution: int, order_seed: int) -> None:
         self.path = path
         self.folder = FkdFolder(Path(path))
         self.images = images
@@ -43,14 +75,30 @@ class Replayed:
         self._order = self._read_order(Path(path) / ORDER)
         self._sampler = RandomSampler(range(images), generator=torch.Generator().manual_seed(order_seed))
         self._sampled: list[Tensor] = []
-        self.batch = lru_cache(HELD)(self.folder.batch)
+        self._resolution = resolution
+        self.batch = lru_cache(HELD)(self._read)
         """The views of (epoch, batch)."""
+        if self._order is not None and order_seed != ORDER_SEED:
+            raise InputError(
+                f"labels.order_seed is {order_seed}, but {path!r} has {ORDER}, which says the order; leave "
+                "the seed out"
+            )
         if (self.folder.images, self.folder.classes) != (images, classes):
             raise InputError(
                 f"labels.path is {path!r}, which labels {self.folder.images} images of "
                 f"{self.folder.classes} classes an epoch, but the set has {images} images and the data "
                 f"{classes} classes"
             )
+
+    def _read(self, epoch: int, number: int) -> FkdBatch:
+        batch = self.folder.batch(epoch, number)
+        if batch.box is not None and max(batch.box) > self._resolution:
+            raise InputError(
+                f"labels.path is {self.path!r}, where batch {number} of epoch {epoch} mixes up to pixel "
+                f"{max(batch.box)}, but the images have {self._resolution} x {self._resolution}; set "
+                "dataset.resolution to that of the labels"
+            )
+        return batch
 
     def _read_order(self, file: Path) -> Tensor | None:
         if not file.exists():
@@ -81,7 +129,9 @@ class Replayed:
         return self._sampled[epoch]
 
     def check(self, recipe: Recipe, keep_views: float) -> None:
-        """Raise `InputError` if a training by `recipe` needs other batches, or more of them."""
+        """Raise `InputError` if a training by `recipe` needs other batches than there are, or more."""
+        for step in range(min(LOOKED_AT, self.folder.steps)):
+            self.batch(*divmod(step, self.folder.per_epoch))
         if min(recipe.batch_size, self.images) != self.batch_size:
             raise InputError(
                 f"labels.path is {self.path!r}, whose batches have {self.batch_size} images, but "
@@ -93,7 +143,7 @@ class Replayed:
                 f"labels.path is {self.path!r}, which has {there} batches, but a training of "
                 f"{recipe.total_steps(self.images)} steps meets {steps} of them (labels.keep_views "
                 f"{keep_views:g}); train shorter, or set labels.keep_views to at most "
-                f"{there / recipe.total_steps(self.images):.3g}"
+                f"{floor(1000 * there / recipe.total_steps(self.images)) / 1000:g}"
             )
 
     def rows(self, steps: int) -> int:

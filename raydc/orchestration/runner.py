@@ -177,6 +177,8 @@ class Runner:
             self._timed("teachers", lambda: materials.trajectories(self.plan.sets, self.plan.passes))
             before_evaluations()
             self._timed("evaluations", lambda: self._points(search, materials, judge))
+            if self._pool is not None:
+                self.stages.images_forwarded = self._pool.images_forwarded()
         finally:
             self._stop(self._pool, judge)
         return self.stages

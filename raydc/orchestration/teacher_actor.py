@@ -20,6 +20,8 @@ from raydc.spec.plan import LabelPass
 
 MOST_DEATHS = 10
 """So often a pass is asked again whose replica has died; then it cannot be made."""
+COUNTING_SECONDS = 5.0
+"""Longest wait for what replicas have labelled; one that starts anew does not answer."""
 PLACING_SECONDS = 30.0
 """Longest wait for a place on a GPU, which others may use."""
 
@@ -37,6 +39,10 @@ class TeacherActor:
         if self._service is None:
             self._service = LabelService(self._site.bench())
         return await self._service.label(label_pass)
+
+    async def images_forwarded(self) -> int:
+        """Images that it has labelled since it was started."""
+        return 0 if self._service is None else self._service.images_forwarded
 
     async def ready(self) -> bool:
         """Answers when the actor has started."""
@@ -139,6 +145,12 @@ class TeacherPool:
             ray.get(self.ask(label_pass))
         except ray.exceptions.RayTaskError as error:
             raise error.cause from None
+
+    def images_forwarded(self) -> int:
+        """Images that the replicas have labelled; one that died has forgotten its own."""
+        asked = [replica.images_forwarded.remote() for replica in self.replicas]
+        said, _ = ray.wait(asked, num_returns=len(asked), timeout=COUNTING_SECONDS) if asked else ([], [])
+        return sum(ray.get(said))
 
     def stop(self) -> None:
         self.staff(0)

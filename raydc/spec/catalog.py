@@ -336,6 +336,8 @@ KEEP_VIEWS = Key(
     1.0,
     inert=True,
 )
+ORDER_SEED = 42
+"""What the published codes seed their sampler with (VILA-Lab/SRe2L, --fkd-seed)."""
 LABELS_PATH = Key(
     "labels.path",
     Text(form="the path of a file or a folder"),
@@ -430,7 +432,7 @@ LABELS.add(
                 "labels.order_seed",
                 Whole(0),
                 "seed of the sampler that ordered the images, where the folder has no order.npy",
-                42,
+                ORDER_SEED,
             ),
             *TEACHER_KEYS[3:],
             KEEP_VIEWS,

@@ -88,7 +88,7 @@ class LabelKind(Entry):
     @property
     def logits(self) -> bool:
         """Whether targets come with the logits of a teacher."""
-        return self.teacher and not self.learnt
+        return self.replayed or (self.teacher and not self.learnt)
 
 
 @dataclass(frozen=True)

@@ -124,8 +124,6 @@ class Chassis:
         try:
             with one_at_a_time():
                 self._run_once(self.forward(engine), *shape)
-        except torch.OutOfMemoryError:
-            raise
         except Exception as error:  # of the compiler, its headers, the disk, or torch.compile itself
             self.network.zero_grad(set_to_none=True)
             # What the network itself cannot do fails here once more.

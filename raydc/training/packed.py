@@ -65,7 +65,8 @@ class Looks:
     due: Callable[[int], bool]
     """Whether somebody looks after so many complete epochs."""
     look: Callable[[int, Mapping[int, State]], Set[int]]
-    """Given the epochs and the students that are trained, by number: those that end here."""
+    """Given the epochs and the students that are trained, by number: those that end here. Students whose
+    losses were not finite have ended."""
 
 
 def shape_of(recipe: Recipe) -> Recipe:
@@ -192,12 +193,18 @@ class _Pack:
         self._steps = [steps] * members
         self._final: dict[int, State] = {}
 
-    def look(self, looks: Looks, epochs: int, steps: int) -> bool:
-        """Have all that are going looked at; whether the stack is another one now, or nobody goes on."""
+    def look(self, looks: Looks, epochs: int, losses: Tensor) -> bool:
+        """Have all that are going looked at; whether the stack is another one now, or nobody goes on.
+
+        losses: [steps, members] until now.
+        """
         states = self._states()
-        for number in looks.look(epochs, {number: states[number] for number in self.going}):
+        finite = losses.isfinite().all(0).tolist()
+        sound = {number: states[number] for number in self.going if finite[number]}
+        ended = looks.look(epochs, sound) | {number for number in self.going if number not in sound}
+        for number in ended:
             self.going.remove(number)
-            self._steps[number] = steps
+            self._steps[number] = len(losses)
             self._final[number] = states[number]
         if not self.going or 2 * len(self.going) > len(self._stacked):
             return not self.going
@@ -260,6 +267,6 @@ def fit_pack(
                 done += 1
                 if looks is not None and done % per_epoch == 0 and looks.due(done // per_epoch):
                     with clock.pause():
-                        if pack.look(looks, done // per_epoch, done):
+                        if pack.look(looks, done // per_epoch, losses[:done]):
                             break
     return pack.done(losses, clock.seconds(done))

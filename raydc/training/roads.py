@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from raydc.training.forwards import is_compiled, roads_for
+from raydc.training.memory import out_of_memory
 from raydc.training.packed import Member, fit_pack
 
 logger = logging.getLogger(__name__)
@@ -41,13 +42,17 @@ def fastest_road(
     seconds: dict[str, float] = {}
     problem: Exception | None = None
     for road in roads:
-        if is_compiled(road) and not worth_compiling(min(seconds.values(), default=inf), total * packs):
+        # Where nothing fits into memory, compiled code would not either.
+        fastest = min(
+            seconds.values(), default=0.0 if problem is not None and out_of_memory(problem) else inf
+        )
+        if is_compiled(road) and not worth_compiling(fastest, total * packs):
             continue
         try:
             seconds[road] = _step_seconds(network, members, road, device, pool, min(TRIAL_STEPS, total))
         except Exception as error:  # another road may do; with none, the error is the caller's
             # Out of memory says less than an error that also smaller packs will meet.
-            if problem is None or isinstance(problem, torch.OutOfMemoryError):
+            if problem is None or out_of_memory(problem):
                 problem = error.with_traceback(None)
             logger.warning("%d students by %s: %s", len(members), road, str(error).split("\n")[0][:200])
             continue

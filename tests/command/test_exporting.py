@@ -104,6 +104,32 @@ def test_bad_input_is_one_sentence(folder: Path, arguments: tuple[str, ...], sai
     assert "Traceback" not in result.output
 
 
+def test_a_refused_export_leaves_nothing(
+    tmp_path: Path,
+    small: Callable[..., Study],
+    ready: Callable[[Study], Plan],
+    bench: Workbench,
+    store: LocalStore,
+) -> None:
+    grid = "grid:\n  train.augment: [flip, dsa]\n"
+    study = small("base.labels.kind=per_view", "base.train.steps=2", extra=grid).located(
+        None, str(store.root)
+    )
+    (tmp_path / STUDY).write_text(study.to_yaml())
+    with Ledger(tmp_path) as ledger:
+        ledger.append(attempt(planned, bench, study="small") for planned in ready(study).evaluations)
+    to = tmp_path / "exported"
+    result = raydc("export-labels", str(tmp_path), "--out", str(to))
+    assert result.exit_code == 2
+    said = " ".join(result.output.split())
+    assert "train.augment has dsa, which FKD files cannot say" in said
+    assert "--only leaves evaluations out" in said
+    assert not to.exists()
+    assert (
+        raydc("export-labels", str(tmp_path), "--out", str(to), "--only", "train.augment=flip").exit_code == 0
+    )
+
+
 def test_a_study_file_of_other_evaluations_is_refused(folder: Path) -> None:
     study = (folder / STUDY).read_text().replace("- rrc\n", "- crop\n")
     (folder / STUDY).write_text(study)

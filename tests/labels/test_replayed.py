@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,13 @@ import pytest
 import torch
 
 from raydc.data.dataset import Dataset
+from raydc.data.imported import digest_of
 from raydc.errors import InputError
 from raydc.evaluate import attempt, make_everything
 from raydc.label_export import _export
-from raydc.labels.fkd import METADATA_BYTES, batches
+from raydc.labels.fkd import METADATA_BYTES, FkdFolder, batches, write_batch
 from raydc.labels.imported import read_soft_labels
-from raydc.labels.replayed import ORDER, Replayed
+from raydc.labels.replayed import ORDER, Replayed, digest_of_labels
 from raydc.packs import attempt_all
 from raydc.ready import check_files, with_digests
 from raydc.spec.facts import bind
@@ -47,7 +49,9 @@ def exported(
     """(folder of FKD files, row of the student that learnt from the same views)."""
 
     def make(*settings: str) -> tuple[Path, dict]:
-        study = small("base.labels={kind: per_view, temperature: 2}", VIEWS, *TRAINED, *settings)
+        names = [setting.partition("=")[0] for setting in settings]
+        trained = [setting for setting in TRAINED if setting.partition("=")[0] not in names]
+        study = small("base.labels={kind: per_view, temperature: 2}", VIEWS, *trained, *settings)
         plan = planned(study)
         make_everything(plan, bench)
         (one,) = plan.evaluations
@@ -109,13 +113,15 @@ def test_ids_hold_the_contents_of_the_folder(
 
 def test_without_an_order_the_sampler_says_it(exported: Callable[..., tuple[Path, dict]]) -> None:
     folder, _ = exported()
+    with pytest.raises(InputError, match=r"labels.order_seed is 7, but .* has order.npy"):
+        Replayed(str(folder), 20, 10, 8, 7)
     (folder / ORDER).unlink()
     generator = torch.Generator().manual_seed(42)
     sampler = torch.utils.data.RandomSampler(range(20), generator=generator)
     wanted = [list(torch.utils.data.BatchSampler(sampler, 8, drop_last=False)) for _ in range(3)]
-    found = Replayed(str(folder), 20, 10, 42)
+    found = Replayed(str(folder), 20, 10, 8, 42)
     assert [[found.index(e, b).tolist() for b in range(3)] for e in range(3)] == wanted
-    assert Replayed(str(folder), 20, 10, 43).index(0, 0).tolist() != wanted[0][0]
+    assert Replayed(str(folder), 20, 10, 8, 43).index(0, 0).tolist() != wanted[0][0]
 
 
 @pytest.mark.parametrize(
@@ -146,6 +152,73 @@ def test_labels_that_do_not_fit_are_refused_before_anything_runs(
     assert said in str(error.value)
 
 
+def test_folders_behind_links_have_the_ids_of_their_contents(
+    exported: Callable[..., tuple[Path, dict]], tmp_path: Path
+) -> None:
+    folder, _ = exported()
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    for entry in folder.iterdir():
+        (linked / entry.name).symlink_to(entry)
+    (linked / "epoch_0" / "..data").touch()  # files that nobody reads do not count
+    assert digest_of_labels(str(linked)) == digest_of_labels(str(folder))
+    before = digest_of_labels(str(linked))
+    one = FkdFolder(folder).batch(4, 0)
+    write_batch(folder / "epoch_4" / "batch_0.tar", replace(one, logits=one.logits + 1))
+    assert digest_of_labels(str(linked)) != before
+
+
+def test_class_folders_behind_links_have_the_digest_of_their_contents(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name / "0").mkdir(parents=True)
+        (tmp_path / name / "0" / "x.png").write_text(name)
+        (tmp_path / f"linked-{name}").mkdir()
+        (tmp_path / f"linked-{name}" / "0").symlink_to(tmp_path / name / "0")
+        (tmp_path / name / "0" / "loop").symlink_to(tmp_path / name)
+    digests = {digest_of("images.path", str(tmp_path / name)) for name in ("a", "b")}
+    assert len(digests) == 2
+    linked = [digest_of("images.path", str(tmp_path / f"linked-{name}")) for name in ("a", "b")]
+    assert linked[0] != linked[1]
+
+
+def test_labels_that_change_after_the_plan_are_not_learnt_from(
+    small: Callable[..., Study], with_files: Callable[[Study], Plan], bench: Workbench, tmp_path: Path
+) -> None:
+    file = tmp_path / "labels.pt"
+    torch.save(torch.full((20, 10), 0.1), file)
+    plan = with_files(small(f"base.labels={{kind: stored, path: {file}}}", "base.train.loss=soft_ce"))
+    make_everything(plan, bench)
+    torch.save(torch.full((20, 10), 0.2), file)
+    row = attempt(plan.evaluations[0], bench, study="small")
+    assert row["status"] == "failed"
+    assert "whose contents have changed since the run was planned" in row["error"]
+
+
+def test_mixes_of_larger_images_are_refused(exported: Callable[..., tuple[Path, dict]]) -> None:
+    folder, _ = exported()
+    batch = FkdFolder(folder).batch(1, 0)
+    assert batch.box is not None
+    write_batch(folder / "epoch_1" / "batch_0.tar", replace(batch, box=(4, 4, 9, 8)))
+    replayed = Replayed(str(folder), 20, 10, 8, 42)
+    with pytest.raises(
+        InputError, match=r"batch 0 of epoch 1 mixes up to pixel 9, but the images have 8 x 8"
+    ):
+        replayed.batch(1, 0)
+
+
+def test_the_teachers_logits_can_be_met_as_such(
+    exported: Callable[..., tuple[Path, dict]],
+    small: Callable[..., Study],
+    with_files: Callable[[Study], Plan],
+    bench: Workbench,
+) -> None:
+    folder, theirs = exported("base.train.loss=mse_ce")
+    settings = [s.replace("loss=kl", "loss=mse_ce") for s in settings_of(folder)]
+    (one,) = with_files(small(*settings)).evaluations
+    row = attempt(one, bench, study="small")
+    assert row["test_loss"] == pytest.approx(theirs["test_loss"], rel=2e-3)
+
+
 @pytest.mark.parametrize(
     ("order", "said"),
     [
@@ -160,10 +233,10 @@ def test_an_order_that_is_none_is_refused(
     folder, _ = exported()
     np.save(folder / ORDER, order)
     with pytest.raises(InputError, match=said):
-        Replayed(str(folder), 20, 10, 42)
+        Replayed(str(folder), 20, 10, 8, 42)
     (folder / ORDER).write_text("no array")
     with pytest.raises(InputError, match="no array"):
-        Replayed(str(folder), 20, 10, 42)
+        Replayed(str(folder), 20, 10, 8, 42)
 
 
 def test_a_file_of_soft_labels_is_learnt_from(
@@ -191,7 +264,8 @@ def test_a_file_of_soft_labels_is_learnt_from(
         (torch.zeros(19, 10), r"shape \[19, 10\]"),
         (torch.zeros(20), r"shape \[20\]"),
         (torch.full((20, 10), torch.nan), "not all finite"),
-        (torch.full((20, 10), -1.0), "at least 0"),
+        (torch.full((20, 10), -1.0), "from 0 to 65,504"),
+        (torch.full((20, 10), 1e5), "from 0 to 65,504"),
         (torch.zeros(20, 10, dtype=torch.complex64), "shape"),
         ({"weights": torch.zeros(20, 10)}, "none of labels, label, soft_labels"),
         ([[1.0] * 10] * 20, "lists in lists"),
