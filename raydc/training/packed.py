@@ -243,8 +243,8 @@ def fit_pack(
     """Train all members together from their initial states to the recipe's end, or to `last_step`.
 
     `network` gives the architecture; its own weights are not used. `looks` may end students on the way. A
-    student whose loss is not finite stays in the pack, where it harms nobody, until somebody looks; its losses
-    show it.
+    student whose loss is not finite stays in the pack, where it harms nobody, until somebody looks; its
+    losses show it.
     """
     recipe = members[0].recipe
     images = len(members[0].inputs)
