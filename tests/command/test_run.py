@@ -59,20 +59,12 @@ def test_a_run_leaves_everything_that_it_promises(finished: Shell) -> None:
     assert set(table["status"].to_pylist()) == {"finished"}
 
 
-def test_a_run_says_how_much_more_a_naive_one_would_have_labelled(
-    make_shell: Callable[[], Shell],
-) -> None:
-    shell = make_shell()
+def test_a_plan_says_how_much_more_a_naive_run_would_label(make_shell: Callable[[], Shell]) -> None:
     grid = "grid={images.ipc: [1, 2], labels.teacher_epoch: [1, 3], labels.temperature: [1, 2, 4]}"
     settings = ("--set", grid, "--set", "base.labels.kind=soft", "--set", "base.train.steps=2")
-    said = shell("run", "tiny.yaml", "--out", "out", "--no-report", *settings).stdout
-    assert "24 of 24 evaluations finished" in said
+    plan = {row["what"]: row for row in make_shell().json("plan", "tiny.yaml", *settings)}
+    assert plan["evaluations"]["count"] == 24
     # 10 and 20 images, two replicates, two checkpoints: 60 x 2; naively for each of three temperatures.
-    assert (
-        "labels: 120 images forwarded now, 120 in the study; "
-        "labelling anew for every evaluation would forward 360\n"
-    ) in said
-    plan = {row["what"]: row for row in shell.json("plan", "tiny.yaml", "--out", "out", *settings)}
     assert plan["label passes"]["note"] == "120 images forwarded; a naive run forwards 360"
 
 
