@@ -13,6 +13,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from raydc.cli import app
+from raydc.evaluate import attempt
+from raydc.folder import STUDY as STUDY_FILE
+from raydc.spec.plan import Plan
+from raydc.spec.study import Study
+from raydc.store import LocalStore
+from raydc.tracking.ledger import Ledger
+from raydc.workbench import Workbench
 
 STUDY = """
 name: tiny
@@ -112,3 +123,24 @@ def finished(make_shell: Callable[[], Shell]) -> Shell:
     shell = make_shell()
     shell.said = shell("run", "tiny.yaml").stdout  # type: ignore[attr-defined]
     return shell
+
+
+def raydc(*arguments: str) -> Result:
+    """A raydc command in this process."""
+    return CliRunner().invoke(app, list(arguments))
+
+
+@pytest.fixture
+def recorded(
+    tmp_path: Path, ready: Callable[[Study], Plan], bench: Workbench, store: LocalStore
+) -> Callable[[Study], Path]:
+    """The folder of a study whose evaluations were run without Ray."""
+
+    def make(study: Study) -> Path:
+        study = study.located(None, str(store.root))
+        (tmp_path / STUDY_FILE).write_text(study.to_yaml())
+        with Ledger(tmp_path) as ledger:
+            ledger.append(attempt(planned, bench, study="small") for planned in ready(study).evaluations)
+        return tmp_path
+
+    return make

@@ -8,19 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from click.testing import Result
-from typer.testing import CliRunner
 
-from raydc.cli import app
-from raydc.evaluate import attempt
-from raydc.folder import STUDY
 from raydc.labels.store import read_logits
-from raydc.spec.plan import Plan
 from raydc.spec.study import Study
 from raydc.store import LocalStore, get
 from raydc.teachers.entropy import entropy_and_nll
-from raydc.tracking.ledger import Ledger
-from raydc.workbench import Workbench
+from tests.command.conftest import raydc
 
 GRID = """
 grid:
@@ -31,22 +24,8 @@ seeds: 2
 
 
 @pytest.fixture
-def folder(
-    tmp_path: Path,
-    small: Callable[..., Study],
-    ready: Callable[[Study], Plan],
-    bench: Workbench,
-    store: LocalStore,
-) -> Path:
-    study = small(extra=GRID).located(None, str(store.root))
-    (tmp_path / STUDY).write_text(study.to_yaml())
-    with Ledger(tmp_path) as ledger:
-        ledger.append(attempt(planned, bench, study="small") for planned in ready(study).evaluations)
-    return tmp_path
-
-
-def raydc(*arguments: str) -> Result:
-    return CliRunner().invoke(app, list(arguments))
+def folder(small: Callable[..., Study], recorded: Callable[[Study], Path]) -> Path:
+    return recorded(small(extra=GRID))
 
 
 def test_methods_are_ranked(folder: Path) -> None:

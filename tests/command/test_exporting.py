@@ -7,18 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from click.testing import Result
-from typer.testing import CliRunner
 
-from raydc.cli import app
-from raydc.evaluate import attempt
 from raydc.folder import STUDY
 from raydc.labels.fkd import FkdFolder
-from raydc.spec.plan import Plan
 from raydc.spec.study import Study
-from raydc.store import LocalStore
-from raydc.tracking.ledger import Ledger
-from raydc.workbench import Workbench
+from tests.command.conftest import raydc
 
 GRID = """
 grid:
@@ -30,22 +23,8 @@ SETTINGS = ("base.train.augment=[rrc, flip]", "base.train.batch_size=20", "base.
 
 
 @pytest.fixture
-def folder(
-    tmp_path: Path,
-    small: Callable[..., Study],
-    ready: Callable[[Study], Plan],
-    bench: Workbench,
-    store: LocalStore,
-) -> Path:
-    study = small(*SETTINGS, extra=GRID).located(None, str(store.root))
-    (tmp_path / STUDY).write_text(study.to_yaml())
-    with Ledger(tmp_path) as ledger:
-        ledger.append(attempt(planned, bench, study="small") for planned in ready(study).evaluations)
-    return tmp_path
-
-
-def raydc(*arguments: str) -> Result:
-    return CliRunner().invoke(app, list(arguments))
+def folder(small: Callable[..., Study], recorded: Callable[[Study], Path]) -> Path:
+    return recorded(small(*SETTINGS, extra=GRID))
 
 
 def test_each_table_of_labels_is_written_once(folder: Path) -> None:
@@ -105,29 +84,18 @@ def test_bad_input_is_one_sentence(folder: Path, arguments: tuple[str, ...], sai
 
 
 def test_a_refused_export_leaves_nothing(
-    tmp_path: Path,
-    small: Callable[..., Study],
-    ready: Callable[[Study], Plan],
-    bench: Workbench,
-    store: LocalStore,
+    small: Callable[..., Study], recorded: Callable[[Study], Path]
 ) -> None:
     grid = "grid:\n  train.augment: [flip, dsa]\n"
-    study = small("base.labels.kind=per_view", "base.train.steps=2", extra=grid).located(
-        None, str(store.root)
-    )
-    (tmp_path / STUDY).write_text(study.to_yaml())
-    with Ledger(tmp_path) as ledger:
-        ledger.append(attempt(planned, bench, study="small") for planned in ready(study).evaluations)
-    to = tmp_path / "exported"
-    result = raydc("export-labels", str(tmp_path), "--out", str(to))
+    made = recorded(small("base.labels.kind=per_view", "base.train.steps=2", extra=grid))
+    to = made / "exported"
+    result = raydc("export-labels", str(made), "--out", str(to))
     assert result.exit_code == 2
     said = " ".join(result.output.split())
     assert "train.augment has dsa, which FKD files cannot say" in said
     assert "--only leaves evaluations out" in said
     assert not to.exists()
-    assert (
-        raydc("export-labels", str(tmp_path), "--out", str(to), "--only", "train.augment=flip").exit_code == 0
-    )
+    assert raydc("export-labels", str(made), "--out", str(to), "--only", "train.augment=flip").exit_code == 0
 
 
 def test_a_study_file_of_other_evaluations_is_refused(folder: Path) -> None:
