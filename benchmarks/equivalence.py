@@ -87,8 +87,8 @@ def paired_accuracies(arguments: argparse.Namespace) -> dict[str, Any]:
     plan = plan_of(dataset, [evaluation(dataset, seed, **common) for seed in range(arguments.students)])
     bench = bench_of(dataset, arguments.work, arguments.device, plan)
     if arguments.device == "cpu":
-        bench.road = lambda *_: "grouped"  # type: ignore[method-assign]
-        bench.students_at_once = lambda *_: 25  # type: ignore[method-assign]
+        bench.engines.road = lambda *_: "grouped"  # type: ignore[method-assign]
+        bench.engines.students_at_once = lambda *_: 25  # type: ignore[method-assign]
     attempts = [(planned, 1) for planned in plan.evaluations]
     packed = [row for rows in attempt_packs(attempts, bench, study="x") for row in rows]
     alone = [attempt(planned, bench, study="x") for planned, _ in attempts]

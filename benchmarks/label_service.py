@@ -61,10 +61,10 @@ def served(bench: Workbench, passes: list[LabelPass], clients: int) -> tuple[flo
         service = LabelService(bench)
         await asyncio.gather(*(client(service, passes[i::clients]) for i in range(clients)))
 
-    before = bench.images_forwarded
+    before = bench.relabeller.images_forwarded
     start = time.perf_counter()
     asyncio.run(everyone())
-    return time.perf_counter() - start, bench.images_forwarded - before
+    return time.perf_counter() - start, bench.relabeller.images_forwarded - before
 
 
 def _synchronise(device: torch.device) -> None:

@@ -75,7 +75,7 @@ def raydc_cpu(bench: Workbench, arch: str, ipc: int, steps: int, precision: str,
     use_cache(Path(bench.store.uri) / "compiled")
     # Long enough to be compiled as a whole student of the protocol would be.
     planned = planned_student(bench, arch, ipc, steps, precision, seed)
-    chassis = bench.chassis(arch)
+    chassis = bench.engines.chassis(arch)
     whole = planned_student(bench, arch, ipc, protocol_steps(ipc), precision, seed).evaluation.recipe
     chosen = chassis.engine(whole, ipc * bench.dataset.classes)
     chassis.engine = lambda recipe, images: chosen  # type: ignore[method-assign]
@@ -109,10 +109,10 @@ def raydc_cuda(
 ) -> dict[str, Any]:
     """A pack of `students`, or (0) of as many as `raydc run` would take."""
     use_cache(Path(bench.store.uri) / "compiled")
-    chassis = bench.chassis(arch)
+    chassis = bench.engines.chassis(arch)
     images = ipc * bench.dataset.classes
     first = planned_student(bench, arch, ipc, steps, precision, 0).evaluation
-    most = students or bench.students_at_once(first)
+    most = students or bench.engines.students_at_once(first)
     ready = [
         prepare(planned_student(bench, arch, ipc, steps, precision, seed), bench) for seed in range(most)
     ]
@@ -129,9 +129,9 @@ def raydc_cuda(
     ]
     # Chosen as for whole students of the protocol.
     whole = planned_student(bench, arch, ipc, protocol_steps(ipc), precision, 0).evaluation.recipe
-    road = bench.road(arch, [replace(m, recipe=whole) for m in members], None, max(most, GPU_STUDY))
+    road = bench.engines.road(arch, [replace(m, recipe=whole) for m in members], None, max(most, GPU_STUDY))
     tests = (EPOCHS // TEST_EVERY + 1) * max(most, GPU_STUDY)
-    engine = chassis.warm_test(bench.test_engine(arch, precision, tests), precision)
+    engine = chassis.warm_test(bench.engines.test_engine(arch, precision, tests), precision)
     done = fit_pack(chassis.network, members, road, bench.device)
     accuracies = []
     for state in done.states[: students or 1]:

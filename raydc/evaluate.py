@@ -254,7 +254,7 @@ def evaluate(planned: Planned, bench: Workbench) -> Measured:
     prepared = prepare(planned, bench)
     recipe = prepared.recipe
     began = time.perf_counter()
-    chassis = bench.chassis(planned.evaluation.arch)
+    chassis = bench.engines.chassis(planned.evaluation.arch)
     engine = chassis.engine(recipe, len(prepared.inputs))
     engine = chassis.warm(engine, recipe, len(prepared.inputs))
     chassis.load(new_student(planned, bench))

@@ -118,7 +118,10 @@ def run_file(file: Path, data: str | None, out: Path, store_uri: str | None, dev
                 said = row["error"] or f"test_acc {row['test_acc']:.4f}"
                 print(f"{done}/{len(left.evaluations)} {row['evaluation_id']} {said}", flush=True)
     if naive := plan.naive_forwards(dataset.classes):
-        print(forwards_sentence(bench.images_forwarded, plan.forwards(dataset.classes), naive), flush=True)
+        print(
+            forwards_sentence(bench.relabeller.images_forwarded, plan.forwards(dataset.classes), naive),
+            flush=True,
+        )
     return failed
 
 

@@ -28,8 +28,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Condition
 
+from raydc.relabelling import Said, labelled
 from raydc.spec.plan import LabelPass
-from raydc.workbench import Said, Workbench, labelled
+from raydc.workbench import Workbench
 
 MOST_WAITING = 256
 """Passes in the service, until they are in the store; those who ask for more wait outside."""
@@ -99,7 +100,7 @@ class LabelService:
     @property
     def images_forwarded(self) -> int:
         """Images that were labelled."""
-        return self._bench.images_forwarded
+        return self._bench.relabeller.images_forwarded
 
     async def label(self, label_pass: LabelPass) -> int:
         """Return when the pass is in the store; the number of images that were forwarded for it."""
@@ -174,7 +175,7 @@ class LabelService:
         writes: dict[str, list[Future[None]]] = defaultdict(list)
         failed = None
         try:
-            for some in _gathered(self._bench.say(together)):
+            for some in _gathered(self._bench.relabeller.say(together)):
                 done = []
                 for said in some:
                     name = said.label_pass
@@ -196,7 +197,7 @@ class LabelService:
     def _write(self, said: Said) -> None:
         """Store what was said. In a writer thread."""
         try:
-            self._bench.keep(said)
+            self._bench.relabeller.keep(said)
         finally:
             self._room.leave(said.nbytes)
 

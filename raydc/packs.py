@@ -81,7 +81,7 @@ def attempt_all(
         by_key.setdefault(pack_key(planned), []).append((planned, number))
     for group in by_key.values():
         evaluation = group[0][0].evaluation
-        network = bench.chassis(evaluation.arch).network
+        network = bench.engines.chassis(evaluation.arch).network
         # Views of others come batch by batch from files.
         if roads_for(network) and not evaluation.replays_views:
             # What is to come is of one shape.
@@ -99,7 +99,7 @@ def attempt_packs(
     group = list(group)
     later = max(0, to_come - len(group))
     # Asked once: what is compiled, is compiled for one size.
-    most = bench.students_at_once(group[0][0].evaluation)
+    most = bench.engines.students_at_once(group[0][0].evaluation)
     while group:
         size = min(len(group), most)
         while (rows := _fitting(group[:size], bench, study, len(group) + later)) == NO_ROOM and size > 1:
@@ -150,7 +150,7 @@ def train_pack(ready: Sequence[Prepared], bench: Workbench, to_come: int) -> dic
     """Train students of equal shapes together and test each; what was measured, or why not, by id."""
     began = time.perf_counter()
     arch = ready[0].planned.evaluation.arch
-    chassis = bench.chassis(arch)
+    chassis = bench.engines.chassis(arch)
     members = [
         Member(
             state={name: value.to(bench.device) for name, value in new_student(one.planned, bench).items()},
@@ -163,10 +163,10 @@ def train_pack(ready: Sequence[Prepared], bench: Workbench, to_come: int) -> dic
         )
         for one in ready
     ]
-    road = bench.road(arch, members, ready[0].pool, to_come)
+    road = bench.engines.road(arch, members, ready[0].pool, to_come)
     precision = ready[0].recipe.precision
     tests = ready[0].tests * max(to_come, len(ready))
-    engine = chassis.warm_test(bench.test_engine(arch, precision, tests), precision)
+    engine = chassis.warm_test(bench.engines.test_engine(arch, precision, tests), precision)
     examiners = [Examiner(one, bench, chassis, engine) for one in ready]
     outcomes: dict[str, Outcome] = {}
 

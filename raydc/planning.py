@@ -16,12 +16,12 @@ from raydc.errors import InputError
 from raydc.estimate import Estimate, estimate, rates
 from raydc.exported import export_line
 from raydc.ready import Ready, get_ready, search_evaluations, with_digests
+from raydc.relabelling import labelled
 from raydc.result import Row
 from raydc.spec.plan import Plan, make_plan
 from raydc.spec.study import Study
 from raydc.store import Store, open_store, write_atomically
 from raydc.tracking.ledger import read_rows
-from raydc.workbench import labelled
 
 UNKNOWN = "unknown"
 

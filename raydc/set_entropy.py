@@ -94,7 +94,7 @@ def judge(
     points = []
     for name, (key, seeds) in present.items():
         classes = torch.from_numpy(bench.compressed_set(name)[0].labels)
-        images = bench.label_inputs(loaded, name)
+        images = bench.relabeller.inputs(loaded, name)
         view_key = seed_of("entropy crops", seed, seeds[0])
         said = said_of(loaded.teacher, images, classes, ratios, draws, view_key)
         points += [SetPoint(name, key, seeds, one.ratio, one.entropy, one.nll) for one in said]

@@ -57,11 +57,11 @@ def test_every_label_is_forwarded_once(
     study = small(SOFT, "base.images.ipc=4", "grid.labels.temperature=[1, 2, 4]", "grid.labels.top_k=[1, 5]")
     plan = ready(study)
     assert (plan.forwards(10), plan.naive_forwards(10)) == (40, 240)
-    assert bench.images_forwarded == 40
+    assert bench.relabeller.images_forwarded == 40
     for one in plan.evaluations:
         evaluate(one, bench)
     make_everything(plan, bench)
-    assert bench.images_forwarded == 40
+    assert bench.relabeller.images_forwarded == 40
 
 
 def test_training_leaves_stored_labels_alone(

@@ -36,7 +36,7 @@ GRID = (
 @pytest.fixture
 def on_this_device(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> Workbench:
     """A bench that packs although it may have no GPU."""
-    monkeypatch.setattr(bench, "road", lambda *_: "grouped")
+    monkeypatch.setattr(bench.engines, "road", lambda *_: "grouped")
     return bench
 
 
@@ -218,7 +218,7 @@ def test_memory_that_does_not_suffice_halves_the_pack(
         return real(ready, bench, to_come)
 
     monkeypatch.setattr(packs, "train_pack", tight)
-    monkeypatch.setattr(on_this_device, "students_at_once", lambda *_: 4)
+    monkeypatch.setattr(on_this_device.engines, "students_at_once", lambda *_: 4)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     parts = list(attempt_packs([(p, 1) for p in plan.evaluations], on_this_device, study="small"))
     assert sizes == [4, 2, 2, 1]
@@ -249,7 +249,7 @@ def test_students_that_cannot_be_trained_together_are_trained_alone(
         raise RuntimeError("vmap: this network changes something in place")
 
     monkeypatch.setattr(packs, "fit_pack", refused)
-    monkeypatch.setattr(on_this_device, "students_at_once", lambda _: 2)
+    monkeypatch.setattr(on_this_device.engines, "students_at_once", lambda _: 2)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     parts = list(attempt_packs([(p, 1) for p in plan.evaluations], on_this_device, study="small"))
     assert [len(part) for part in parts] == [1, 1, 1]
@@ -278,7 +278,7 @@ def test_a_student_that_does_not_fit_alone_fails_in_one_sentence(
 
     monkeypatch.setattr(packs, "train_pack", none_fit)
     monkeypatch.setattr(evaluate, "fit", the_second_fits)
-    monkeypatch.setattr(on_this_device, "students_at_once", lambda *_: 4)
+    monkeypatch.setattr(on_this_device.engines, "students_at_once", lambda *_: 4)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     parts = attempt_packs([(p, 1) for p in plan.evaluations], on_this_device, study="small")
     rows = {row["evaluation_id"]: row for part in parts for row in part}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -112,64 +112,34 @@ def stored(inputs: LabelInputs) -> LabelOutputs:
     return LabelOutputs(StaticTargets(Targets(probabilities, one_hot)), size)
 
 
-def soft(
-    inputs: LabelInputs,
-    *,
-    temperature: float,
-    codec: str = "fp16",
-    store_top_k: int | None = None,
-    drop_class: int | None = None,
-    swap_rank: int | None = None,
-    top_k: int | None = None,
-    renormalise: bool = False,
-) -> LabelOutputs:
-    """One fixed vector an image: softmax of the mean logits over T, then the transforms."""
+def soft(inputs: LabelInputs, **keys: Any) -> LabelOutputs:
+    """One fixed vector an image: softmax of the mean logits over T, then transforms; keys: `Softening`."""
     assert inputs.logits is not None, "soft labels need logits"
-    softening = Softening(temperature, codec, store_top_k, drop_class, swap_rank, top_k, renormalise)
-    codecs.check(codec, codecs.size_of(transforms.ensemble(inputs.logits)))
+    softening = Softening(**keys)
+    codecs.check(softening.codec, codecs.size_of(transforms.ensemble(inputs.logits)))
     probabilities, logits = softening(inputs.logits, inputs.labels)
     one_hot = Targets.hard(inputs.labels, inputs.classes).classes
     size = len(inputs.labels) * softening.record_bytes(inputs.classes)
-    return LabelOutputs(StaticTargets(Targets(probabilities, one_hot, logits, temperature)), size)
+    return LabelOutputs(StaticTargets(Targets(probabilities, one_hot, logits, softening.temperature)), size)
 
 
-def per_view(
-    inputs: LabelInputs,
-    *,
-    temperature: float,
-    codec: str = "fp16",
-    store_top_k: int | None = None,
-    drop_class: int | None = None,
-    swap_rank: int | None = None,
-    top_k: int | None = None,
-    renormalise: bool = False,
-) -> LabelOutputs:
+def per_view(inputs: LabelInputs, **keys: Any) -> LabelOutputs:
     """A vector for every view of every image (FKD, RDED, arXiv 2502.06434).
 
-    A view's geometry is named by its seed and costs nothing.
+    A view's geometry is named by its seed and costs nothing; keys are those of `Softening`.
     """
     assert inputs.views is not None, "per-view labels need the logits of views"
-    codecs.check(codec, inputs.views.size)
-    softening = Softening(temperature, codec, store_top_k, drop_class, swap_rank, top_k, renormalise)
+    softening = Softening(**keys)
+    codecs.check(softening.codec, inputs.views.size)
     one_hot = Targets.hard(inputs.labels, inputs.classes).classes
     size = inputs.views.rows * softening.record_bytes(inputs.classes)
     return LabelOutputs(ViewTargets(inputs.views, inputs.labels, one_hot, softening), size)
 
 
-def fkd(
-    inputs: LabelInputs,
-    *,
-    temperature: float,
-    codec: str = "fp16",
-    store_top_k: int | None = None,
-    drop_class: int | None = None,
-    swap_rank: int | None = None,
-    top_k: int | None = None,
-    renormalise: bool = False,
-) -> LabelOutputs:
-    """What others' teacher said of others' views; each label takes FKD's record of its view beside it."""
+def fkd(inputs: LabelInputs, **keys: Any) -> LabelOutputs:
+    """What others' teacher said of others' views, by keys of `Softening`; FKD's record of a view counts."""
     assert inputs.replayed is not None, "FKD labels need their folder"
-    softening = Softening(temperature, codec, store_top_k, drop_class, swap_rank, top_k, renormalise)
+    softening = Softening(**keys)
     one_hot = Targets.hard(inputs.labels, inputs.classes).classes
     size = inputs.replayed_rows * (softening.record_bytes(inputs.classes) + METADATA_BYTES)
     return LabelOutputs(SaidTargets(inputs.replayed, inputs.labels, one_hot, softening), size)

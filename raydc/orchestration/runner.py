@@ -39,12 +39,13 @@ from raydc.orchestration.site import Site
 from raydc.orchestration.teacher_actor import TeacherPool, only_free
 from raydc.orchestration.trainable import StudentWorker
 from raydc.orchestration.turns import Turns
+from raydc.relabelling import labelled
 from raydc.result import Row, not_started
 from raydc.spec.facts import DataFacts
 from raydc.spec.plan import Plan, Planned, student_cost
 from raydc.spec.study_file import Resources
 from raydc.store import Store
-from raydc.workbench import Judge, labelled
+from raydc.workbench import Judge
 
 T = TypeVar("T")
 TUNE_FOLDERS = "raydc-tune-"

@@ -12,12 +12,13 @@ from raydc.augmentation.views import Views
 from raydc.data.dataset import Dataset
 from raydc.evaluate import evaluate, make_everything
 from raydc.labels import views as view_labels
+from raydc.relabelling import labelled
 from raydc.seeding import seed_of
 from raydc.spec.plan import Plan
 from raydc.spec.study import Study
 from raydc.store import LocalStore
 from raydc.training.inputs import TensorInputs
-from raydc.workbench import Workbench, labelled
+from raydc.workbench import Workbench
 
 PER_VIEW = (
     "base.labels={kind: per_view, temperature: 2}",
@@ -56,9 +57,9 @@ def test_students_share_views_and_each_is_forwarded_once(
     plan = ready(study)
     assert len(plan.evaluations) == 4
     assert (plan.forwards(10), plan.naive_forwards(10)) == (48, 4 * 48)
-    assert bench.images_forwarded == 48
+    assert bench.relabeller.images_forwarded == 48
     results = [evaluate(p, bench) for p in plan.evaluations]
-    assert bench.images_forwarded == 48
+    assert bench.relabeller.images_forwarded == 48
     assert {r.labels_bytes for r in results} == {48 * 20}
     assert len({r.test_loss for r in results}) == 4
 
@@ -72,7 +73,7 @@ def test_a_longer_training_labels_only_what_is_missing(
     monkeypatch.setattr(view_labels, "SEGMENT_ROWS", 20)
     (short,) = ready(small(*SEVEN)).evaluations
     plan = ready(small(*PER_VIEW, "base.train.steps=9"))
-    assert bench.images_forwarded == 60
+    assert bench.relabeller.images_forwarded == 60
     assert {p.passes[0].id for p in plan.evaluations} == {short.passes[0].id}
     said, artifacts = bench.view_logits(plan.evaluations[0].passes, 20, 9)
     assert len(artifacts) > 2
@@ -89,7 +90,7 @@ def test_pruned_labels_are_used_again_and_take_less(
 ) -> None:
     study = small(*PER_VIEW, "base.train.steps=30", "grid.labels.keep_views=[0.1, 0.2, 1]")
     plan = ready(study)
-    assert bench.images_forwarded == 200  # the longest serves the others
+    assert bench.relabeller.images_forwarded == 200  # the longest serves the others
     sizes = [evaluate(p, bench).labels_bytes for p in plan.evaluations]
     assert sizes == [20 * 20, 20 * 40, 20 * 200]
 
@@ -140,7 +141,7 @@ def test_a_pass_is_labelled_only_when_all_its_views_are(
     assert not labelled(longer, bench.store)
     bench.ensure(longer)
     assert labelled(longer, bench.store)
-    assert bench.images_forwarded == 48 + 8
+    assert bench.relabeller.images_forwarded == 48 + 8
 
 
 def test_the_same_evaluation_is_equal_bit_for_bit(

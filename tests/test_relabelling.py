@@ -1,4 +1,4 @@
-"""The workbench holds what was used last, as long as it is not too much."""
+"""Relabelling: sets of any size, teachers that say nonsense, and artifacts that are not what was made."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from raydc import workbench
+from raydc import relabelling
 from raydc.data.dataset import Dataset
 from raydc.errors import ArtifactError, EvaluationError
 from raydc.evaluate import attempt
@@ -22,7 +22,7 @@ from raydc.spec.plan import LabelPass, Plan
 from raydc.spec.study import Study
 from raydc.store import MANIFEST, LocalStore
 from raydc.teachers.teacher import Teacher
-from raydc.workbench import Recent, Workbench
+from raydc.workbench import Workbench
 
 SOFT = "base.labels={kind: soft}"
 PER_VIEW = (
@@ -39,28 +39,6 @@ def bench(digits: Dataset, store: LocalStore, tmp_path: Path) -> Workbench:
     return Workbench(digits, LocalStore(tmp_path), torch.device("cpu"))
 
 
-def test_values_are_held_by_number_and_by_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workbench, "HELD_BYTES", 10)
-    made: list[int] = []
-
-    def get(held: Recent, size: int) -> None:
-        assert held.get(size, lambda: made.append(size) or size) == size
-
-    few, light = Recent(2), Recent(9, lambda value: value)
-    for size in (4, 5, 4, 6, 4, 5):
-        get(few, size)
-    assert made == [4, 5, 6, 5]  # the least recently used goes
-    made.clear()
-    for size in (4, 5, 4, 5, 2, 5, 4):
-        get(light, size)
-    assert made == [4, 5, 2, 4]
-    get(light, 11)  # more than all: it is held, alone
-    get(light, 11)
-    get(light, 2)
-    assert made == [4, 5, 2, 4, 11, 2]
-    assert light.held(11) is None
-
-
 def test_large_sets_say_what_they_say_whole(
     small: Callable[..., Study],
     ready: Callable[[Study], Plan],
@@ -68,10 +46,10 @@ def test_large_sets_say_what_they_say_whole(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     passes = list(ready(small(SOFT, "seeds=5", "base.images.ipc=3")).passes.values())
-    whole = [said.logits for said in bench.say(passes)]
-    monkeypatch.setattr(workbench, "WHOLE_BYTES", 0)
-    assert all(torch.equal(a.logits, b) for a, b in zip(bench.say(passes), whole, strict=True))
-    alone = [said.logits for p in passes for said in bench.say([p])]
+    whole = [said.logits for said in bench.relabeller.say(passes)]
+    monkeypatch.setattr(relabelling, "WHOLE_BYTES", 0)
+    assert all(torch.equal(a.logits, b) for a, b in zip(bench.relabeller.say(passes), whole, strict=True))
+    alone = [said.logits for p in passes for said in bench.relabeller.say([p])]
     assert all(torch.equal(a, b) for a, b in zip(alone, whole, strict=True))
 
 
@@ -117,7 +95,7 @@ def test_one_bad_image_is_enough_and_sets_before_it_are_said(
             yield logits, pace
 
     monkeypatch.setattr(Teacher, "_paced", spoiled)
-    said = bench.say(passes)
+    said = bench.relabeller.say(passes)
     assert [next(said).label_pass for _ in range(2)] == [p.id for p in passes[:2]]
     with pytest.raises(EvaluationError, match="not finite of 1 of 20 images"):
         next(said)
