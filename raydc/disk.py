@@ -1,4 +1,4 @@
-"""Disks that are full, read-only or gone: told from other errors, and said in one sentence.
+"""Disks that are full, read-only or gone: told from other errors, and said in one sentence; files as hashes.
 
 Libraries say it in many ways: pyarrow by the number of an OSError, safetensors and SQLite in the text of
 errors of their own, numpy by "8192 requested and 4096 written", where only the space that is left tells.
@@ -7,7 +7,9 @@ errors of their own, numpy by "8192 requested and 4096 written", where only the 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +21,16 @@ REFUSED = {errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errn
 SQLITE_FULL = "database or disk is full"
 LEAST_BYTES = 1 << 16
 """A disk with less than this is full."""
+
+
+def add_to_hash(text: hashlib._Hash, file: Path) -> None:
+    """Add the contents of a file to a hash; `OSError` if it cannot be read, or is one that never ends."""
+    kind = file.stat().st_mode
+    if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
+        raise OSError(errno.EINVAL, "it is a device or a pipe, not a file", str(file))
+    with file.open("rb") as opened:
+        while block := opened.read(1 << 22):
+            text.update(block)
 
 
 def fault(error: BaseException, folder: Path) -> str | None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import subprocess
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,13 @@ from safetensors.torch import save_file
 
 from raydc import store as stores
 from raydc.data.decoding import _DecodedWriter
-from raydc.disk import fault
-from raydc.errors import StoreError
+from raydc.data.imported import digest_of
+from raydc.disk import add_to_hash, fault
+from raydc.errors import InputError, StoreError
+from raydc.labels.replayed import digest_of_labels
 from raydc.labels.store import write_logits
 from raydc.store import Draft, LocalStore
+from raydc.teachers.checkpoint import file_digest
 from tests.stores import put
 
 
@@ -122,3 +127,16 @@ def test_a_disk_that_became_read_only_is_said(small_disk: Callable[[str], Path])
     with pytest.raises(StoreError, match="Read-only file system"):
         put(store, "b")
     assert store.find("thing", "a") is not None
+
+
+def test_what_never_ends_is_not_hashed(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (Path("/dev/zero"), tmp_path / "pipe"):
+        with pytest.raises(OSError, match="a device or a pipe"):
+            add_to_hash(hashlib.sha256(), path)
+        for digest in (file_digest, digest_of_labels, partial(digest_of, "images.path")):
+            with pytest.raises(InputError, match="cannot be read: it is a device or a pipe, not a file"):
+                digest(str(path))
+    (tmp_path / "replay_buffer_0.pt").mkdir()
+    with pytest.raises(InputError, match="cannot be read: Is a directory"):
+        file_digest(str(tmp_path))

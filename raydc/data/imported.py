@@ -38,6 +38,7 @@ from raydc.data.parquet import (
 )
 from raydc.data.source import EncodedSplit, decode_images
 from raydc.data.torch_file import flat, read_tensors
+from raydc.disk import add_to_hash
 from raydc.errors import ArtifactError, InputError, one_of
 
 PAIRS = (("images", "labels"), ("data", "label"), ("image_syn", "label_syn"))
@@ -86,9 +87,7 @@ def digest_of_files(key: str, path: str, root: Path, files: Sequence[Path]) -> s
         for file in files:
             name = file.relative_to(root).as_posix() if root.is_dir() else ""
             text.update(f"{name} {file.stat().st_size}\n".encode())
-            with file.open("rb") as opened:
-                while block := opened.read(1 << 22):
-                    text.update(block)
+            add_to_hash(text, file)
     except OSError as error:
         raise InputError(f"{key} is {path!r}, which cannot be read: {error.strerror}") from None
     return text.hexdigest()

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from raydc.data.array_file import read_array, read_weights
 from raydc.data.dataset import Dataset
 from raydc.data.torch_file import read_tensors
+from raydc.disk import add_to_hash
 from raydc.errors import InputError, one_of
 from raydc.networks import zoo
 from raydc.spec.evaluation import TeacherSpec
@@ -58,9 +59,7 @@ def file_digest(path: str) -> str:
     text = hashlib.sha256()
     try:
         for part in buffer_files(path):
-            with part.open("rb") as file:
-                while block := file.read(1 << 22):
-                    text.update(block)
+            add_to_hash(text, part)
     except OSError as error:
         raise InputError(
             f"teacher.checkpoint is {path!r}, which cannot be read: {error.strerror}; give a file"
