@@ -15,9 +15,9 @@ from raydc.labels.imported import read_soft_labels
 from raydc.labels.replayed import Replayed, digest_of_labels
 from raydc.networks import zoo
 from raydc.spec import catalog
-from raydc.spec.catalog import LABELS_PATH
 from raydc.spec.evaluation import Evaluation, TeacherSpec, canonical_json
 from raydc.spec.facts import bind
+from raydc.spec.label_kinds import LABELS_PATH
 from raydc.spec.plan import Plan, make_plan, set_size
 from raydc.spec.point import point_grammar
 from raydc.spec.study import Study

@@ -24,8 +24,8 @@ from raydc.data.array_file import mapped_array
 from raydc.data.imported import digest_of_files
 from raydc.errors import ArtifactError, InputError
 from raydc.labels.fkd import FkdBatch, FkdFolder, batches
-from raydc.spec.catalog import ORDER_SEED
 from raydc.spec.evaluation import Recipe
+from raydc.spec.label_kinds import ORDER_SEED
 
 ORDER = "order.npy"
 LOOKED_AT = 32

@@ -1,17 +1,15 @@
 """The catalogue: datasets, scores, methods, label kinds, augmentations and recipes by name.
 
-A new one is one file with its code and one entry here (or in a plugin); listing, study files, the docs and
-the contract tests find it by themselves.
+A new one is one file with its code and one entry here, in label_kinds or recipes (or in a plugin); listing,
+study files, the docs and the contract tests find it by themselves.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from raydc.registry import Entry, Registry
-from raydc.spec import recipes
+from raydc.spec import label_kinds, recipes
 from raydc.spec.entries import DatasetEntry, LabelKind, Method, RecipeEntry, Score
-from raydc.spec.keys import Choice, Flag, Key, OneOf, Real, Text, Where, Whole
+from raydc.spec.keys import Choice, Key, OneOf, Real, Text, Whole
 
 __all__ = [
     "AUGMENTATIONS",
@@ -269,177 +267,8 @@ METHODS.add(
 
 # --- labels -------------------------------------------------------------------------------------
 
-CLASS = OneOf((Whole(0), Text(form="the name of a class")))
-TEACHER_KEYS = (
-    Key(
-        "labels.teacher",
-        Text(form="the name of one of the study's teachers"),
-        "which teacher labels the images",
-        None,
-    ),
-    Key(
-        "labels.teacher_epoch",
-        Whole(0),
-        "complete epochs after which the teacher labels; 0 is its initial weights; default: its last",
-        None,
-    ),
-    Key(
-        "labels.ensemble",
-        Whole(1),
-        "how many of the teacher's `count` networks label together, by the mean of their logits",
-        1,
-        inert=True,
-    ),
-    Key("labels.temperature", Real(above=0), "T in softmax(logits / T)", 1.0),
-    Key(
-        "labels.drop_class",
-        CLASS,
-        "class whose probability is set to 0 in the labels of all other classes' images",
-        None,
-        inert=True,
-    ),
-    Key(
-        "labels.swap_rank",
-        Whole(1),
-        "rank (1 = largest) whose probability is exchanged with the smallest",
-        None,
-        inert=True,
-    ),
-    Key("labels.top_k", Whole(1), "how many of the largest probabilities are kept", None, inert=True),
-    Key(
-        "labels.renormalise",
-        Flag(),
-        "whether the kept probabilities are scaled to sum to one",
-        False,
-        inert=True,
-    ),
-    Key(
-        "labels.store_top_k",
-        Whole(1),
-        "how many of the largest logits are stored; the softmax runs over these alone",
-        None,
-        inert=True,
-    ),
-    Key(
-        "labels.codec",
-        Choice(("fp16", "fp32", "q8", "q4")),
-        "how the logits of a label are stored; sets labels_bytes and the precision of the labels",
-        "fp16",
-        inert=True,
-    ),
-)
-
-KEEP_VIEWS = Key(
-    "labels.keep_views",
-    Real(above=0, high=1),
-    "part of the views whose labels are stored and used again (arXiv 2410.15919)",
-    1.0,
-    inert=True,
-)
-ORDER_SEED = 42
-"""What the published codes seed their sampler with (VILA-Lab/SRe2L, --fkd-seed)."""
-LABELS_PATH = Key(
-    "labels.path",
-    Text(form="the path of a file or a folder"),
-    "where labels of others lie: one file for the set (stored), or a folder of FKD's (fkd)",
-    None,
-    inert=True,
-    file=True,
-)
-
-FROM_TEACHER = (Where("labels.init", ("teacher",)),)
-"""Where learned labels begin at a teacher's."""
-
-LABELS.add(LabelKind("hard", "raydc.labels.kinds:hard", "the class of the image", soft=False))
-LABELS.add(
-    LabelKind(
-        "stored",
-        "raydc.labels.kinds:stored",
-        "the soft labels that an imported set brings, or those of the file `labels.path`",
-        keys=(LABELS_PATH,),
-        brought=True,
-        differentiable=True,
-    )
-)
-LABELS.add(
-    LabelKind(
-        "smooth",
-        "raydc.labels.kinds:smooth",
-        "the class with `smoothing` of the mass spread over all classes (arXiv 1512.00567)",
-        keys=(
-            Key(
-                "labels.smoothing",
-                Real(low=0, high=1),
-                "mass that is spread evenly over all classes, the own one included",
-                0.1,
-            ),
-        ),
-    )
-)
-LABELS.add(
-    LabelKind(
-        "learned",
-        "raydc.labels.kinds:stored",
-        "learnt by back-propagation through the student's training (RaT-BPTT, arXiv 2311.07025, 2406.10485)",
-        keys=(
-            Key("labels.init", Choice(("hard", "teacher")), "labels at which learning begins", "hard"),
-            *(replace(key, where=FROM_TEACHER) for key in TEACHER_KEYS[:4]),
-            Key("labels.unroll_steps", Whole(1), "steps of an inner training that are differentiated", 60),
-            Key("labels.inner_steps", Whole(1), "longest inner training, in steps", 200),
-            Key("labels.inner_lr", Real(above=0), "learning rate of the inner Adam", 1e-3),
-            Key("labels.outer_steps", Whole(1), "how often the labels are moved", 1000),
-            Key("labels.lr", Real(above=0), "learning rate of the Adam that moves the labels", 1e-3),
-            Key("labels.real_batch", Whole(1), "real images of an outer step, at most", 5000),
-        ),
-        teacher=True,
-        teacher_where=FROM_TEACHER,
-        learnt=True,
-        differentiable=True,
-    )
-)
-LABELS.add(
-    LabelKind(
-        "soft",
-        "raydc.labels.kinds:soft",
-        "one fixed vector an image, made from a teacher's logits (arXiv 2406.10485)",
-        keys=TEACHER_KEYS,
-        teacher=True,
-        differentiable=True,
-    )
-)
-LABELS.add(
-    LabelKind(
-        "per_view",
-        "raydc.labels.kinds:per_view",
-        "the teacher labels every augmented view (FKD; arXiv 2312.03526, 2502.06434)",
-        keys=(
-            *TEACHER_KEYS,
-            KEEP_VIEWS,
-        ),
-        teacher=True,
-        views=True,
-    )
-)
-
-LABELS.add(
-    LabelKind(
-        "fkd",
-        "raydc.labels.kinds:fkd",
-        "views that others cropped, mixed and labelled, met as their files say (FKD, arXiv 2112.01528)",
-        keys=(
-            LABELS_PATH,
-            Key(
-                "labels.order_seed",
-                Whole(0),
-                "seed of the sampler that ordered the images, where the folder has no order.npy",
-                ORDER_SEED,
-            ),
-            *TEACHER_KEYS[3:],
-            KEEP_VIEWS,
-        ),
-        replayed=True,
-    )
-)
+for _kind in label_kinds.KINDS:
+    LABELS.add(_kind)
 
 # --- augmentations, in the order in which they are applied -----------------------------------------
 

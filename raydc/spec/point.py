@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from raydc.errors import InputError, did_you_mean, one_of
-from raydc.spec import catalog
+from raydc.spec import catalog, label_kinds
 from raydc.spec.keys import (
     DERIVED,
     REQUIRED,
@@ -228,7 +228,7 @@ def point_grammar() -> Grammar:
             ),
             Key(
                 "images.drop_class",
-                catalog.CLASS,
+                label_kinds.CLASS,
                 "class whose images are left out of the compressed set",
                 None,
                 inert=True,
