@@ -25,7 +25,7 @@ from benchmarks.record import publish
 from raydc.data.dataset import Dataset, Part, open_dataset
 from raydc.networks.zoo import build
 from raydc.spec.evaluation import DatasetSpec, Recipe
-from raydc.store import LocalStore
+from raydc.store.local import LocalStore
 from raydc.training.fit import fit
 from raydc.training.inputs import Index, Inputs, StreamedInputs, part_inputs
 from raydc.training.losses import Targets

@@ -20,9 +20,7 @@ import torch
 from benchmarks.record import publish
 from benchmarks.setting import bench_of, dataset_of, evaluation, plan_of
 from raydc.augmentation.views import Views
-from raydc.evaluate import attempt
 from raydc.networks.zoo import build, initialised
-from raydc.packs import attempt_packs
 from raydc.spec.evaluation import Recipe
 from raydc.training.fit import fit
 from raydc.training.forwards import is_compiled, roads_for
@@ -30,6 +28,8 @@ from raydc.training.inputs import TensorInputs
 from raydc.training.losses import Targets
 from raydc.training.packed import Member, fit_pack
 from raydc.training.targets import StaticTargets
+from raydc.worker.evaluate import attempt
+from raydc.worker.packs import attempt_packs
 
 ARCH, SHAPE, IMAGES = "convnet-d3-w32", (3, 10, 32), 50
 RECIPE = Recipe("sgd", 0.01, 5e-4, "quarters", 20, momentum=0.9, steps=200, loss="kl", augment=("dsa",))

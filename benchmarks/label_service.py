@@ -21,12 +21,12 @@ import torch
 
 from benchmarks.record import publish
 from benchmarks.setting import bench_of, dataset_of, evaluation, plan_of
-from raydc.label_service import LabelService
 from raydc.spec.plan import LabelPass
-from raydc.store import LocalStore
+from raydc.store.local import LocalStore
 from raydc.training.memory import keep_pages
 from raydc.training.optimizer import tensor_cores
-from raydc.workbench import Workbench
+from raydc.worker.label_service import LabelService
+from raydc.worker.workbench import Workbench
 
 CLIENTS = (1, 4, 16)
 OPEN = 8

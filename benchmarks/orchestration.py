@@ -64,9 +64,9 @@ def without_record(launch: Any) -> None:
 
 def measure(count: int, out: Path) -> dict[str, Any]:
     """Run `count` evaluations in this process, without MLflow."""
-    from raydc import launch
     from raydc.cli import GARBAGE_THRESHOLDS
     from raydc.orchestration.progress import Silent
+    from raydc.study import launch
 
     gc.set_threshold(*GARBAGE_THRESHOLDS)  # as the command does
     without_record(launch)
@@ -86,9 +86,9 @@ def measure(count: int, out: Path) -> dict[str, Any]:
 
 def write_mlflow(out: Path, count: int, *, together: bool) -> float:
     """Milliseconds that MLflow's writer takes for a run, alone: many in a transaction, or each by itself."""
-    from raydc.folder import read_folder
     from raydc.tracking.mlflow_client import default_uri
     from raydc.tracking.mlflow_tracker import MlflowTracker
+    from raydc.tracking.study_folder import read_folder
 
     rows = read_folder(out)[:count]
     folder = out / ("mlflow-together" if together else "mlflow-apart")

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 
 from raydc.data.dataset import Dataset, open_dataset
-from raydc.evaluate import make_everything
 from raydc.spec.evaluation import DatasetSpec, Evaluation, TeacherSpec
 from raydc.spec.facts import bind
 from raydc.spec.plan import Plan, make_plan
 from raydc.spec.point import cast, point_grammar, resolve
-from raydc.store import open_store
-from raydc.workbench import Workbench
+from raydc.store.opening import open_store
+from raydc.worker.making import make_everything
+from raydc.worker.workbench import Workbench
 
 DIGITS_VAL = 297 / 1297
 

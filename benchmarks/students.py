@@ -27,7 +27,6 @@ from torch import Tensor
 from benchmarks import reference_loop
 from benchmarks.record import publish
 from benchmarks.setting import bench_of, dataset_of, evaluation, plan_of
-from raydc.evaluate import evaluate, new_student, prepare
 from raydc.networks.zoo import build, initialised
 from raydc.spec.plan import Planned
 from raydc.training.compiling import use_cache
@@ -37,7 +36,9 @@ from raydc.training.metrics import measure
 from raydc.training.optimizer import tensor_cores
 from raydc.training.packed import Member, fit_pack
 from raydc.training.targets import StaticTargets
-from raydc.workbench import Workbench
+from raydc.worker.evaluate import evaluate
+from raydc.worker.prepared import new_student, prepare
+from raydc.worker.workbench import Workbench
 
 ALL_IPC = [1, 10, 50]
 EPOCHS, TEST_EVERY = 3000, 200

@@ -13,9 +13,10 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.record import publish
-from raydc import launch, shipped
 from raydc.orchestration.progress import Silent
+from raydc.spec import shipped
 from raydc.spec.study import load_study
+from raydc.study import launch
 
 
 def main() -> None:

@@ -38,8 +38,8 @@ ROWS_SHOWN = "document.querySelectorAll('[role=row] a[href*=\"/runs/\"]').length
 
 def run_here(count: int, out: Path, *, tracked: bool) -> dict[str, Any]:
     """Run `count` evaluations in this process, with or without MLflow."""
-    from raydc import launch
     from raydc.orchestration.progress import Silent
+    from raydc.study import launch
 
     if not tracked:
         without_record(launch)

@@ -8,9 +8,9 @@ from typing import Any
 __version__ = "0.1.0"
 
 _EXPORTS = {
-    "Study": "raydc.study",
-    "figures": "raydc.study",
-    "results": "raydc.study",
+    "Study": "raydc.study.api",
+    "figures": "raydc.study.reporting",
+    "results": "raydc.study.reporting",
 }
 __all__ = ["Study", "__version__", "figures", "results"]
 

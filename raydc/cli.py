@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from raydc import __version__, plugins
+from raydc import __version__
 from raydc.commands import (
     analysing,
     asking,
@@ -24,6 +24,7 @@ from raydc.commands import (
     watching,
 )
 from raydc.commands.terminal import reported, say
+from raydc.spec import plugins
 
 GARBAGE_THRESHOLDS = 50_000, 20, 20
 """When garbage is looked for; with Python's own, torch and MLflow take a third longer to load."""

@@ -15,13 +15,13 @@ import torch
 
 from benchmarks.mlflow_server import Server
 from raydc.data.dataset import Dataset, open_dataset
-from raydc.evaluate import make_everything
 from raydc.spec.evaluation import DatasetSpec
 from raydc.spec.facts import bind
 from raydc.spec.plan import Plan, make_plan
-from raydc.store import LocalStore
+from raydc.store.local import LocalStore
 from raydc.training.compiling import compiler
-from raydc.workbench import Workbench
+from raydc.worker.making import make_everything
+from raydc.worker.workbench import Workbench
 
 if TYPE_CHECKING:
     from raydc.spec.study import Study

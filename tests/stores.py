@@ -6,8 +6,8 @@ from pathlib import Path
 
 from pyarrow import fs
 
-from raydc.remote_store import NodeCache, RemoteStore
-from raydc.store import Store
+from raydc.store.artifact import Store
+from raydc.store.remote import NodeCache, RemoteStore
 
 
 def remote(folder: Path, cache: str = "cache", limit_bytes: float = 1e9) -> RemoteStore:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,101 +14,90 @@ from pathlib import Path
 import pytest
 
 import raydc
-from raydc.exported import export_line
 from raydc.spec.plan import Plan
 from raydc.spec.study import Study
+from raydc.worker.exported import export_line
 
 ROOT = Path(raydc.__file__).parent
-CORE_PACKAGES = {"torch", "torchvision", "timm", "numpy", "pyarrow", "PIL", "safetensors", "sklearn"}
-RANKS = {
-    # module or package: (rank, third-party packages)
-    "errors": (0, set()),
-    "plain_json": (0, set()),
-    "registry": (0, set()),
-    "seeding": (0, set()),
-    "shipped": (0, set()),
-    "disk": (0, set()),
-    "plugins": (0, set()),
-    "spec": (1, set()),
-    "spec.yaml_file": (1, {"yaml"}),
-    "spec.study_file": (1, {"pydantic"}),
-    "result": (1, set()),
-    "store": (2, CORE_PACKAGES),
-    "remote_store": (2, CORE_PACKAGES),
-    "data": (2, CORE_PACKAGES),
-    "data.hub": (2, {"huggingface_hub"}),
-    "data.hdf5_file": (2, {"h5py", "numpy"}),
-    "networks": (2, CORE_PACKAGES),
-    "augmentation": (2, CORE_PACKAGES),
-    "training": (2, CORE_PACKAGES),
-    "methods": (3, CORE_PACKAGES),
-    "teachers": (3, CORE_PACKAGES),
-    "labels": (3, CORE_PACKAGES),
-    "compress": (4, CORE_PACKAGES),
-    "recent": (0, set()),
-    "sets": (4, CORE_PACKAGES),
-    "relabelling": (4, CORE_PACKAGES),
-    "student_engines": (4, CORE_PACKAGES),
-    "workbench": (4, CORE_PACKAGES),
-    "evaluate": (4, CORE_PACKAGES),
-    "label_service": (4, set()),
-    "packs": (4, CORE_PACKAGES),
-    "exported": (4, CORE_PACKAGES),
-    "estimate": (4, CORE_PACKAGES),
-    "tracking": (5, set()),
-    "tracking.reach": (5, {"requests"}),
-    "analysis": (5, {"numpy", "scipy", "pandas", "pyarrow"}),
-    "orchestration": (6, {"ray", "torch", "optuna"}),
-    "orchestration.jobs": (6, {"ray", "aiohttp"}),
-    "orchestration.gp_sampler": (6, {"numpy", "optuna"}),
-    "tracking.mlflow_client": (6, {"mlflow", "requests", "sqlalchemy"}),
-    "tracking.mlflow_record": (6, {"mlflow"}),
-    "tracking.mlflow_transaction": (6, {"mlflow", "sqlalchemy"}),
-    "tracking.mlflow_writer": (6, {"mlflow"}),
-    "tracking.mlflow_tracker": (6, {"mlflow"}),
-    "report": (7, {"matplotlib", "jinja2", "markupsafe", "numpy", "PIL"}),
-    "cli": (7, {"typer"}),
-    "commands": (7, {"typer", "rich"}),
-    "cluster_doctor": (7, set()),
-    "console": (7, {"rich"}),
-    "doctor": (7, CORE_PACKAGES),
-    "folder": (7, {"pandas", "pyarrow"}),
-    "label_export": (7, {"numpy", "torch", "PIL"}),
-    "launch": (7, set()),
-    "pace": (7, set()),
-    "planning": (7, {"torch"}),
-    "ready": (7, set()),
-    "recording": (7, set()),
-    "rows": (7, set()),
-    "searching": (7, set()),
-    "set_entropy": (7, {"torch"}),
-    "reproduce": (7, {"numpy"}),
-    "reference": (7, set()),
-    "sync": (7, set()),
-    "study_page": (7, set()),
-    "watch": (7, set()),
-    "study": (7, {"pandas", "matplotlib", "rich"}),
-    "__init__": (-1, set()),
-    "__main__": (7, set()),
+FLOORS = (
+    {"errors"},
+    {"files"},
+    {"spec", "store"},
+    {"data", "networks", "augmentation"},
+    {"training", "methods"},
+    {"teachers", "labels"},
+    {"worker"},
+    {"analysis", "tracking"},
+    {"search", "report"},
+    {"orchestration"},
+    {"study"},
+    {"commands"},
+    {"cli"},
+)
+"""Packages from the ground up: each may import lower floors only; those of one floor are strangers."""
+FACES = {"__init__", "__main__", "evaluate"}
+"""Modules at the top that only hand on; nothing imports them."""
+MOST_ENTRIES = 24
+"""At the top of the package, `py.typed` and folders of data among them."""
+
+CORE = {"torch", "torchvision", "timm", "numpy", "pyarrow", "PIL", "safetensors", "sklearn"}
+LIBRARIES: dict[str, set[str]] = {
+    # package or module: what it may import from other projects; the longest name counts
+    "errors": set(),
+    "files": set(),
+    "spec": set(),
+    "spec.yaml_file": {"yaml"},
+    "spec.study_file": {"pydantic"},
+    "store": {"pyarrow"},
+    "data": CORE,
+    "data.hub": {"huggingface_hub"},
+    "data.hdf5_file": {"h5py", "numpy"},
+    "networks": CORE,
+    "augmentation": CORE,
+    "training": CORE,
+    "methods": CORE,
+    "teachers": CORE,
+    "labels": CORE,
+    "worker": CORE,
+    "analysis": {"numpy", "scipy", "pandas", "pyarrow"},
+    "tracking": set(),
+    "tracking.reach": {"requests"},
+    "tracking.study_folder": {"pandas", "pyarrow"},
+    "tracking.mlflow_client": {"mlflow", "requests", "sqlalchemy"},
+    "tracking.mlflow_record": {"mlflow"},
+    "tracking.mlflow_transaction": {"mlflow", "sqlalchemy"},
+    "tracking.mlflow_writer": {"mlflow"},
+    "tracking.mlflow_tracker": {"mlflow"},
+    "search": {"optuna"},
+    "search.gp_sampler": {"numpy", "optuna"},
+    "report": {"matplotlib", "jinja2", "markupsafe", "numpy", "PIL"},
+    "orchestration": {"ray", "torch"},
+    "orchestration.jobs": {"ray", "aiohttp"},
+    "study": set(),
+    "study.api": {"pandas", "matplotlib", "rich"},
+    "study.console": {"rich"},
+    "study.estimate": {"torch"},
+    "study.label_export": {"numpy", "torch", "PIL"},
+    "study.planning": {"torch"},
+    "study.reporting": {"pandas", "matplotlib"},
+    "study.set_entropy": {"torch"},
+    "commands": {"typer", "rich"},
+    "commands.doctor": CORE,
+    "cli": {"typer"},
+    "evaluate": set(),
+    "__init__": set(),
+    "__main__": set(),
 }
-STRANGERS = ("methods", "teachers", "labels")
-"""Of one rank, but scores and logits travel between them as arrays."""
 
 
-def name_of(path: Path) -> str:
-    parts = path.relative_to(ROOT).with_suffix("").parts
+def name_of(path: Path, root: Path = ROOT) -> str:
+    """`spec.plan` for raydc/spec/plan.py, `spec` for raydc/spec/__init__.py."""
+    parts = path.relative_to(root).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
 
 
-def rank_of(module: str) -> tuple[int, set[str]]:
-    parts = module.split(".")
-    for size in range(len(parts), 0, -1):
-        if (found := RANKS.get(".".join(parts[:size]))) is not None:
-            return found
-    raise AssertionError(f"raydc.{module} has no rank; put it into the table")
-
-
 def imports_of(path: Path) -> list[str]:
+    """Modules, or names in modules, that a file imports, wherever the statement stands."""
     found = []
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -122,26 +112,114 @@ def imports_of(path: Path) -> list[str]:
     return found
 
 
-MODULES = sorted(ROOT.rglob("*.py"))
+def graph_of(root: Path) -> dict[str, set[str]]:
+    """Modules of a package, each with those of the same package that it imports."""
+    modules = {name_of(path, root): path for path in sorted(root.rglob("*.py"))}
+    graph: dict[str, set[str]] = {}
+    for module, path in modules.items():
+        graph[module] = set()
+        for imported in imports_of(path):
+            if imported.partition(".")[0] == "raydc":
+                parts = imported.split(".")[1:]
+                names = (".".join(parts[:size]) for size in range(len(parts), 0, -1))
+                graph[module] |= {name for name in [next((n for n in names if n in modules), None)] if name}
+    return graph
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_imports_go_down_the_ranks(path: Path) -> None:
-    module = name_of(path)
-    rank, allowed = rank_of(module)
-    for imported in imports_of(path):
-        top = imported.partition(".")[0]
-        if top == "raydc":
-            target = imported.removeprefix("raydc").lstrip(".")
-            if not target or target == "__version__":
-                continue
-            other, _ = rank_of(target)
-            assert other <= rank, f"{module} (rank {rank}) imports {target} (rank {other})"
-            mine, theirs = module.partition(".")[0], target.partition(".")[0]
-            strangers = mine in STRANGERS and theirs in STRANGERS and mine != theirs
-            assert not strangers, f"{module} imports {target}"
-        elif top not in sys.stdlib_module_names:
-            assert top in allowed, f"{module} imports {top}"
+def upward(graph: dict[str, set[str]]) -> list[str]:
+    """Imports that do not go down the floors, from package to package."""
+    floor = {package: number for number, packages in enumerate(FLOORS) for package in packages}
+    wrong = []
+    for module, imported in graph.items():
+        mine = module.partition(".")[0]
+        for target in imported:
+            theirs = target.partition(".")[0]
+            if mine not in FACES and theirs != mine and floor[theirs] >= floor[mine]:
+                wrong.append(f"{module} imports {target}")
+    return wrong
+
+
+def circle(graph: dict[str, set[str]]) -> list[str]:
+    """Modules that import each other in a circle, the first one again at the end; empty if there is none."""
+    done: set[str] = set()
+
+    def search(module: str, path: list[str]) -> list[str]:
+        if module in path:
+            return [*path[path.index(module) :], module]
+        if module in done:
+            return []
+        for target in sorted(graph[module]):
+            if found := search(target, [*path, module]):
+                return found
+        done.add(module)
+        return []
+
+    return next((found for module in sorted(graph) if (found := search(module, []))), [])
+
+
+def test_imports_go_down_the_floors() -> None:
+    graph = graph_of(ROOT)
+    assert len(graph) > 200
+    assert upward(graph) == []
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    assert circle(graph_of(ROOT)) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "statement", "wrong", "circular"),
+    [
+        (
+            "spec/plan.py",
+            "from raydc.worker.packs import attempt_all",
+            ["spec.plan imports worker.packs"],
+            True,
+        ),
+        (
+            "data/parquet.py",
+            "from raydc.networks.zoo import build",
+            ["data.parquet imports networks.zoo"],
+            False,
+        ),
+        (
+            "store/artifact.py",
+            "if TYPE_CHECKING:\n    from raydc.store.remote import RemoteStore",
+            [],
+            True,
+        ),
+        (
+            "teachers/scores.py",
+            "def later() -> None:\n    from raydc.labels import kinds",
+            ["teachers.scores imports labels.kinds"],
+            False,
+        ),
+    ],
+)
+def test_an_import_that_goes_up_or_round_is_found(
+    module: str, statement: str, wrong: list[str], circular: bool, tmp_path: Path
+) -> None:
+    copy = tmp_path / "raydc"
+    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    with (copy / module).open("a") as file:
+        file.write(f"\n\n{statement}\n")
+    graph = graph_of(copy)
+    assert upward(graph) == wrong
+    assert bool(circle(graph)) == circular
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.rglob("*.py")), ids=name_of)
+def test_what_is_imported_of_other_projects(path: Path) -> None:
+    parts = name_of(path).split(".")
+    names = (".".join(parts[:size]) for size in range(len(parts), 0, -1))
+    allowed = next(LIBRARIES[name] for name in names if name in LIBRARIES)
+    tops = {imported.partition(".")[0] for imported in imports_of(path)}
+    assert tops - {"raydc"} - sys.stdlib_module_names <= allowed
+
+
+def test_the_top_of_the_package_is_small() -> None:
+    entries = [entry.name for entry in ROOT.iterdir() if entry.name != "__pycache__"]
+    assert len(entries) <= MOST_ENTRIES, sorted(entries)
 
 
 def test_importing_raydc_loads_no_library() -> None:

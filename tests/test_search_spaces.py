@@ -14,18 +14,19 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from raydc import shipped
 from raydc.cli import app
-from raydc.evaluate import attempt, make_everything
-from raydc.launch import open_search
-from raydc.planning import search_evaluations
-from raydc.ready import Ready, get_ready
-from raydc.result import Row
-from raydc.searching import Answers
+from raydc.search.answers import Answers
+from raydc.spec import shipped
+from raydc.spec.result import Row
 from raydc.spec.study import Study, load_study
-from raydc.store import LocalStore
+from raydc.store.local import LocalStore
+from raydc.study.launch import open_search
+from raydc.study.planning import search_evaluations
+from raydc.study.preflight import Ready, get_ready
 from raydc.tracking.ledger import Ledger
-from raydc.workbench import Workbench
+from raydc.worker.evaluate import attempt
+from raydc.worker.making import make_everything
+from raydc.worker.workbench import Workbench
 
 STUDIES = shipped.studies()
 

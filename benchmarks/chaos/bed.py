@@ -19,7 +19,7 @@ import psutil
 from benchmarks.chaos.services import Cluster, Driver
 from benchmarks.mlflow_server import Server
 from benchmarks.processes import descendants, kill, title
-from raydc.result import FINISHED
+from raydc.spec.result import FINISHED
 from raydc.tracking.ledger import FILE, decode
 
 STUDY = """

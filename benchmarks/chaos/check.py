@@ -12,9 +12,9 @@ from typing import NamedTuple
 import pyarrow.parquet as pq
 from mlflow import MlflowClient
 
-from raydc.folder import RESULTS
-from raydc.result import FINISHED, Row
+from raydc.spec.result import FINISHED, Row
 from raydc.tracking.ledger import FILE, decode
+from raydc.tracking.study_folder import RESULTS
 
 MOST_RUNS = 50_000
 """That MLflow gives at once."""

@@ -10,7 +10,7 @@ import os
 import time
 from typing import Any
 
-from raydc import evaluate, packs
+from raydc.worker import evaluate, packs
 
 VARIABLE = "RAYDC_CHAOS_STARTS"
 _new_student = evaluate.new_student

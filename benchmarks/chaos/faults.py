@@ -17,7 +17,7 @@ from pathlib import Path
 
 from benchmarks.chaos.bed import STUDENTS, TEACHERS, Bed
 from benchmarks.processes import kill
-from raydc.store import MANIFEST
+from raydc.store.artifact import MANIFEST
 from raydc.tracking.ledger import FILE
 
 EARLY_SECONDS = 15.0

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from raydc.analysis.curves import Mean, finished, mean_of, with_class_column
-from raydc.result import Row
 from raydc.spec.point import flat_value
+from raydc.spec.result import Row
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raydc.analysis.curves import (
-    check_column,
     degrees_of,
     finished,
     group,
@@ -35,7 +34,7 @@ from raydc.analysis.curves import (
 from raydc.analysis.paired import Difference, adjusted, difference_of
 from raydc.analysis.sides import Side
 from raydc.errors import InputError, did_you_mean, one_of
-from raydc.result import MEASURES, Row, columns, is_spec_column
+from raydc.spec.result import MEASURES, Row, check_column, columns, is_spec_column
 
 IPC = "images.ipc"
 TIE = "tie"

@@ -9,7 +9,7 @@ import numpy as np
 from scipy import stats
 
 from raydc.analysis.curves import CONFIDENCE, Mean
-from raydc.result import Row
+from raydc.spec.result import Row
 
 
 @dataclass(frozen=True)

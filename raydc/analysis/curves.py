@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-from raydc.errors import InputError, did_you_mean
-from raydc.result import FINISHED, MEASURES, Row, columns, is_spec_column, untested
+from raydc.errors import InputError
+from raydc.spec.result import FINISHED, Row, check_column, columns, is_spec_column, untested
 
 CONFIDENCE = 0.95
 CLASS_COLUMN = "test_acc_by_class:"
@@ -139,22 +139,6 @@ LABEL_KEYS = ("train.loss",)
 def is_label_key(key: str) -> bool:
     """Whether a key says how images are labelled, and so is chosen, not shared."""
     return key.startswith(LABEL_BLOCKS) or key in LABEL_KEYS
-
-
-def check_column(rows: Sequence[Row], name: str, *, numeric: bool = False) -> None:
-    """Raise `InputError` if no row has a value of the column `name`."""
-    known = sorted({key for row in rows for key, value in row.items() if value is not None})
-    if not any(row.get(name) is not None for row in rows):
-        raise InputError(
-            f"the results have no value of {name!r}{did_you_mean(name, known)}; columns with values "
-            f"are {', '.join(known)}"
-        )
-    if numeric and not all(
-        isinstance(row[name], int | float) and not isinstance(row[name], bool)
-        for row in rows
-        if row.get(name) is not None
-    ):
-        raise InputError(f"{name!r} does not hold numbers only; choose one of {', '.join(MEASURES)}")
 
 
 def with_class_column(rows: Sequence[Row], name: str) -> Sequence[Row]:

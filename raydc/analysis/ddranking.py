@@ -23,7 +23,7 @@ import numpy as np
 from raydc.analysis.contrast import Term, by_seed, combined
 from raydc.analysis.curves import Mean, finished, group, label_of, values_of, varying_keys
 from raydc.errors import InputError, one_of
-from raydc.result import Row, columns, is_spec_column
+from raydc.spec.result import Row, columns, is_spec_column
 
 RANDOM = "random"
 WEIGHT = 0.5

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from raydc.analysis.curves import Mean, finished, group, is_label_key, label_of, mean_of, varying_keys
-from raydc.result import Row
+from raydc.spec.result import Row
 
 OVER = ("bytes", "images")
 """What a frontier can be over."""

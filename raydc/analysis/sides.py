@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from raydc.analysis.curves import check_column, group, label_of
+from raydc.analysis.curves import group, label_of
 from raydc.errors import InputError, did_you_mean, one_of
-from raydc.result import Row, is_spec_column
+from raydc.spec.result import Row, check_column, is_spec_column
 
 PLAIN = {"images.method": "random", "labels.kind": "hard", "train.augment": "none"}
 """What others are measured against, unless a baseline is named."""

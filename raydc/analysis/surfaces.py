@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from raydc.analysis.curves import Points, check_column, finished, group, varying_keys
-from raydc.result import Row
+from raydc.analysis.curves import Points, finished, group, varying_keys
+from raydc.spec.result import Row, check_column
 
 KEPT = "labels.top_k"
 """The label information that a joint law is about by default: how many entries of a label are kept."""

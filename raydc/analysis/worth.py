@@ -29,7 +29,7 @@ from raydc.analysis.curves import (
 )
 from raydc.analysis.laws import DRAWS, Law, NoLaw, fit
 from raydc.errors import InputError, one_of
-from raydc.result import Row
+from raydc.spec.result import Row
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,16 +21,17 @@ from raydc.commands.terminal import (
     say,
     show_table,
 )
-from raydc.console import size
 from raydc.errors import InputError, one_of
+from raydc.report.tables import size
+from raydc.study.reporting import write
 
 if TYPE_CHECKING:
-    from raydc.result import Row
+    from raydc.spec.result import Row
 
 
 def rows_of(where: str, tracking_uri: str | None, only: list[str] | None) -> list[Row]:
     """The rows of a folder or an experiment that `--only` leaves."""
-    from raydc import rows
+    from raydc.tracking import rows
 
     return rows.only(rows.load_rows(where, tracking_uri), only or [])
 
@@ -46,7 +46,7 @@ def results(
     """The results table, also while a run is going."""
     with reported():
         from raydc.analysis.curves import varying_keys
-        from raydc.result import FINISHED, columns
+        from raydc.spec.result import FINISHED, columns
 
         rows = rows_of(where, tracking_uri, only)
         names = columns(rows)
@@ -270,35 +270,6 @@ def worth(where: Where, only: Only = None, tracking_uri: TrackingUri = None, as_
             for item in answers
         ]
         emit(rows, as_json, lambda: show_table("What soft labels are worth", shown))
-
-
-def write(
-    where: str,
-    tracking_uri: str | None,
-    store: str | None,
-    pictures: Path | None = None,
-    formats: Sequence[str] = ("png",),
-) -> Path:
-    """Write the report of a folder or an experiment, and figures; returns the report's path.
-
-    A folder always gets its figures; those of an experiment are written if `pictures` says where.
-    """
-    from raydc import folder
-    from raydc.report.html import write_report
-    from raydc.rows import MLFLOW, load_rows
-    from raydc.searching import read_history
-    from raydc.store import open_store
-
-    rows = load_rows(where, tracking_uri)
-    if where.startswith(MLFLOW):
-        name = where.removeprefix(MLFLOW)
-        opened = open_store(store) if store else None
-        return write_report(rows, Path(f"{name}-report.html"), opened, "", pictures, formats)
-    directory = Path(where)
-    uri = store or folder.store_of(directory)
-    command = f"raydc run {directory / folder.STUDY} --out {directory}"
-    pictures, history = pictures or directory / folder.FIGURES, read_history(directory)
-    return write_report(rows, directory / folder.REPORT, open_store(uri), command, pictures, formats, history)
 
 
 def report(

@@ -6,10 +6,10 @@ from typing import Annotated, Any
 
 import typer
 
-from raydc import shipped
 from raydc.commands import completing
 from raydc.commands.terminal import Address, AsJson, StoreUri, TrackingUri, emit, reported, say, show_table
 from raydc.errors import InputError, one_of
+from raydc.spec import shipped
 
 
 def list_things(
@@ -29,7 +29,7 @@ def list_things(
         if what == "studies":
             rows = [{"name": s.name, "summary": s.summary} for s in shipped.studies()]
         elif what == "reproductions":
-            from raydc import reproduce as reproductions
+            from raydc.report import reproduce as reproductions
 
             rows = [{"name": n, "summary": reproductions.load(n).source} for n in reproductions.names()]
         elif what in completing.KINDS:
@@ -52,11 +52,11 @@ def doctor(
     """Check Python, torch, the device, Ray, MLflow and the disk; with --address every node of a cluster."""
     with reported():
         if address is None:
-            from raydc.doctor import examine
+            from raydc.commands.doctor import examine
 
             found = examine(tracking_uri, store or ".")
         else:
-            from raydc.cluster_doctor import examine_cluster
+            from raydc.commands.cluster_doctor import examine_cluster
 
             found = examine_cluster(address, tracking_uri, store)
     rows = [{"check": f.check, "ok": f.ok, "found": f.found, "mend": None if f.ok else f.mend} for f in found]

@@ -25,7 +25,7 @@ from raydc.errors import InputError
 if TYPE_CHECKING:
     from raydc.analysis.curves import Mean
     from raydc.analysis.entropy import MeanPoint, Order, Reversal
-    from raydc.set_entropy import Judged
+    from raydc.study.set_entropy import Judged
 
 
 def ddranking(
@@ -103,7 +103,7 @@ def entropy(
     """Entropy and NLL of compressed sets under a classifier, whole and in random crops."""
     with reported():
         from raydc.analysis.entropy import mean_points, orders, reversals
-        from raydc.set_entropy import judge
+        from raydc.study.set_entropy import judge
 
         judged = judge(
             directory,

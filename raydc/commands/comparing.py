@@ -49,8 +49,8 @@ def compare(
         from raydc.analysis.sides import levels, studies
         from raydc.report.comparison import comparison_tables, header
         from raydc.report.tables import latex, markdown
-        from raydc.rows import load_rows
-        from raydc.rows import only as keep
+        from raydc.tracking.rows import load_rows
+        from raydc.tracking.rows import only as keep
 
         loaded = [(name, keep(load_rows(name, tracking_uri), only or [])) for name in where]
         if by:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from raydc import shipped
+from raydc.spec import shipped
 
 KINDS = (
     "datasets",
@@ -32,15 +32,15 @@ def studies(incomplete: str) -> list[str]:
 
 def folders(incomplete: str) -> list[str]:
     """Folders of studies, and folders on the way to some; the former end without a slash."""
-    from raydc import folder  # takes long to import
+    from raydc.tracking import study_folder  # takes long to import
 
     found = [path for path in _paths(incomplete) if path.endswith("/")]
-    return [path.rstrip("/") if (Path(path) / folder.STUDY).is_file() else path for path in found]
+    return [path.rstrip("/") if (Path(path) / study_folder.STUDY).is_file() else path for path in found]
 
 
 def reproductions(incomplete: str) -> list[str]:
     """Tables and claims of papers."""
-    from raydc.reproduce import names
+    from raydc.report.reproduce import names
 
     return [name for name in names() if name.startswith(incomplete)]
 

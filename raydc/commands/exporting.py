@@ -20,7 +20,7 @@ def export_labels(
 ) -> None:
     """Write labels of views as FKD's files (epoch_E/batch_B.tar), with their images."""
     with reported():
-        from raydc.label_export import export_fkd
+        from raydc.study.label_export import export_fkd
 
         written = export_fkd(directory, rows_of(str(directory), None, only), to, store)
         rows = [

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from raydc import shipped
 from raydc.commands import completing
-from raydc.commands.analysing import signed, write
+from raydc.commands.analysing import signed
 from raydc.commands.terminal import (
     Address,
     AsJson,
@@ -28,13 +27,16 @@ from raydc.commands.terminal import (
     say,
     show_table,
 )
-from raydc.console import LiveProgress, duration
 from raydc.errors import InputError
+from raydc.report.tables import duration
+from raydc.spec import shipped
+from raydc.study.console import LiveProgress
+from raydc.study.reporting import write
 
 if TYPE_CHECKING:
-    from raydc.launch import Summary
     from raydc.report.figures import Intervals
     from raydc.spec.study import Study
+    from raydc.study.summary import Summary
 
 
 def load(study: str, settings: list[str] | None, smoke: bool) -> Study:
@@ -82,8 +84,8 @@ def run(
 
 def _launched(loaded: Study, folder: Path, *, quiet: bool = False, **options: Any) -> Summary:
     """Run a study with live progress, or without a word; exits with 130 when it is interrupted early."""
-    from raydc import launch
     from raydc.orchestration.progress import Silent
+    from raydc.study import launch
 
     try:
         if quiet:
@@ -170,8 +172,8 @@ def reproduce(
 ) -> None:
     """Run a paper's table or claim and print it beside what the paper says."""
     with reported():
-        from raydc import reproduce as reproductions
-        from raydc.rows import load_rows
+        from raydc.report import reproduce as reproductions
+        from raydc.tracking.rows import load_rows
 
         table = reproductions.load(name).chosen(cells or [])
         grid = [] if smoke else [f"grid={table.grid()}"]
@@ -268,7 +270,7 @@ def plan(
     """Count what a study takes, without starting it."""
     with reported():
         loaded = load(study, settings, smoke)
-        from raydc import planning
+        from raydc.study import planning
 
         planned = planning.plan_study(loaded, directory, store, download)
         if export is not None:
@@ -298,7 +300,7 @@ def sync(
 ) -> None:
     """Bring MLflow up to date with the ledger."""
     with reported():
-        from raydc.sync import sync as synchronise
+        from raydc.study.sync import sync as synchronise
 
         done = synchronise(directory, tracking_uri, imported)
     say(f"{done.rows} results in the ledger ({done.imported} imported now), {done.behind} missing in MLflow")

@@ -9,16 +9,7 @@ from typing import Annotated
 import typer
 
 from raydc.commands.running import load
-from raydc.commands.terminal import (
-    Download,
-    Settings,
-    Smoke,
-    StoreUri,
-    TrackingUri,
-    err,
-    reported,
-    say,
-)
+from raydc.commands.terminal import Download, Settings, Smoke, StoreUri, TrackingUri, err, reported, say
 from raydc.errors import InputError
 
 

@@ -10,7 +10,7 @@ from raydc.errors import InputError
 
 if TYPE_CHECKING:
     from raydc.analysis.frontier import ImagePoint, StoredPoint
-    from raydc.result import Row
+    from raydc.spec.result import Row
 
 
 def fit_surfaces(

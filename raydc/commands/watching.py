@@ -16,11 +16,12 @@ from rich.table import Table
 from rich.text import Text
 
 from raydc.commands.terminal import TrackingUri, Where, out, reported, say
-from raydc.console import LINE_SECONDS, duration
-from raydc.pace import rate
+from raydc.report.tables import duration
+from raydc.study.console import LINE_SECONDS
+from raydc.study.pace import rate
 
 if TYPE_CHECKING:
-    from raydc.watch import State
+    from raydc.study.watch import State
 
 SHARE_OF_READING = 0.1
 """Part of the time that may go into reading; a record of thousands is read less often."""
@@ -35,7 +36,7 @@ def watch(
 ) -> None:
     """Watch a running study, here or in MLflow, until it ends; exits as its run does."""
     with reported():
-        from raydc.watch import state_of
+        from raydc.study.watch import state_of
 
         states = _states(lambda: state_of(where, tracking_uri), every, once)
         try:

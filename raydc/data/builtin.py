@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from raydc.data.source import Source, stamp_of
 from raydc.data.splits import stratified
 from raydc.errors import InputError
-from raydc.seeding import seed_of
+from raydc.spec.seeding import seed_of
 
 
 class ArraySplit:

@@ -28,12 +28,12 @@ from raydc.data.source import Source
 from raydc.data.splits import per_class, shares, stratified
 from raydc.data.whitening import Whitening, fit_whitening
 from raydc.errors import InputError, did_you_mean
-from raydc.seeding import seed_of
 from raydc.spec import catalog
 from raydc.spec.evaluation import DatasetSpec
 from raydc.spec.facts import DataFacts
 from raydc.spec.identity import dataset_id
-from raydc.store import Artifact, Store, get
+from raydc.spec.seeding import seed_of
+from raydc.store.artifact import Artifact, Store, get
 
 BLOCK = 1024
 """Images of a part that are looked at together."""

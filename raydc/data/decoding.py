@@ -28,7 +28,7 @@ from raydc.data.pixels import DecodedPixels, EncodedPixels, Pixels, planes
 from raydc.data.source import EncodedSplit, Source, Split, decode_image
 from raydc.errors import InputError
 from raydc.spec.evaluation import DatasetSpec
-from raydc.store import Artifact, Draft, Store, get
+from raydc.store.artifact import Artifact, Draft, Store, get
 
 DECODED = 1
 """Version of the decoded cache; a new one decodes again."""

@@ -17,7 +17,7 @@ from raydc.data.array_file import read_array
 from raydc.data.parquet import read_column, read_schema
 from raydc.data.source import decode_image, decode_images
 from raydc.errors import ArtifactError, InputError
-from raydc.plain_json import parse_json
+from raydc.files.plain_json import parse_json
 
 SET, IMAGES = "set.parquet", "images.npy"
 SPACES = ("pixel", "normalised", "zca")

@@ -38,8 +38,8 @@ from raydc.data.parquet import (
 )
 from raydc.data.source import EncodedSplit, decode_images
 from raydc.data.torch_file import flat, read_tensors
-from raydc.disk import add_to_hash
 from raydc.errors import ArtifactError, InputError, one_of
+from raydc.files.full_disk import add_to_hash
 
 PAIRS = (("images", "labels"), ("data", "label"), ("image_syn", "label_syn"))
 """Names under which files hold images and labels."""

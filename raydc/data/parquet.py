@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from raydc.data.limits import MOST_TIMES_THE_FILE, most_bytes
 from raydc.data.source import TEST_NAMES, Source, decode_image, stamp_of
 from raydc.errors import InputError, one_of
-from raydc.plain_json import parse_json
+from raydc.files.plain_json import parse_json
 
 GROUPS_HELD = 4
 MOST_UNNAMED = 100_000

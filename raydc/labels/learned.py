@@ -22,8 +22,8 @@ from torch.func import functional_call
 from raydc.augmentation.views import View, Views
 from raydc.errors import EvaluationError
 from raydc.networks.zoo import draws_at_random
-from raydc.seeding import seed_of
 from raydc.spec.evaluation import Recipe
+from raydc.spec.seeding import seed_of
 from raydc.training.fit import seed_layers
 from raydc.training.inputs import Inputs
 from raydc.training.optimizer import tensor_cores

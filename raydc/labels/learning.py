@@ -14,7 +14,7 @@ from torch import Tensor
 from raydc.data.array_file import read_weights
 from raydc.labels.learned import Course, Lesson, Progress, learn
 from raydc.labels.store import write_logits
-from raydc.store import Store
+from raydc.store.artifact import Store
 
 SAVE_SECONDS = 60.0
 """Least time between two saves that only guard against a kill."""

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from raydc.labels.store import not_as_made, read_logits
 from raydc.spec.plan import LabelPass
-from raydc.store import MANIFEST, Artifact, Store
+from raydc.store.artifact import MANIFEST, Artifact, Store
 
 SEGMENT_ROWS = 32768
 """Labels of one segment; 131 MB for 1,000 classes."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from raydc.errors import InputError, did_you_mean
 from raydc.networks.convnet import ConvNet
-from raydc.seeding import seed_of
+from raydc.spec.seeding import seed_of
 
 
 def build(arch: str, channels: int, classes: int, resolution: int) -> nn.Module:

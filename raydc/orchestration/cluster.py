@@ -16,8 +16,8 @@ from typing import Any
 import ray
 from ray.exceptions import AuthenticationError
 
-from raydc import plugins
 from raydc.errors import InputError
+from raydc.spec import plugins
 from raydc.spec.study_file import Resources
 
 PROBE_SECONDS = 5.0

@@ -19,9 +19,9 @@ from ray.tune.search import Searcher
 
 from raydc.orchestration.routing import Queue
 from raydc.orchestration.trainable import pack_bundle
-from raydc.packs import pack_key
-from raydc.result import Row, compact, failed, spoiled
 from raydc.spec.plan import Planned
+from raydc.spec.result import Row, compact, failed, spoiled
+from raydc.worker.packs import pack_key
 
 Sink = Callable[[Sequence[Row]], None]
 More = Callable[[Sequence[Row]], Sequence[Planned]]

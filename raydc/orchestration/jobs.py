@@ -26,9 +26,9 @@ import aiohttp
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
-from raydc import plugins
 from raydc.errors import SECRETS, InputError
 from raydc.orchestration.cluster import PROBE_SECONDS, token_refused
+from raydc.spec import plugins
 from raydc.spec.catalog import DATASETS
 from raydc.spec.study import Study
 

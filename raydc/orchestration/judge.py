@@ -16,7 +16,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from raydc.orchestration.points import Referee
+from raydc.search.points import Referee
 from raydc.spec.search import SearchSpec
 
 

@@ -28,7 +28,7 @@ from raydc.orchestration.together import Together, train_together
 from raydc.spec.facts import DataFacts
 from raydc.spec.plan import LabelPass, Plan, Planned, SetJob, TrajectoryJob, trajectory_jobs
 from raydc.spec.study_file import Resources
-from raydc.store import Store
+from raydc.store.artifact import Store
 from raydc.teachers.checkpoint import not_stored
 from raydc.teachers.expert import missing
 from raydc.training.group import check_together

@@ -17,7 +17,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import raydc
 from raydc.errors import ArtifactError, InputError, TrackingError
-from raydc.store import Store, open_store
+from raydc.store.artifact import Store
+from raydc.store.opening import open_store
 from raydc.tracking.reach import probe
 
 PATIENCE_SECONDS = 120.0

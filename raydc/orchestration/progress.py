@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from raydc.result import Row
+from raydc.spec.result import Row
 
 
 class Progress(Protocol):

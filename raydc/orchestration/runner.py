@@ -34,18 +34,18 @@ from raydc.orchestration.feeder import CannotGoOn, Feeder, More, no_more
 from raydc.orchestration.judge import RemoteJudge
 from raydc.orchestration.materials import TEACHERS_SHARE, Materials, gpu_share, teacher_share
 from raydc.orchestration.progress import Progress
-from raydc.orchestration.search import Search
 from raydc.orchestration.site import Site
 from raydc.orchestration.teacher_actor import TeacherPool, only_free
 from raydc.orchestration.trainable import StudentWorker
 from raydc.orchestration.turns import Turns
-from raydc.relabelling import labelled
-from raydc.result import Row, not_started
+from raydc.search.search import Search
 from raydc.spec.facts import DataFacts
 from raydc.spec.plan import Plan, Planned, student_cost
+from raydc.spec.result import Row, not_started
 from raydc.spec.study_file import Resources
-from raydc.store import Store
-from raydc.workbench import Judge
+from raydc.store.artifact import Store
+from raydc.worker.relabeller import labelled
+from raydc.worker.workbench import Judge
 
 T = TypeVar("T")
 TUNE_FOLDERS = "raydc-tune-"

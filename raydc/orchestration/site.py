@@ -7,13 +7,15 @@ from functools import lru_cache
 
 import torch
 
-from raydc import plugins
 from raydc.data.dataset import dataset_from
+from raydc.spec import plugins
 from raydc.spec.evaluation import DatasetSpec
-from raydc.store import Artifact, LocalStore, get, open_store
+from raydc.store.artifact import Artifact, get
+from raydc.store.local import LocalStore
+from raydc.store.opening import open_store
 from raydc.training.compiling import use_cache
 from raydc.training.memory import keep_pages
-from raydc.workbench import Labeller, Workbench
+from raydc.worker.workbench import Labeller, Workbench
 
 
 @dataclass(frozen=True)

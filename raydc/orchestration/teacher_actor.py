@@ -13,10 +13,10 @@ from typing import Any
 
 import ray
 
-from raydc.label_service import LabelService
 from raydc.orchestration.routing import replica_for
 from raydc.orchestration.site import Site
 from raydc.spec.plan import LabelPass
+from raydc.worker.label_service import LabelService
 
 MOST_DEATHS = 10
 """So often a pass is asked again whose replica has died; then it cannot be made."""

@@ -19,13 +19,13 @@ from typing import Any
 from ray import tune
 
 from raydc.errors import RaydcError
-from raydc.evaluate import error_text, one_line
 from raydc.orchestration.site import Site
 from raydc.orchestration.teacher_actor import TeacherPool
 from raydc.orchestration.watchdog import Watchdog
-from raydc.packs import Attempt, attempt_all
-from raydc.result import Row, failed
-from raydc.workbench import Judge
+from raydc.spec.result import Row, failed
+from raydc.worker.evaluate import error_text, one_line
+from raydc.worker.packs import Attempt, attempt_all
+from raydc.worker.workbench import Judge
 
 logger = logging.getLogger(__name__)
 

@@ -16,16 +16,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 from raydc.analysis.curves import Mean
 from raydc.analysis.entropy import MeanPoint
 from raydc.analysis.joint_laws import NoJointLaw
-from raydc.report.figures import (
-    Figures,
-    Heat,
-    Intervals,
-    JointFigure,
-    LawFigure,
-    Lines,
-    Marked,
-    Scatter,
-)
+from raydc.report.figures import Figures, Heat, Intervals, JointFigure, LawFigure, Lines, Marked, Scatter
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F", "#000000")
 """Okabe and Ito's palette, readable with every kind of colour vision."""

@@ -24,7 +24,7 @@ from raydc.analysis.joint_laws import JointLaw, NoJointLaw
 from raydc.analysis.laws import Law, NoLaw, fit
 from raydc.analysis.worth import choose_labels
 from raydc.errors import InputError
-from raydc.result import Row
+from raydc.spec.result import Row
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from raydc.analysis.joint_laws import JointLaw
 from raydc.analysis.worth import Worth, worth
 from raydc.analysis.worth import describe as describe_worth
 from raydc.errors import InputError
+from raydc.files.atomic import write_atomically
 from raydc.report import charts, drawing, search_history
 from raydc.report.figures import Figures, JointFigure, all_figures
 from raydc.report.label_figures import label_figures
@@ -29,8 +30,8 @@ from raydc.report.sections import mean_quality, tables
 from raydc.report.sheets import sheets
 from raydc.report.tables import percent
 from raydc.report.trade_figures import envelopes, joint_figures
-from raydc.result import FAILED, FINISHED, Row
-from raydc.store import Store, write_atomically
+from raydc.spec.result import FAILED, FINISHED, Row
+from raydc.store.artifact import Store
 
 TEMPLATES = resources.files("raydc.report") / "templates"
 MOST_HEAT_MAPS = 12

@@ -13,8 +13,8 @@ from raydc.analysis.labels import LabelFacts, among_others, divergence, label_fa
 from raydc.data.image_set import CompressedSet
 from raydc.labels.store import read_logits, read_together
 from raydc.report.figures import Heat, Lines, Marked, series_of
-from raydc.result import Row
-from raydc.store import Store
+from raydc.spec.result import Row
+from raydc.store.artifact import Store
 
 LEARNED = "learned"
 """The label kind whose labels are no teacher's."""

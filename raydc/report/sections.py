@@ -22,7 +22,7 @@ from raydc.report import search_history
 from raydc.report.comparison import comparison_tables
 from raydc.report.figures import Figures, Scatter
 from raydc.report.tables import Table, interval, percent, points
-from raydc.result import FAILED, Row
+from raydc.spec.result import FAILED, Row
 
 MOST_TABLE_ROWS = 200
 MOST_LEVELS = 24

@@ -12,8 +12,8 @@ from PIL import Image
 from raydc.analysis.curves import finished, group
 from raydc.data.image_set import CompressedSet
 from raydc.report.figures import Sheet
-from raydc.result import Row
-from raydc.store import Store
+from raydc.spec.result import Row
+from raydc.store.artifact import Store
 
 COLUMNS = 10
 MOST_CLASSES = 10

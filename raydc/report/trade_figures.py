@@ -12,7 +12,7 @@ from raydc.analysis.frontier import EPOCH, ImagePoint, image_frontier, qualities
 from raydc.analysis.joint_laws import FORMULAS, JointLaw, NoJointLaw, fit_joint
 from raydc.analysis.surfaces import KEPT, Surface, surfaces
 from raydc.report.figures import JointFigure, Lines, Marked, series_of
-from raydc.result import Row
+from raydc.spec.result import Row
 
 MOST_FIGURES = 12
 

@@ -6,10 +6,10 @@ study files, the docs and the contract tests find it by themselves.
 
 from __future__ import annotations
 
-from raydc.registry import Entry, Registry
 from raydc.spec import label_kinds, recipes
 from raydc.spec.entries import DatasetEntry, LabelKind, Method, RecipeEntry, Score
 from raydc.spec.keys import Choice, Key, OneOf, Real, Text, Whole
+from raydc.spec.registry import Entry, Registry
 
 __all__ = [
     "AUGMENTATIONS",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from raydc.registry import Entry
 from raydc.spec.keys import Key, Point, Value, Where
+from raydc.spec.registry import Entry
 
 
 @dataclass(frozen=True)

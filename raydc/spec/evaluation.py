@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import PurePath
 from typing import Any
 
-from raydc.plain_json import parse_json
+from raydc.files.plain_json import parse_json
 from raydc.spec import catalog
 from raydc.spec.keys import Point, Value
 

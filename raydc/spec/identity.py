@@ -12,13 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from raydc.spec import catalog
-from raydc.spec.evaluation import (
-    PROTOCOL_VERSION,
-    DatasetSpec,
-    Evaluation,
-    TeacherSpec,
-    canonical_json,
-)
+from raydc.spec.evaluation import PROTOCOL_VERSION, DatasetSpec, Evaluation, TeacherSpec, canonical_json
 from raydc.spec.keys import Grammar, Point, Value
 from raydc.spec.point import point_grammar
 

@@ -232,3 +232,7 @@ def _kept(dimension: Dimension, teachers: Mapping[str, TeacherSpec]) -> Dimensio
     if not kept or len(kept) == len(dimension.values()) or dimension.high > longest:
         return dimension  # what is wrong with it is said of its ends
     return replace(dimension, kind="categorical", choices=kept)
+
+
+RUNGS, WHOLE = (1, 3, 9), 27
+"""Where a scheduler looks at a student: after these parts of WHOLE of its steps."""

@@ -22,12 +22,12 @@ from torch import Tensor, nn
 from raydc.data.array_file import read_array, read_weights
 from raydc.data.dataset import Dataset
 from raydc.data.torch_file import read_tensors
-from raydc.disk import add_to_hash
 from raydc.errors import InputError, one_of
+from raydc.files.full_disk import add_to_hash
 from raydc.networks import zoo
 from raydc.spec.evaluation import TeacherSpec
 from raydc.spec.plan import TrajectoryJob
-from raydc.store import Store, get
+from raydc.store.artifact import Store, get
 from raydc.teachers.expert import checkpoint_name
 from raydc.teachers.teacher import Teacher
 from raydc.training.inputs import pixel_inputs

@@ -26,9 +26,9 @@ from raydc.data.array_file import read_weights
 from raydc.data.dataset import Dataset, Part
 from raydc.errors import ArtifactError, without_password
 from raydc.networks.zoo import initialised
-from raydc.seeding import seed_of
 from raydc.spec.plan import TrajectoryJob
-from raydc.store import Artifact, Store
+from raydc.spec.seeding import seed_of
+from raydc.store.artifact import Artifact, Store
 from raydc.teachers.scores import record
 from raydc.teachers.teacher import Teacher
 from raydc.training.engine import EAGER, Chassis

@@ -17,11 +17,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from raydc.disk import writing_folder
 from raydc.errors import FolderError, InputError
-from raydc.plain_json import parse_json
-from raydc.result import FINISHED, Row, compact, untested
-from raydc.store import cut_torn_line
+from raydc.files.atomic import cut_torn_line
+from raydc.files.full_disk import writing_folder
+from raydc.files.plain_json import parse_json
+from raydc.spec.result import FINISHED, Row, compact, untested
 
 logger = logging.getLogger(__name__)
 

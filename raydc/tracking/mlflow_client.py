@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from raydc.errors import TrackingError, without_password
-from raydc.result import FAILED, FINISHED, STOPPED
+from raydc.spec.result import FAILED, FINISHED, STOPPED
 from raydc.tracking.reach import probe
 
 # Failing requests are tried again here, with the study's own patience, and looked after: one whose answer was

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from mlflow.entities import Run
 
 from raydc.errors import InputError, TrackingError, without_password
-from raydc.result import LISTS, MEASURES, RECORD, Row
+from raydc.spec.result import LISTS, MEASURES, RECORD, Row
 from raydc.tracking.mlflow_client import AWAY, STATUS, TEXT_TAGS, client_of, quiet, reason, search
 from raydc.tracking.names import value_of
 from raydc.tracking.tracker import PLANNED

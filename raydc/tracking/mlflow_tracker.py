@@ -19,7 +19,7 @@ from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
 from raydc import __version__
 from raydc.errors import TrackingError, without_password
-from raydc.result import Row
+from raydc.spec.result import Row
 from raydc.tracking.mlflow_client import AWAY, client_of, quiet, reason
 from raydc.tracking.mlflow_writer import RowWriter, log
 from raydc.tracking.names import table_view, text

@@ -26,11 +26,11 @@ from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-from raydc.result import LISTS, MEASURES, Row
+from raydc.spec.result import LISTS, MEASURES, Row
 from raydc.tracking.mlflow_client import AWAY, STATUS, TEXT_TAGS, reason, search
-from raydc.tracking.mlflow_ids import note_run
 from raydc.tracking.mlflow_transaction import one_transaction, sqlite_store
 from raydc.tracking.names import params, run_name
+from raydc.tracking.run_ids import note_run
 
 logger = logging.getLogger(__name__)
 

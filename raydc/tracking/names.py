@@ -6,8 +6,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from raydc.plain_json import parse_json
-from raydc.result import Row, is_spec_column
+from raydc.files.plain_json import parse_json
+from raydc.spec.result import Row, is_spec_column
 
 LONGEST_NAME = 250
 _FIRST = ("images.method", "images.ipc", "labels.kind")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from raydc.result import Row
+from raydc.spec.result import Row
 
 PLANNED = "planned"
 """Measure of a study's own run: the evaluations of its plan, known when it begins."""

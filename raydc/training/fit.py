@@ -19,8 +19,8 @@ from raydc.augmentation.streams import CHUNK
 from raydc.augmentation.views import Step, Views
 from raydc.errors import EvaluationError
 from raydc.networks.zoo import draws_at_random
-from raydc.seeding import seed_of
 from raydc.spec.evaluation import Recipe
+from raydc.spec.seeding import seed_of
 from raydc.training.group import ALONE, Group
 from raydc.training.inputs import Inputs
 from raydc.training.losses import full_precision, loss_of

@@ -13,8 +13,8 @@ import pytest
 from benchmarks.chaos.bed import Bed
 from benchmarks.chaos.check import Start, Verdict, check, finished_rows, in_flight, mlflow_runs, read_starts
 from benchmarks.chaos.faults import FAULTS, Fault, inflict, schedule
-from raydc.folder import RESULTS
 from raydc.tracking.ledger import FILE, encode
+from raydc.tracking.study_folder import RESULTS
 
 ACCURACIES = {"a": 0.5, "b": 0.25, "c": 0.75}
 RECORDED = {(name, "FINISHED"): 1 for name in ACCURACIES}

@@ -15,7 +15,7 @@ from raydc.data.image_set import CompressedSet
 from raydc.data.splits import shares, stratified
 from raydc.data.whitening import fit_whitening
 from raydc.errors import InputError
-from raydc.store import LocalStore
+from raydc.store.local import LocalStore
 from tests.conftest import DIGITS
 
 

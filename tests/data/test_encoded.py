@@ -19,15 +19,17 @@ from raydc.data import pixels as module
 from raydc.data.dataset import Dataset, dataset_from, open_dataset
 from raydc.data.pixels import DecodedPixels, EncodedPixels
 from raydc.errors import ArtifactError, InputError
-from raydc.evaluate import evaluate, make_everything
-from raydc.remote_store import NodeCache, RemoteStore
 from raydc.spec.evaluation import DatasetSpec
 from raydc.spec.facts import bind
 from raydc.spec.plan import Plan, make_plan
 from raydc.spec.study import Study
-from raydc.store import LocalStore, get
+from raydc.store.artifact import get
+from raydc.store.local import LocalStore
+from raydc.store.remote import NodeCache, RemoteStore
 from raydc.training.inputs import StreamedInputs, part_inputs
-from raydc.workbench import Workbench
+from raydc.worker.evaluate import evaluate
+from raydc.worker.making import make_everything
+from raydc.worker.workbench import Workbench
 from tests.conftest import DIGITS
 
 CPU = torch.device("cpu")

@@ -16,7 +16,7 @@ from raydc.data.image_set import CompressedSet
 from raydc.data.imported import digest_of, read_set
 from raydc.errors import InputError
 from raydc.spec.evaluation import DatasetSpec
-from raydc.store import LocalStore
+from raydc.store.local import LocalStore
 
 NAMES = ("zero", "one")
 

@@ -17,7 +17,7 @@ from raydc.data.dataset import open_dataset
 from raydc.data.source import decode_image
 from raydc.errors import InputError
 from raydc.spec.evaluation import DatasetSpec
-from raydc.store import LocalStore
+from raydc.store.local import LocalStore
 
 NAMES = ["cat", "dog", "owl"]
 

@@ -25,7 +25,6 @@ import torch
 from PIL import Image
 from safetensors.torch import save as safetensors
 
-from raydc import shipped
 from raydc.data.array_file import read_array, read_weights
 from raydc.data.folder import folder
 from raydc.data.image_set import CompressedSet
@@ -36,9 +35,11 @@ from raydc.data.source import Source
 from raydc.errors import ArtifactError, InputError
 from raydc.labels.fkd import FkdBatch, read_batch, write_batch
 from raydc.labels.store import FILE, read_logits, write_logits
+from raydc.spec import shipped
 from raydc.spec.study import parse_study
-from raydc.store import MANIFEST, LocalStore
-from raydc.sync import read_results
+from raydc.store.artifact import MANIFEST
+from raydc.store.local import LocalStore
+from raydc.study.sync import read_results
 from raydc.teachers.checkpoint import read_buffer, read_state
 from raydc.tracking.ledger import FILE as LEDGER
 from raydc.tracking.ledger import encode, read_rows

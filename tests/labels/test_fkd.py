@@ -15,13 +15,13 @@ import torch
 
 from raydc.augmentation.views import Views
 from raydc.errors import InputError
-from raydc.evaluate import make_everything
 from raydc.labels.fkd import FkdBatch, FkdFolder, batches, export_views, read_batch, write_batch
-from raydc.seeding import seed_of
 from raydc.spec.evaluation import Recipe
 from raydc.spec.plan import Plan
+from raydc.spec.seeding import seed_of
 from raydc.spec.study import Study
-from raydc.workbench import Workbench
+from raydc.worker.making import make_everything
+from raydc.worker.workbench import Workbench
 
 
 @pytest.mark.parametrize("augment", ["[rrc, flip, cutmix]", "[rrc, mixup]", "[flip]", "none"])

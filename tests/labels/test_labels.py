@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from raydc.evaluate import WHOSE
 from raydc.labels import codecs, transforms
 from raydc.labels.kinds import LabelInputs, Softening, soft
 from raydc.labels.store import read_logits, write_logits
 from raydc.spec import catalog
 from raydc.spec.catalog import LabelKind
+from raydc.worker.prepared import WHOSE
 
 
 def logits(networks: int = 1, count: int = 6, classes: int = 5) -> torch.Tensor:

@@ -14,17 +14,18 @@ import torch
 from raydc.data.dataset import Dataset
 from raydc.data.imported import digest_of
 from raydc.errors import InputError
-from raydc.evaluate import attempt, make_everything
-from raydc.label_export import _export
 from raydc.labels.fkd import METADATA_BYTES, FkdFolder, batches, write_batch
 from raydc.labels.imported import read_soft_labels
 from raydc.labels.replayed import ORDER, Replayed, digest_of_labels
-from raydc.packs import attempt_all
-from raydc.ready import check_files, with_digests
 from raydc.spec.facts import bind
 from raydc.spec.plan import Plan, make_plan
 from raydc.spec.study import Study
-from raydc.workbench import Workbench
+from raydc.study.label_export import _export
+from raydc.study.preflight import check_files, with_digests
+from raydc.worker.evaluate import attempt
+from raydc.worker.making import make_everything
+from raydc.worker.packs import attempt_all
+from raydc.worker.workbench import Workbench
 
 TRAINED = ("base.train.batch_size=8", "base.train.steps=14", "base.train.loss=kl")
 VIEWS = "base.train.augment=[rrc, flip, cutmix]"

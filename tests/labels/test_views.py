@@ -10,15 +10,16 @@ import torch
 
 from raydc.augmentation.views import Views
 from raydc.data.dataset import Dataset
-from raydc.evaluate import evaluate, make_everything
 from raydc.labels import views as view_labels
-from raydc.relabelling import labelled
-from raydc.seeding import seed_of
 from raydc.spec.plan import Plan
+from raydc.spec.seeding import seed_of
 from raydc.spec.study import Study
-from raydc.store import LocalStore
+from raydc.store.local import LocalStore
 from raydc.training.inputs import TensorInputs
-from raydc.workbench import Workbench
+from raydc.worker.evaluate import evaluate
+from raydc.worker.making import make_everything
+from raydc.worker.relabeller import labelled
+from raydc.worker.workbench import Workbench
 
 PER_VIEW = (
     "base.labels={kind: per_view, temperature: 2}",

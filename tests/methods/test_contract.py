@@ -16,10 +16,9 @@ import numpy as np
 import pytest
 import torch
 
-from raydc import plugins
 from raydc.errors import InputError
 from raydc.methods.pool import Made, Pool
-from raydc.spec import catalog
+from raydc.spec import catalog, plugins
 from raydc.spec.catalog import Method
 from raydc.spec.evaluation import DatasetSpec, Evaluation
 from raydc.spec.facts import DataFacts, bind

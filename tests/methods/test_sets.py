@@ -11,13 +11,13 @@ import torch
 
 from raydc.data.dataset import open_dataset
 from raydc.data.image_set import CompressedSet
-from raydc.evaluate import make_everything
 from raydc.spec import catalog
 from raydc.spec.facts import bind
 from raydc.spec.plan import Plan, make_plan
 from raydc.spec.study import Study
-from raydc.store import LocalStore
-from raydc.workbench import Workbench
+from raydc.store.local import LocalStore
+from raydc.worker.making import make_everything
+from raydc.worker.workbench import Workbench
 from tests.conftest import DIGITS
 
 SCORER_EPOCHS = max(score.least_epochs for score in catalog.SCORES)

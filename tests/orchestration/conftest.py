@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -12,22 +10,9 @@ from raydc.data.dataset import Dataset
 from raydc.orchestration.site import Site
 from raydc.spec.plan import Plan
 from raydc.spec.study import Study
-from raydc.store import LocalStore
-from raydc.workbench import Workbench
+from raydc.store.local import LocalStore
+from raydc.worker.workbench import Workbench
 from tests.conftest import DIGITS
-from tests.orchestration.lab import SEARCH, SPACE, Lab, Make
-
-
-@pytest.fixture
-def lab(small: Callable[..., Study], digits: Dataset, tmp_path: Path) -> Make:
-    def make(
-        *settings: str, folder: str = "out", space: str = SPACE, kind: type[Lab] = Lab, **options: Any
-    ) -> Lab:
-        (tmp_path / folder).mkdir(exist_ok=True)
-        study = small(*settings, extra=SEARCH + space)
-        return kind(tmp_path / folder, study, digits, **options)
-
-    return make
 
 
 @pytest.fixture

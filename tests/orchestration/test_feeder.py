@@ -13,8 +13,8 @@ from ray.tune.search import Searcher
 from raydc.errors import FolderError, StoreError
 from raydc.orchestration.feeder import CannotGoOn, Feeder
 from raydc.orchestration.trainable import pack_bundle, unpack_bundle
-from raydc.result import make_row
 from raydc.spec.plan import Plan, Planned
+from raydc.spec.result import make_row
 from raydc.spec.study import Study
 
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.processes import free_ports
-from raydc import plugins
 from raydc.errors import InputError
 from raydc.orchestration import jobs
+from raydc.spec import plugins
 from raydc.spec.study import Study
 
 FAR, HERE = "http://head.lab:8265", "http://127.0.0.1:8265"

@@ -12,15 +12,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from raydc import label_service, relabelling
 from raydc.errors import EvaluationError
-from raydc.label_service import LabelService, Room
 from raydc.orchestration.site import Site, _bench
-from raydc.relabelling import Said, labelled
 from raydc.spec.plan import Plan
 from raydc.spec.study import Study
-from raydc.store import LocalStore
-from raydc.workbench import Workbench
+from raydc.store.local import LocalStore
+from raydc.worker import label_service, relabeller
+from raydc.worker.label_service import LabelService, Room
+from raydc.worker.relabeller import Said, labelled
+from raydc.worker.workbench import Workbench
 
 
 def test_requests_that_wait_together_are_forwarded_together_and_once(site: Site, plan: Plan) -> None:
@@ -56,7 +56,7 @@ def test_labels_that_cannot_be_written_are_told_and_others_are(
     site: Site, plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     passes = [p for p in plan.passes.values() if p.epoch == 1]
-    write = relabelling.write_logits
+    write = relabeller.write_logits
     written: list[str] = []
 
     def full(folder: Path, logits: np.ndarray) -> None:
@@ -70,7 +70,7 @@ def test_labels_that_cannot_be_written_are_told_and_others_are(
         service = LabelService(site.bench())
         return await asyncio.gather(*map(service.label, passes), return_exceptions=True)
 
-    monkeypatch.setattr(relabelling, "write_logits", full)
+    monkeypatch.setattr(relabeller, "write_logits", full)
     said = asyncio.run(ask())
     assert len(written) == len(passes) == 12
     assert sum(isinstance(one, OSError) for one in said) == 1
@@ -218,7 +218,7 @@ def test_labels_that_cannot_be_written_leave_their_room(
         assert service._door._value == label_service.MOST_WAITING
         return said
 
-    monkeypatch.setattr(relabelling, "write_logits", full)
+    monkeypatch.setattr(relabeller, "write_logits", full)
     said = asyncio.run(ask())
     assert len(said) == 12
     assert all(isinstance(one, OSError) for one in said)
@@ -246,7 +246,7 @@ def test_views_and_images_of_several_checkpoints_are_forwarded_once_and_written_
     passes = list(mixed.passes.values())
     views = [p for p in passes if p.views is not None]
     assert (len(passes), len(views), len({p.epoch for p in passes})) == (8, 4, 2)
-    write, said_in, written_in = relabelling.write_logits, set(), set()
+    write, said_in, written_in = relabeller.write_logits, set(), set()
 
     def watched(folder: Path, logits: np.ndarray) -> None:
         written_in.add(threading.current_thread())
@@ -264,7 +264,7 @@ def test_views_and_images_of_several_checkpoints_are_forwarded_once_and_written_
         monkeypatch.setattr(service, "_forward", noted)
         return service, await asyncio.gather(*(service.label(p) for p in passes * 2))
 
-    monkeypatch.setattr(relabelling, "write_logits", watched)
+    monkeypatch.setattr(relabeller, "write_logits", watched)
     service, counts = asyncio.run(ask())
     assert sum(counts) == service.images_forwarded == 4 * 20 + 4 * 48
     assert len(said_in) == 1
@@ -289,7 +289,7 @@ def test_a_pass_over_views_fails_with_a_segment_that_cannot_be_written(
 ) -> None:
     monkeypatch.setattr("raydc.labels.views.SEGMENT_ROWS", 20)
     one = next(p for p in mixed.passes.values() if p.views is not None)
-    write, failed = relabelling.write_logits, []
+    write, failed = relabeller.write_logits, []
 
     def once(folder: Path, logits: np.ndarray) -> None:
         if not failed:
@@ -304,7 +304,7 @@ def test_a_pass_over_views_fails_with_a_segment_that_cannot_be_written(
             await service.label(one)
         return await service.label(one)
 
-    monkeypatch.setattr(relabelling, "write_logits", once)
+    monkeypatch.setattr(relabeller, "write_logits", once)
     assert asyncio.run(ask()) > 0
     assert labelled(one, LocalStore(Path(site.store_uri)))
 

@@ -20,7 +20,7 @@ from raydc.orchestration.site import Site
 from raydc.spec.plan import Plan
 from raydc.spec.study import Study
 from raydc.spec.study_file import Resources
-from raydc.store import LocalStore
+from raydc.store.local import LocalStore
 from tests.conftest import DIGITS
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]

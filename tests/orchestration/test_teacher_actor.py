@@ -21,7 +21,7 @@ from raydc.orchestration.site import Site
 from raydc.orchestration.teacher_actor import TeacherPool
 from raydc.spec.plan import Plan
 from raydc.spec.study_file import Resources
-from raydc.store import LocalStore
+from raydc.store.local import LocalStore
 
 
 @pytest.fixture(scope="module")

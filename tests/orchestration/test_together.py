@@ -24,7 +24,8 @@ from raydc.orchestration.together import Together, train_together
 from raydc.spec.plan import Plan, TrajectoryJob
 from raydc.spec.study import Study
 from raydc.spec.study_file import Resources
-from raydc.store import LocalStore, get
+from raydc.store.artifact import get
+from raydc.store.local import LocalStore
 from raydc.teachers.expert import checkpoint_name, train_trajectory
 from raydc.training.group import Group, check_together
 from tests.conftest import DIGITS

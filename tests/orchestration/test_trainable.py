@@ -12,11 +12,11 @@ import pytest
 from raydc.errors import StoreError
 from raydc.orchestration import trainable
 from raydc.orchestration.trainable import StudentWorker, pack_bundle
-from raydc.packs import Attempt
-from raydc.result import Row, make_row
 from raydc.spec.plan import Plan
+from raydc.spec.result import Row, make_row
 from raydc.spec.study import Study
-from raydc.workbench import Workbench
+from raydc.worker.packs import Attempt
+from raydc.worker.workbench import Workbench
 
 
 @pytest.fixture

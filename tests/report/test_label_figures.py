@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from raydc.analysis.labels import divergence, softmax
-from raydc.evaluate import attempt
 from raydc.report import drawing
 from raydc.report.label_figures import divergence_figure, label_figures
 from raydc.spec.plan import Plan
 from raydc.spec.study import Study
-from raydc.workbench import Workbench
+from raydc.worker.evaluate import attempt
+from raydc.worker.workbench import Workbench
 
 
 def test_the_least_divergence_is_marked() -> None:

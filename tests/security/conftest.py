@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from raydc.cli import app
-from tests.command.conftest import STUDY
+from tests.commands.conftest import STUDY
 
 
 @pytest.fixture

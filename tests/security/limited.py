@@ -24,7 +24,7 @@ from raydc.data.source import Source
 from raydc.errors import ArtifactError, InputError
 from raydc.labels.fkd import read_batch
 from raydc.spec.study import load_study
-from raydc.sync import read_results
+from raydc.study.sync import read_results
 from raydc.teachers.checkpoint import read_state
 
 MEMORY_BYTES = 1500 << 20

@@ -14,7 +14,7 @@ from benchmarks.mlflow_server import Server
 from raydc.errors import TrackingError
 from raydc.tracking.mlflow_client import reason
 from raydc.tracking.reach import probe
-from tests.command.conftest import Shell
+from tests.commands.conftest import Shell
 
 pytestmark = [pytest.mark.mlflow, pytest.mark.command, pytest.mark.slow]
 

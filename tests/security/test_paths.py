@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 from pyarrow import fs
 
-from raydc import exported
 from raydc.errors import InputError
 from raydc.labels.fkd import batches, read_batch
-from raydc.remote_store import NodeCache, RemoteStore
 from raydc.spec.study import parse_study
-from raydc.store import MANIFEST, LocalStore
-from tests.command.conftest import STUDY
+from raydc.store.artifact import MANIFEST
+from raydc.store.local import LocalStore
+from raydc.store.remote import NodeCache, RemoteStore
+from raydc.worker import exported
+from tests.commands.conftest import STUDY
 
 OUTSIDE = ("../outside", "/etc/hostname", "a/../../outside", "..", ".", "", "a/b")
 

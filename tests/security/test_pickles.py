@@ -16,7 +16,6 @@ import pyarrow as pa
 import pytest
 import torch
 
-from raydc import exported, folder, searching
 from raydc.data.builtin import cifar10, cifar100
 from raydc.data.dataset import dataset_from
 from raydc.data.folder import folder as folder_source
@@ -29,18 +28,22 @@ from raydc.data.whitening import Whitening
 from raydc.errors import ArtifactError, InputError, TrackingError
 from raydc.labels.fkd import read_batch
 from raydc.labels.store import FILE, read_logits
-from raydc.orchestration.cma_state import STATE
-from raydc.orchestration.points import Points
+from raydc.search import history
+from raydc.search.cma_state import STATE
+from raydc.search.points import Points
 from raydc.spec.search import SearchSpec
 from raydc.spec.study import load_study, parse_study
-from raydc.store import MANIFEST, LocalStore, get
-from raydc.sync import read_results
+from raydc.store.artifact import MANIFEST, get
+from raydc.store.local import LocalStore
+from raydc.study.sync import read_results
 from raydc.teachers.checkpoint import read_buffer, read_state
+from raydc.tracking import study_folder
 from raydc.tracking.ledger import read_rows
-from raydc.tracking.mlflow_ids import run_ids
 from raydc.tracking.mlflow_record import read_experiment
 from raydc.tracking.names import value_of
-from tests.command.conftest import STUDY
+from raydc.tracking.run_ids import run_ids
+from raydc.worker import exported
+from tests.commands.conftest import STUDY
 from tests.conftest import DIGITS
 from tests.security import bombs
 
@@ -176,11 +179,11 @@ def earlier_results(folder: Path, canary: Path) -> object:
 
 
 def plan_numbers(at: Path, canary: Path) -> object:
-    return folder.planned(file(at / folder.PLAN, bombs.pickled(canary)).parent)
+    return study_folder.planned(file(at / study_folder.PLAN, bombs.pickled(canary)).parent)
 
 
 def search_history(folder: Path, canary: Path) -> object:
-    return searching.read_history(file(folder / searching.HISTORY, bombs.pickled(canary)).parent)
+    return history.read_history(file(folder / history.HISTORY, bombs.pickled(canary)).parent)
 
 
 def search_storage(folder: Path, canary: Path) -> object:

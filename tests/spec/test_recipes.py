@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from raydc.evaluate import evaluate
 from raydc.spec import catalog
 from raydc.spec.catalog import RecipeEntry
 from raydc.spec.plan import Plan
 from raydc.spec.point import point_grammar
 from raydc.spec.study import Study, parse_study
-from raydc.workbench import Workbench
+from raydc.worker.evaluate import evaluate
+from raydc.worker.workbench import Workbench
 
 every_recipe = pytest.mark.parametrize("recipe", list(catalog.RECIPES), ids=lambda recipe: recipe.name)
 

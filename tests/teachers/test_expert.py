@@ -18,7 +18,8 @@ from raydc.networks.zoo import build
 from raydc.spec.evaluation import TeacherSpec
 from raydc.spec.plan import TrajectoryJob
 from raydc.spec.study import Study
-from raydc.store import LocalStore, get
+from raydc.store.artifact import get
+from raydc.store.local import LocalStore
 from raydc.teachers import expert
 from raydc.teachers.checkpoint import load_checkpoint, load_given, read_state, store_given
 from raydc.teachers.expert import checkpoint_name, train_trajectory

@@ -16,7 +16,7 @@ from raydc.data.dataset import Dataset
 from raydc.spec import catalog
 from raydc.spec.plan import TrajectoryJob
 from raydc.spec.study import Study
-from raydc.store import LocalStore
+from raydc.store.local import LocalStore
 from raydc.teachers.checkpoint import load_checkpoint, score_records
 from raydc.teachers.expert import train_trajectory
 from raydc.teachers.scores import record

@@ -21,10 +21,10 @@ from benchmarks.mlflow_server import Server
 from raydc.errors import TrackingError
 from raydc.tracking import mlflow_writer
 from raydc.tracking.mlflow_client import default_uri
-from raydc.tracking.mlflow_ids import note_run, run_ids
 from raydc.tracking.mlflow_record import read_experiment
 from raydc.tracking.mlflow_tracker import MlflowTracker
 from raydc.tracking.mlflow_transaction import sqlite_store
+from raydc.tracking.run_ids import note_run, run_ids
 from tests.tracking.record import children, row
 
 pytestmark = pytest.mark.mlflow

@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from raydc.evaluate import attempt
 from raydc.networks.zoo import initialised
 from raydc.spec.evaluation import Recipe
 from raydc.spec.plan import Plan
@@ -23,7 +22,8 @@ from raydc.training.inputs import TensorInputs
 from raydc.training.losses import Targets
 from raydc.training.metrics import measure
 from raydc.training.targets import StaticTargets
-from raydc.workbench import Workbench
+from raydc.worker.evaluate import attempt
+from raydc.worker.workbench import Workbench
 
 CPU = torch.device("cpu")
 ARCH = "convnet-d2-w8"

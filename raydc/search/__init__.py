@@ -1,0 +1,1 @@
+"""Searches: points asked of Optuna, judged and told."""

@@ -1,0 +1,203 @@
+"""Points of a search, asked of Optuna and told to it; its storage in the study's folder is the truth.
+
+`DIR/search.db` is SQLite: a kill leaves it whole, and optuna-dashboard reads it. Each ask has a sampler of
+its own, seeded by the search's seed and the number of trials: what is asked depends on what was told, and
+not on how often the search was interrupted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import optuna
+from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
+from optuna.samplers import RandomSampler
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from raydc.errors import InputError
+from raydc.files.full_disk import writing_folder
+from raydc.search.cma_state import check_states
+from raydc.search.proposing import point_of, proposal, quiet, sampler_of, suggested, value_of
+from raydc.spec.keys import Value
+from raydc.spec.point import flat_value
+from raydc.spec.search import NOTHING_TWICE, RUNGS, WHOLE, Dimension, SearchSpec
+
+FILE = "search.db"
+BUSY_SECONDS = 120.0
+"""How long a writer of the storage waits for another one."""
+SEARCHED = "raydc.searched"
+"""Attribute of the Optuna study: digest of what is searched."""
+GRID_POINT = "raydc.grid_point"
+"""Attribute of a trial: which point of a grid it is."""
+REASON = "raydc.reason"
+"""Attribute of a trial: why it failed."""
+LEAST_FOR_IMPORTANCE = 10
+"""Complete trials from which importances are told."""
+TOLD = (TrialState.COMPLETE, TrialState.FAIL, TrialState.PRUNED)
+
+
+def open_storage(path: Path) -> RDBStorage:
+    """The storage in the file at `path`."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    return RDBStorage(
+        f"sqlite:///{path.absolute()}", engine_kwargs={"connect_args": {"timeout": BUSY_SECONDS}}
+    )
+
+
+def pruner_of(search: SearchSpec) -> BasePruner:
+    """Optuna's pruner for a scheduler; a resource of `WHOLE` is a complete training."""
+    eta = RUNGS[1] // RUNGS[0]
+    if search.scheduler == "asha":
+        return SuccessiveHalvingPruner(min_resource=RUNGS[0], reduction_factor=eta)
+    if search.scheduler == "hyperband":
+        return HyperbandPruner(min_resource=RUNGS[0], max_resource=WHOLE, reduction_factor=eta)
+    return MedianPruner() if search.scheduler == "median" else NopPruner()
+
+
+def _stored(dimension: Dimension, value: Value) -> Value:
+    """A value as Optuna keeps it."""
+    return int(value) if dimension.whole else flat_value(value)
+
+
+class Points:
+    """The trials of one search."""
+
+    def __init__(self, path: Path, name: str, search: SearchSpec, searched: str) -> None:
+        """Open or begin the search `name` in the file at `path`; `searched` names what is searched.
+
+        Raises `InputError` if the file holds another search.
+        """
+        self.path = path
+        self.search = search
+        try:
+            self._study = optuna.create_study(
+                storage=open_storage(path),
+                study_name=name,
+                directions=["maximize" if mode == "max" else "minimize" for mode in search.modes],
+                load_if_exists=True,
+                sampler=RandomSampler(),
+                pruner=pruner_of(search),
+            )
+            check_states(self.trials(), path)
+        except InputError:
+            raise
+        except Exception as error:  # whatever a database driver raises, the storage cannot be read
+            reason = " ".join(str(error).split())[:120]
+            raise InputError(
+                f"{path} is no storage of Optuna that can be read ({reason}); give another --out"
+            ) from None
+        before = self._study.user_attrs.get(SEARCHED, searched)
+        if before != searched:
+            raise InputError(
+                f"{path} holds a search of another space, base, teacher or dataset, or by another metric; "
+                "give another --out, or undo the change"
+            )
+        self._study.set_user_attr(SEARCHED, searched)
+        with quiet():
+            self._study.set_metric_names(list(search.metrics))
+        self._dimensions = {dimension.key: dimension for dimension in search.space}
+        for point in search.enqueue:
+            self._enqueue(point, skip=True)
+        self._grid = search.shuffled_grid() if search.sampler == "grid" else []
+
+    def left_running(self) -> list[Trial]:
+        """Trials that were asked and never told, by number: those of a run that was killed."""
+        running = self.trials(TrialState.RUNNING)
+        # The public way to a trial is a new ask, which would give it another number.
+        return [Trial(self._study, trial._trial_id) for trial in running]
+
+    def trials(self, *states: TrialState) -> list[FrozenTrial]:
+        """Trials by number, in some states or in all."""
+        return self._study.get_trials(deepcopy=False, states=states or None)
+
+    @property
+    def asked(self) -> int:
+        """Trials that were asked."""
+        return len(self.trials(TrialState.RUNNING, *TOLD))
+
+    def ask(self) -> Trial:
+        """A new trial; `FolderError` if it cannot be written down, as for all that is asked and told."""
+        with writing_folder(self.path.parent):
+            return self._ask()
+
+    def _ask(self) -> Trial:
+        number = self.asked
+        self._study.sampler = sampler_of(self.search, number)
+        if not self.trials(TrialState.WAITING):
+            if self._grid:
+                taken = [t.user_attrs[GRID_POINT] for t in self.trials() if GRID_POINT in t.user_attrs]
+                place = max(taken, default=-1) + 1
+                self._enqueue(self._grid[place], {GRID_POINT: place})
+            elif self.search.sampler in NOTHING_TWICE:
+                self._enqueue(proposal(self.search, self.trials(), number))
+        return self._study.ask()
+
+    def _enqueue(
+        self, point: Mapping[str, Value], attributes: dict[str, int] | None = None, *, skip: bool = False
+    ) -> None:
+        """Have the next ask say a point; `skip` one that was enqueued before."""
+        stored = {key: _stored(self._dimensions[key], value) for key, value in point.items()}
+        self._study.enqueue_trial(stored, user_attrs=attributes, skip_if_exists=skip)
+
+    def values(self, trial: Trial) -> dict[str, Value]:
+        """What a trial says of each key that is asked at its point; the same whenever it is asked again."""
+        chosen: dict[str, Value] = {}
+        for dimension in self.search.space:
+            if dimension.asked_at(chosen):
+                chosen[dimension.key] = value_of(dimension, suggested(trial, dimension))
+        return chosen
+
+    def values_told(self, trial: FrozenTrial) -> dict[str, Value]:
+        """As `values`, of a trial that is over."""
+        return point_of(self.search, trial)
+
+    def tell(self, trial: Trial, values: Sequence[float]) -> None:
+        """The point has these means, one for each metric."""
+        with writing_folder(self.path.parent):
+            self._study.tell(trial, list(values))
+
+    def tell_failed(self, trial: Trial, reason: str) -> None:
+        with writing_folder(self.path.parent):
+            trial.set_user_attr(REASON, reason[:500])
+            self._study.tell(trial, state=TrialState.FAIL)
+
+    def tell_stopped(self, trial: Trial) -> None:
+        """The scheduler has stopped the point; the last value that it reported stands."""
+        with writing_folder(self.path.parent):
+            self._study.tell(trial, state=TrialState.PRUNED)
+
+    def best(self) -> list[FrozenTrial]:
+        """The best complete trial, or the Pareto front of several objectives."""
+        if not self.trials(TrialState.COMPLETE):
+            return []
+        return [self._study.best_trial] if len(self.search.metrics) == 1 else self._study.best_trials
+
+    def importances(self) -> Mapping[str, float]:
+        """Part of each key in what makes points good (PED-ANOVA), where enough points of one metric tell."""
+        complete = self.trials(TrialState.COMPLETE)
+        if len(self.search.metrics) > 1 or len(complete) < LEAST_FOR_IMPORTANCE:
+            return {}
+        with quiet():
+            evaluator = optuna.importance.PedAnovaImportanceEvaluator()
+            return dict(optuna.importance.get_param_importances(self._study, evaluator=evaluator))
+
+
+class Referee:
+    """A scheduler: judges students by what others of the search had at the same rung (raydc.workbench.Judge).
+
+    It may live in another process than `Points`; both go through the storage.
+    """
+
+    def __init__(self, path: Path, name: str, search: SearchSpec) -> None:
+        self._study = optuna.load_study(
+            storage=open_storage(path), study_name=name, sampler=RandomSampler(), pruner=pruner_of(search)
+        )
+
+    def goes_on(self, trial: int, rung: int, val_acc: float) -> bool:
+        judged = Trial(self._study, self._study.get_trials(deepcopy=False)[trial]._trial_id)
+        with quiet():
+            # A student that begins anew after a kill says the same again, which Optuna notes and ignores.
+            judged.report(val_acc, rung)
+        return not judged.should_prune()

@@ -1,0 +1,1 @@
+"""The life of one study: checked, planned, run, recorded, watched."""

@@ -1,0 +1,137 @@
+"""The Python API: what the commands do, for notebooks and scripts.
+
+import raydc
+
+study = raydc.Study.from_file("quickstart", settings={"base.train.steps": 100})
+run = study.run("runs/quickstart")
+run.results.groupby("labels.kind")["test_acc"].mean()
+run.figures()["accuracy"].savefig("accuracy.pdf")
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from rich.console import Console
+
+from raydc.orchestration.progress import Progress, Silent
+from raydc.spec import shipped
+from raydc.spec.evaluation import Evaluation
+from raydc.spec.study import Study as CheckedStudy
+from raydc.spec.study import load_study, parse_study
+from raydc.spec.yaml_file import dump_yaml
+from raydc.study.console import LiveProgress
+from raydc.study.reporting import figures, results
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from raydc.study.summary import Summary
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that has ended."""
+
+    summary: Summary
+    """Counts, times and the parallel efficiency; `summary.exit_code` is what the command exits with."""
+
+    @property
+    def folder(self) -> Path:
+        """The study's folder."""
+        return self.summary.out
+
+    @property
+    def results(self) -> pd.DataFrame:
+        """The results table, a row an evaluation."""
+        return results(self.folder)
+
+    def figures(self) -> dict[str, Figure]:
+        """The report's figures by name."""
+        return figures(self.folder)
+
+
+@dataclass(frozen=True)
+class Study:
+    """A checked study that can be planned and run."""
+
+    checked: CheckedStudy
+
+    @staticmethod
+    def from_file(
+        file: str | Path, *, settings: Mapping[str, Any] | None = None, smoke: bool = False
+    ) -> Study:
+        """The study in a file, or one that comes with raydc by its name.
+
+        `settings` are dotted keys from the file's root with their values, as `--set`; `smoke` merges the
+        file's own smoke block. Raises `InputError` (a ValueError) for anything that cannot be.
+        """
+        return Study(load_study(shipped.find(str(file)), settings=_texts(settings), smoke=smoke))
+
+    @staticmethod
+    def from_dict(content: Mapping[str, Any], *, settings: Mapping[str, Any] | None = None) -> Study:
+        """The study that a mapping describes, with the keys of a study file."""
+        return Study(parse_study(dump_yaml(dict(content)), "study", settings=_texts(settings)))
+
+    @property
+    def name(self) -> str:
+        return self.checked.name
+
+    @property
+    def evaluations(self) -> list[Evaluation]:
+        """Every evaluation, each once; of a search examples, since its points are not known before."""
+        return self.checked.evaluations()
+
+    def plan(self, out: str | Path | None = None, store: str | None = None) -> pd.DataFrame:
+        """What the study takes, as `raydc plan` shows it."""
+        from raydc.study.planning import plan_study
+
+        planned = plan_study(self.checked, None if out is None else Path(out), store, download=False)
+        return pd.DataFrame(planned.rows())
+
+    def run(
+        self,
+        out: str | Path | None = None,
+        *,
+        address: str | None = None,
+        tracking_uri: str | None = None,
+        store: str | None = None,
+        download: bool = False,
+        reuse: bool = True,
+        quiet: bool = False,
+    ) -> Run:
+        """Run the study, or go on with it where it was interrupted; the options are the command's.
+
+        Raises `InputError` before anything is trained if it cannot run.
+        """
+        from raydc.study import launch
+
+        directory = Path(out) if out is not None else Path("runs") / self.name
+
+        def go(progress: Progress) -> Summary:
+            return launch.run(
+                self.checked,
+                directory,
+                address=address or os.environ.get("RAY_ADDRESS") or None,
+                tracking_uri=tracking_uri,
+                store_uri=store,
+                download=download,
+                reuse=reuse,
+                progress=progress,
+            )
+
+        if quiet:
+            return Run(go(Silent()))
+        with LiveProgress(Console()) as progress:
+            return Run(go(progress))
+
+
+def _texts(settings: Mapping[str, Any] | None) -> list[str]:
+    """Settings as the command line writes them; JSON is YAML."""
+    return [f"{key}={json.dumps(value)}" for key, value in (settings or {}).items()]

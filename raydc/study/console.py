@@ -1,0 +1,118 @@
+"""What a run looks like in a terminal, and in a log where there is none."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
+
+from raydc.report.tables import duration
+from raydc.spec.result import FAILED, FINISHED, Row
+from raydc.study.pace import per_minute, rate
+
+LINE_SECONDS = 5.0
+"""Least time between two lines where there is no terminal."""
+
+
+class LiveProgress:
+    """A bar a stage in a terminal; a line now and then elsewhere."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live: Progress | None = None
+        if console.is_terminal:
+            self._live = Progress(
+                SpinnerColumn(finished_text="[green]✓"),
+                TextColumn("{task.description:<12}"),
+                BarColumn(bar_width=28),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[detail]}"),
+                TimeElapsedColumn(),
+                console=console,
+            )
+        self._task: TaskID | None = None
+        self._name, self._total, self._unit = "", 0, ""
+        self._times: list[float] = []
+        self._spoke = 0.0
+        self._said = ""
+        self._done = self._failed = 0
+        self._best: float | None = None
+
+    def __enter__(self) -> LiveProgress:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def stage(self, name: str, total: int, unit: str) -> None:
+        self._finish_stage()
+        self._name, self._total, self._unit = name, total, unit
+        self._done = self._failed = 0
+        self._times = []
+        if self._live is not None:
+            self._task = self._live.add_task(name, total=total, detail=unit)
+        else:
+            self._say(f"{name}: {total} {unit}", always=True)
+            self._said = self._count(0)  # it is said with that
+
+    def _finish_stage(self) -> None:
+        if self._live is not None and self._task is not None and self._name != "evaluations":
+            self._live.update(self._task, completed=self._total, detail=self._unit)
+
+    def advance(self, done: float, detail: str = "") -> None:
+        if self._live is not None and self._task is not None:
+            self._live.update(self._task, completed=done, detail=detail or self._unit)
+        else:
+            self._say(self._count(done))
+
+    def _count(self, done: float) -> str:
+        return f"{self._name}: {done:g}/{self._total} {self._unit}"
+
+    def results(self, rows: Sequence[Row], seconds_left: float | None) -> None:
+        self._done += len(rows)
+        self._times += [time.monotonic()] * len(rows)
+        self._failed += sum(1 for row in rows if row["status"] == FAILED)
+        for row in rows:
+            if row["status"] == FINISHED:
+                quality = row["test_acc"] if row.get("val_acc") is None else row["val_acc"]
+                self._best = max(self._best or 0.0, quality)
+            elif self._failed <= 3:
+                self.note(f"failed: {row['evaluation_id']}: {row['error']}")
+        parts = []
+        if (pace := per_minute(self._times)) is not None:
+            parts.append(f"{rate(pace)}/min")
+        if self._best is not None:
+            parts.append(f"best {100 * self._best:.1f} %")
+        if self._failed:
+            parts.append(f"{self._failed} failed")
+        if seconds_left is not None and self._done < self._total:
+            parts.append(f"{duration(seconds_left)} left")
+        if self._live is not None and self._task is not None:
+            self._live.update(self._task, completed=self._done, detail=", ".join(parts))
+        else:
+            last = self._done >= self._total
+            text = ", ".join([f"{self._name}: {self._done}/{self._total}", *parts])
+            self._say(text, always=last)
+
+    def note(self, text: str) -> None:
+        self._say(text, always=True)
+
+    def _say(self, text: str, always: bool = False) -> None:
+        """A line, if it says something new and the last one is old enough; `always` is said at once."""
+        now = time.monotonic()
+        if always or (text != self._said and now - self._spoke > LINE_SECONDS):
+            self._spoke, self._said = now, text
+            self._console.print(text, highlight=False, markup=False, soft_wrap=True)

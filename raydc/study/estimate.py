@@ -1,0 +1,90 @@
+"""What a study will take, from what earlier evaluations took."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from raydc.networks import zoo
+from raydc.spec.facts import DataFacts
+from raydc.spec.plan import STEP_OVERHEAD_IMAGES, Plan, set_size, student_cost
+from raydc.spec.result import FINISHED
+
+FLOAT_BYTES = 4
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Time and space of a plan; None where nothing is known."""
+
+    student_seconds: float | None
+    """Summed over evaluations, on one worker."""
+    teacher_seconds: float | None
+    """Summed over epochs, on one worker."""
+    store_bytes: int
+    """Checkpoints, logits and images (as plain pixels) at most."""
+    checkpoint_bytes: int = 0
+    """Checkpoints alone."""
+
+    def like_these(self, examples: int, evaluations: int) -> Estimate:
+        """The estimate of `evaluations` that take what these `examples` take on average."""
+        seconds, part = self.student_seconds, evaluations / examples
+        others = round((self.store_bytes - self.checkpoint_bytes) * part)
+        return replace(
+            self,
+            student_seconds=None if seconds is None else seconds * part,
+            store_bytes=self.checkpoint_bytes + others,
+        )
+
+
+def rates(results: Iterable[Mapping[str, Any]], facts: DataFacts) -> dict[str, float]:
+    """Seconds per image trained on, by student architecture, from finished results on these data."""
+    seconds: dict[str, float] = defaultdict(float)
+    images: dict[str, float] = defaultdict(float)
+    for row in results:
+        if row["status"] != FINISHED or not row.get("steps"):
+            continue
+        size = row["images.ipc"] * facts.classes
+        arch = str(row["student.arch"])
+        images[arch] += row["steps"] * (min(size, row["train.batch_size"]) + STEP_OVERHEAD_IMAGES)
+        images[arch] += (facts.test_images + facts.val_images) / 3
+        seconds[arch] += row["train_seconds"] + row["test_seconds"] + row["setup_seconds"]
+    return {arch: seconds[arch] / images[arch] for arch in seconds}
+
+
+def estimate(plan: Plan, facts: DataFacts, known: Mapping[str, float]) -> Estimate:
+    """The estimate of what is left in `plan`, given rates by architecture."""
+    tests = facts.test_images + facts.val_images
+    students: float | None = 0.0
+    for planned in plan.evaluations:
+        rate = known.get(planned.evaluation.arch)
+        if rate is None or students is None:
+            students = None
+        else:
+            students += rate * student_cost(planned.evaluation, facts.classes, tests)
+    teachers: float | None = 0.0
+    store = 0
+    for job in plan.trajectories.values():
+        epochs = max([*job.epochs, job.scored, 0])
+        rate = known.get(job.teacher.arch)
+        if epochs and (rate is None or teachers is None):
+            teachers = None
+        elif teachers is not None and rate is not None:
+            teachers += rate * epochs * (sum(facts.train_counts) + tests / 3)
+        store += _network_bytes(job.teacher.arch, facts) * 2 * max(1, len(job.epochs))
+    checkpoints = store
+    pixels = facts.channels * facts.resolution**2
+    sizes = {n: set_size(job.evaluation, facts.classes) for n, job in plan.sets.items()}
+    store += sum(sizes.values()) * pixels
+    store += plan.forwards(facts.classes) * facts.classes * FLOAT_BYTES
+    return Estimate(students, teachers, store, checkpoints)
+
+
+def _network_bytes(arch: str, facts: DataFacts) -> int:
+    with torch.device("meta"):
+        network = zoo.build(arch, facts.channels, facts.classes, facts.resolution)
+    return sum(p.numel() for p in network.parameters()) * FLOAT_BYTES

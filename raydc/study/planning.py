@@ -1,0 +1,199 @@
+"""raydc plan: what a study takes, with or without its data."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from raydc.errors import InputError
+from raydc.files.atomic import write_atomically
+from raydc.report.tables import duration, size
+from raydc.spec.plan import Plan, make_plan
+from raydc.spec.result import Row
+from raydc.spec.study import Study
+from raydc.store.artifact import Store
+from raydc.store.opening import open_store
+from raydc.study.estimate import Estimate, estimate, rates
+from raydc.study.preflight import Ready, get_ready, search_evaluations, with_digests
+from raydc.tracking import study_folder
+from raydc.tracking.ledger import read_rows
+from raydc.worker.exported import export_line
+from raydc.worker.relabeller import labelled
+
+UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class StudyPlan:
+    """A plan with what is known about it."""
+
+    study: Study
+    plan: Plan
+    dataset_id: str | None
+    """None where the data were not at hand."""
+    finished: int
+    elsewhere: int
+    """Finished in other studies, to be taken over."""
+    made: Mapping[str, int]
+    """How many trajectories, sets, label passes and learned labels are in the store."""
+    estimate: Estimate | None
+    workers: int
+    classes: int | None
+    """Classes of the data, where they were at hand."""
+    without_data: str | None
+    """Why the data were not at hand."""
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row a kind of work; of a search, whose points are not known, what it takes at most."""
+        plan, search = self.plan, self.study.search
+        epochs = sum(max([*j.epochs, j.scored, 0]) for j in plan.trajectories.values())
+        if search is None:
+            elsewhere = f"{self.elsewhere} in other studies" if self.elsewhere else ""
+            counted = [
+                self._row("evaluations", len(plan.evaluations), self.finished + self.elsewhere, elsewhere),
+                self._row("compressed sets", len(plan.sets), self.made.get("sets")),
+                self._row("label passes", len(plan.passes), self.made.get("passes"), self._forwards()),
+            ]
+        else:
+            most = search_evaluations(self.study)
+            networks = max((len(p.passes) for p in plan.evaluations), default=0)
+            points = f"at most: {search.points} points"
+            if (replicates := len(self.study.seeds)) > 1:
+                points += f" x {replicates} replicates"
+            if search.further:
+                points += f", {search.finals} of finals"
+            if search.winner_seeds:
+                points += f", and {search.winner_seeds} of the winner"
+            counted = [
+                self._row("evaluations", most, self.finished, points),
+                self._row("compressed sets", most, None, "at most"),
+                self._row("label passes", most * networks, None, "at most"),
+            ]
+        teachers = self._row(
+            "teachers", len(plan.trajectories), self.made.get("trajectories"), f"{epochs} epochs in all"
+        )
+        return [
+            counted[0],
+            teachers,
+            *counted[1:],
+            *self._learned(),
+            self._row("time left", *self._time()),
+            self._row("storage", self._storage(), None),
+        ]
+
+    def _row(self, what: str, count: Any, done: Any, note: str = "") -> dict[str, Any]:
+        known = self.dataset_id is not None
+        return {"what": what, "count": count, "done": done if known else None, "note": note or None}
+
+    def _learned(self) -> list[dict[str, Any]]:
+        if not self.plan.learned:
+            return []
+        steps = sum(p.evaluation.point["labels.outer_steps"] for p in self.plan.learned.values())
+        note = f"{steps:,} outer steps in all"
+        return [self._row("learned labels", len(self.plan.learned), self.made.get("learned"), note)]
+
+    def _forwards(self) -> str:
+        if self.classes is None or not self.plan.passes:
+            return ""
+        return (
+            f"{self.plan.forwards(self.classes):,} images forwarded; "
+            f"a naive run forwards {self.plan.naive_forwards(self.classes):,}"
+        )
+
+    def _time(self) -> tuple[str, None, str]:
+        if self.estimate is None or self.estimate.student_seconds is None:
+            return UNKNOWN, None, "no earlier results with these networks on these data"
+        students = self.estimate.student_seconds / self.workers
+        teachers = self.estimate.teacher_seconds
+        if teachers is None:
+            return UNKNOWN, None, f"students {duration(students)}, teachers unknown"
+        note = f"teachers {duration(teachers)}, students {duration(students)} on {self.workers} workers"
+        return duration(teachers + students), None, note
+
+    def _storage(self) -> str:
+        if self.estimate is None:
+            return UNKNOWN
+        return f"{'at most' if self.study.search is None else 'about'} {size(self.estimate.store_bytes)}"
+
+
+def plan_study(study: Study, out: Path | None, store_uri: str | None, download: bool) -> StudyPlan:
+    """Plan `study`; data that are not at hand only cost the parts that need them."""
+    out = out or Path("runs") / study.name
+    store = open_store(store_uri or study.store_uri or study_folder.default_store(out))
+    try:
+        ready = get_ready(study, store, download)
+    except InputError as error:
+        if not _data_are_missing(study):
+            raise
+        plan = make_plan(with_digests(study.evaluations()), "unknown data")
+        return StudyPlan(study, plan, None, 0, 0, {}, None, 1, None, str(error))
+    return _with_data(ready, out, store)
+
+
+def _data_are_missing(study: Study) -> bool:
+    """Whether the study's data are nowhere on this machine, as opposed to being wrong."""
+    spec = study.dataset
+    if spec.source == "named" and spec.location is None:
+        return spec.name != "digits" and not Path("data").exists()
+    return spec.location is not None and not Path(spec.location).exists()
+
+
+def _with_data(ready: Ready, out: Path, store: Store) -> StudyPlan:
+    dataset, plan = ready.dataset, ready.plan
+    ledger = read_rows(out)
+    shared: list[Row] = list(store.results(dataset.id))
+    elsewhere = {row["evaluation_id"] for row in shared}
+    finished = {n for n, row in ledger.items() if row["status"] == "finished"}
+    known = rates([*shared, *ledger.values()], dataset.facts)
+    if ready.study.search is None:
+        names = {p.id for p in plan.evaluations}
+        work = estimate(plan.without(finished | elsewhere), dataset.facts, known)
+    else:
+        names = {n for n, row in ledger.items() if row.get("trial") is not None}
+        left = search_evaluations(ready.study) - len(names & finished)
+        work = estimate(plan, dataset.facts, known).like_these(len(plan.evaluations), max(0, left))
+    made = {
+        "trajectories": sum(
+            all(store.has("checkpoint", f"{job.id}-{epoch:05d}") for epoch in job.epochs)
+            for job in plan.trajectories.values()
+        ),
+        "sets": sum(store.has("set", name) for name in plan.sets),
+        "passes": sum(labelled(p, store) for p in plan.passes.values()),
+        "learned": sum(store.has("learned", name) for name in plan.learned),
+    }
+    return StudyPlan(
+        study=ready.study,
+        plan=plan,
+        dataset_id=dataset.id,
+        finished=len(names & finished),
+        elsewhere=len((names & elsewhere) - finished) if ready.study.search is None else 0,
+        made=made,
+        estimate=work,
+        workers=_local_workers(ready.study),
+        classes=dataset.classes,
+        without_data=None,
+    )
+
+
+def _local_workers(study: Study) -> int:
+    """Students that this machine would train at a time."""
+    chosen = study.resources.workers
+    if isinstance(chosen, int):
+        return chosen
+    if gpus := torch.cuda.device_count():
+        return max(1, int(gpus * int(1 / study.resources.gpu_share)))
+    return max(1, len(os.sched_getaffinity(0)) // study.resources.threads)
+
+
+def export(planned: StudyPlan, path: Path) -> None:
+    """Write the evaluations as JSON lines for `python -m raydc.evaluate`."""
+    lines = [export_line(p, planned.study.name, planned.dataset_id) for p in planned.plan.evaluations]
+    try:
+        write_atomically(path, ("\n".join(lines) + "\n").encode())
+    except OSError as error:
+        raise InputError(f"--export is {str(path)!r}, which cannot be written: {error.strerror}") from None

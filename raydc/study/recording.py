@@ -1,0 +1,120 @@
+"""Where the results of a run go: the ledger first, then the tracker and, now and then, the store."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from raydc.analysis.curves import varying_keys
+from raydc.errors import InputError, StoreError, TrackingError
+from raydc.spec.result import FINISHED, Row, spec_columns, untested
+from raydc.store.artifact import Store
+from raydc.study.preflight import Ready
+from raydc.tracking.ledger import Ledger
+from raydc.tracking.tracker import PLANNED, NoTracker, Tracker
+
+logger = logging.getLogger(__name__)
+
+SHARE_SECONDS = 20.0
+"""How often finished results are copied to the store, where other studies find them."""
+
+
+class Record:
+    """The tracker of a run, which starts while teachers are trained.
+
+    A new study is refused when its server does not answer; one that was begun goes on without, and
+    `raydc sync` mends the record.
+    """
+
+    def __init__(self, ready: Ready, out: Path, *, resuming: bool, pool: ThreadPoolExecutor) -> None:
+        self._resuming = resuming
+        self._tracker: Tracker | None = None
+        self._starting = pool.submit(_start_tracker, ready, out)
+        if ready.study.tracking_uri is not None:
+            self.tracker()  # The study's own database is always there; another is waited for.
+
+    def tracker(self) -> Tracker:
+        """The started tracker, waited for if need be; `InputError` for a new study without one."""
+        if self._tracker is None:
+            try:
+                self._tracker = self._starting.result()
+            except TrackingError as error:
+                self._tracker = self._without(error)
+        assert self._tracker is not None
+        return self._tracker
+
+    def _without(self, error: TrackingError) -> Tracker:
+        if not self._resuming:
+            raise InputError(f"{error}; start the server or give another --tracking-uri")
+        logger.warning("%s; the study goes on and `raydc sync` mends the record", error)
+        return _Unreachable()
+
+
+def _start_tracker(ready: Ready, out: Path) -> Tracker:
+    from raydc.tracking.mlflow_client import default_uri
+    from raydc.tracking.mlflow_tracker import MlflowTracker
+
+    study = ready.study
+    varying = varying_keys([spec_columns(planned.evaluation) for planned in ready.plan.evaluations])
+    tracker = MlflowTracker(
+        study.tracking_uri or default_uri(out), study.name, out, varying, study.system_metrics
+    )
+    tracker.start()
+    tracker.describe({PLANNED: ready.evaluations}, {})
+    return tracker
+
+
+class _Unreachable(NoTracker):
+    """Stands in for a tracker that did not answer when a study was resumed."""
+
+    def __init__(self) -> None:
+        self._rows = 0
+
+    def record(self, rows: Any) -> None:
+        self._rows += sum(1 for row in rows if row.get("reused_from") is None)
+
+    def close(self, status: str, patience_seconds: float) -> int:
+        return self._rows
+
+
+class Recorder:
+    """Takes rows as they end: ledger first, then the tracker and, now and then, the store."""
+
+    def __init__(self, ledger: Ledger, record: Record, store: Store, dataset_id: str) -> None:
+        self._ledger = ledger
+        self._record = record
+        self._store = store
+        self._dataset_id = dataset_id
+        self._unshared: list[Row] = []
+        self._shared_at = time.monotonic()
+        self._pause_seconds = SHARE_SECONDS
+
+    def __call__(self, rows: Sequence[Row]) -> None:
+        self._ledger.append(rows)
+        self._record.tracker().record(rows)
+        self._unshared += [r for r in rows if r["status"] == FINISHED and not untested(r)]
+        if time.monotonic() - self._shared_at > self._pause_seconds:
+            self.share()
+
+    def share(self) -> None:
+        """Copy finished results to the store; a store that does not answer is asked more and more rarely."""
+        if share(self._store, self._dataset_id, self._unshared):
+            self._unshared = []
+            self._pause_seconds = SHARE_SECONDS
+        else:
+            self._pause_seconds *= 3
+        self._shared_at = time.monotonic()
+
+
+def share(store: Store, dataset_id: str, rows: Sequence[Row]) -> bool:
+    """Copy results to the store for other studies; whether it could be done. The ledger has them anyway."""
+    try:
+        store.append_results(dataset_id, rows)
+    except StoreError as error:
+        logger.warning("%s; results are shared with other studies later", error)
+        return False
+    return True

@@ -1,0 +1,92 @@
+"""raydc sync: MLflow brought up to date with the ledger, and results made elsewhere taken in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from raydc.analysis.curves import varying_keys
+from raydc.errors import InputError
+from raydc.files.plain_json import parse_json
+from raydc.spec.result import FAILED, FINISHED, Row
+from raydc.spec.study import load_study
+from raydc.study.mlflow_page import publish_results
+from raydc.tracking import study_folder
+from raydc.tracking.ledger import Ledger
+
+PATIENCE_SECONDS = 24 * 3600.0
+"""A sync that was asked for waits as long as there is progress to be made."""
+
+
+@dataclass(frozen=True)
+class Synced:
+    """What a sync did."""
+
+    rows: int
+    """In the ledger."""
+    imported: int
+    behind: int
+
+
+def sync(out: Path, tracking_uri: str | None, imported: Path | None) -> Synced:
+    """Write what MLflow lacks; `InputError` if the folder holds no study or MLflow does not answer."""
+    from raydc.tracking.mlflow_client import default_uri
+    from raydc.tracking.mlflow_tracker import MlflowTracker
+
+    if study_folder.study_name(out) is None:
+        raise InputError(f"{str(out)!r} holds no study; give the folder of a run")
+    study = load_study(out / study_folder.STUDY)
+    with study_folder.locked(out), Ledger(out) as ledger:
+        taken = []
+        if imported is not None:
+            known = ledger.finished()
+            taken = [r for r in read_results(imported, study.name) if r["evaluation_id"] not in known]
+            ledger.append(taken)
+        uri = tracking_uri or study.tracking_uri or default_uri(out)
+        rows = list(ledger.rows.values())
+        tracker = MlflowTracker(uri, study.name, out, varying_keys(rows))
+        tracker.start()
+        tracker.record(rows)
+        study_folder.write_results(out, study_folder.with_run_ids(out, ledger.rows))
+        publish_results(tracker, rows, out)
+        failed = any(row["status"] == FAILED for row in rows)
+        behind = tracker.close("FAILED" if failed else "FINISHED", PATIENCE_SECONDS)
+        study_folder.write_results(out, study_folder.read_folder(out))
+        return Synced(len(ledger.rows), len(taken), behind)
+
+
+def read_results(path: Path, study: str) -> list[Row]:
+    """Rows that `python -m raydc.evaluate` wrote; `InputError` names the first line that is not one."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"--import is {str(path)!r}, which cannot be read: {error}") from None
+    return [_result(line, f"{path}: line {number}", study) for number, line in enumerate(lines, 1)]
+
+
+def _result(line: str, where: str, study: str) -> Row:
+    try:
+        row: Any = parse_json(line)
+    except ValueError:
+        raise InputError(
+            f"{where} is not JSON (or holds NaN); give the results.jsonl of raydc.evaluate"
+        ) from None
+    needed = ("evaluation_id", "study", "seed", "status", "test_acc", "started_at", "finished_at")
+    if not isinstance(row, dict) or (missing := [key for key in needed if key not in row]):
+        lacking = f" ({missing[0]} is missing)" if isinstance(row, dict) else ""
+        raise InputError(f"{where} is not a result{lacking}; give the results.jsonl of raydc.evaluate")
+    accuracy = row["test_acc"]
+    sound = row["status"] == FAILED or (
+        row["status"] == FINISHED and isinstance(accuracy, int | float) and 0 <= accuracy <= 1
+    )
+    times = [row["started_at"], row["finished_at"]]
+    sound &= all(isinstance(t, int | float) and not isinstance(t, bool) for t in times)
+    sound &= isinstance(row["seed"], int) and isinstance(row["evaluation_id"], str)
+    if not sound:
+        raise InputError(
+            f"{where} has a status, an accuracy or a time that no result has; nothing was imported"
+        )
+    if row["study"] != study:
+        raise InputError(f"{where} belongs to the study {row['study']!r}, not to {study!r}")
+    return row

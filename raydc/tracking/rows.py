@@ -1,0 +1,57 @@
+"""Results from wherever they are: a study's folder, or an MLflow experiment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from raydc.errors import InputError
+from raydc.spec.result import Row, check_column
+from raydc.spec.yaml_file import parse_yaml
+from raydc.tracking.study_folder import read_folder
+
+MLFLOW = "mlflow:"
+
+
+def load_rows(where: str, tracking_uri: str | None = None) -> list[Row]:
+    """Rows of a study's folder, or of `mlflow:EXPERIMENT` at `tracking_uri`.
+
+    Results that others logged with the same keys are as good as ours. Raises `InputError` if there is
+    nothing there, `TrackingError` if MLflow does not answer.
+    """
+    if where.startswith(MLFLOW):
+        from raydc.tracking.mlflow_record import read_experiment
+
+        return read_experiment(*experiment_of(where, tracking_uri))
+    return read_folder(Path(where))
+
+
+def experiment_of(where: str, tracking_uri: str | None) -> tuple[str, str]:
+    """The name of `mlflow:EXPERIMENT` and where it is: at `tracking_uri`, or where MLFLOW_TRACKING_URI says.
+
+    Raises `InputError` if neither says it.
+    """
+    uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
+    if not uri:
+        raise InputError(f"{where} needs --tracking-uri or MLFLOW_TRACKING_URI, which says where MLflow is")
+    return where.removeprefix(MLFLOW), uri
+
+
+def only(rows: Sequence[Row], settings: Iterable[str]) -> list[Row]:
+    """The rows that hold every `KEY=VALUE` of `settings`; the value is YAML, a list holds any of its items.
+
+    Raises `InputError` for a text of another form and for a key that no row has.
+    """
+    rows = list(rows)
+    for setting in settings:
+        key, sign, text = setting.partition("=")
+        if not sign:
+            raise InputError(f"--only is {setting!r}, but must be KEY=VALUE, such as labels.kind=soft")
+        check_column(rows, key)
+        value = parse_yaml(text, f"--only {key}")
+        allowed = value if isinstance(value, list) else [value]
+        rows = [row for row in rows if row.get(key) in allowed]
+        if not rows:
+            raise InputError(f"--only is {setting!r}, which leaves no result; see `raydc results`")
+    return rows

@@ -1,0 +1,105 @@
+"""One evaluation from end to end: the main path of raydc.
+
+    compressed set + labels -> student -> trained by the recipe -> accuracy
+
+Needs torch, torchvision, NumPy and pyarrow only.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from torch import nn
+from torch.optim import Optimizer
+
+from raydc.errors import EvaluationError, RaydcError, StoppedError
+from raydc.spec.plan import Planned
+from raydc.spec.result import FAILED, FINISHED, STOPPED, Measured, Row, make_row
+from raydc.training.fit import fit
+from raydc.training.memory import out_of_memory
+from raydc.worker.examiner import Examiner
+from raydc.worker.prepared import new_student, prepare
+from raydc.worker.workbench import Workbench
+
+logger = logging.getLogger(__name__)
+
+
+def evaluate(planned: Planned, bench: Workbench) -> Measured:
+    """Train the student of `planned` and test it once, after its last step.
+
+    What it waits for is taken from the bench's store. Raises `EvaluationError` if the student cannot
+    be trained, such as when its loss is not finite, and `StoppedError` if a scheduler ends it early.
+    """
+    prepared = prepare(planned, bench)
+    recipe = prepared.recipe
+    began = time.perf_counter()
+    chassis = bench.engines.chassis(planned.evaluation.arch)
+    engine = chassis.engine(recipe, len(prepared.inputs))
+    engine = chassis.warm(engine, recipe, len(prepared.inputs))
+    chassis.load(new_student(planned, bench))
+    examiner = Examiner(prepared, bench, chassis, engine)
+
+    def on_epoch(epoch: int, network: nn.Module, optimizer: Optimizer) -> None:
+        del network, optimizer
+        examiner.examine(epoch)
+
+    setup_seconds = prepared.setup_seconds + time.perf_counter() - began
+    training = fit(
+        chassis.network,
+        prepared.inputs,
+        prepared.labels.source,
+        recipe,
+        key=prepared.view_key,
+        device=bench.device,
+        on_epoch=on_epoch if prepared.examined else None,
+        forward=chassis.forward(engine),
+        views=prepared.views(bench.device),
+    )
+    return examiner.conclude(
+        steps=training.steps,
+        train_seconds=training.train_seconds,
+        setup_seconds=setup_seconds,
+        engine=engine,
+    )
+
+
+def error_text(problem: Exception) -> str:
+    """An error as a row says it; the traceback of one that nobody foresaw goes to the log."""
+    if out_of_memory(problem):
+        problem = EvaluationError(
+            "the student does not fit into the device's memory alone; lower train.batch_size or "
+            f"resources.gpu_share, or choose a smaller student.arch ({problem})"
+        )
+    elif not isinstance(problem, RaydcError):
+        logger.exception("an evaluation failed")
+    return one_line(problem)
+
+
+def one_line(error: Exception) -> str:
+    """The kind of an error and what it says, at most 2,000 characters."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:2000]
+
+
+def attempt(planned: Planned, bench: Workbench, *, study: str, attempts: int = 1) -> Row:
+    """`evaluate` as a row; an evaluation that cannot finish is a row with its error."""
+    started, began = time.time(), time.monotonic()
+    measured, error, status = None, None, FAILED
+    try:
+        measured, status = evaluate(planned, bench), FINISHED
+    except StoppedError as stopped:
+        error, status = error_text(stopped), STOPPED
+    except Exception as problem:  # whatever it is, it is recorded and the others go on
+        error = error_text(problem)
+    return make_row(
+        planned,
+        study=study,
+        dataset_id=bench.dataset.id,
+        status=status,
+        started_at=started,
+        # Not a look at the clock, which may have been set meanwhile: the difference is a duration.
+        finished_at=started + time.monotonic() - began,
+        attempts=attempts,
+        measured=measured,
+        error=error,
+    )

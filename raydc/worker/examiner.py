@@ -1,0 +1,102 @@
+"""Tests of a student: those on the way to its end, and the one after its last step."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import torch
+from torch import Tensor
+
+from raydc.errors import EvaluationError, StoppedError
+from raydc.spec.result import Measured
+from raydc.training.engine import Chassis
+from raydc.training.inputs import Inputs
+from raydc.training.metrics import Score, measure
+from raydc.worker.prepared import Prepared
+from raydc.worker.workbench import Workbench
+
+
+class Examiner:
+    """Tests students of one evaluation in a chassis; keeps the time that it takes."""
+
+    def __init__(self, prepared: Prepared, bench: Workbench, chassis: Chassis, engine: str) -> None:
+        self._prepared = prepared
+        self._bench = bench
+        self._network = chassis.network
+        self._forward = chassis.forward(engine)
+        self._looks: list[float] = []
+        self.seconds = 0.0
+
+    def _score(self, inputs: Inputs, labels: Tensor) -> Score:
+        precision = self._prepared.recipe.precision
+        return measure(self._network, inputs, labels, self._bench.dataset.classes, precision, self._forward)
+
+    def examine(self, epochs: int) -> None:
+        """What is due after so many epochs; `StoppedError` if the scheduler stops the student."""
+        if self._prepared.looked_at(epochs):
+            self.look()
+        if self._prepared.judged_at(epochs):
+            self.judge(epochs)
+
+    def judge(self, epochs: int) -> None:
+        """Let the scheduler look after so many epochs, which reach a rung; `StoppedError` if it stops."""
+        prepared, bench = self._prepared, self._bench
+        asked, rung = prepared.planned.asked, prepared.rung(epochs)
+        assert asked is not None
+        assert bench.val is not None
+        start = time.perf_counter()
+        accuracy = self._score(*bench.val).accuracy
+        self.seconds += time.perf_counter() - start
+        if not bench.judge.goes_on(asked.trial, rung, accuracy):
+            images = len(prepared.inputs)
+            done, total = (
+                epochs * prepared.recipe.steps_per_epoch(images),
+                prepared.recipe.total_steps(images),
+            )
+            raise StoppedError(f"after {done} of {total} steps, with val_acc {accuracy:.4f}")
+
+    def look(self) -> None:
+        """An extra test of the network as it is, for `test_acc_by_epoch` and its best."""
+        start = time.perf_counter()
+        self._looks.append(self._score(*self._bench.test).accuracy)
+        self.seconds += time.perf_counter() - start
+
+    def conclude(self, *, steps: int, train_seconds: float, setup_seconds: float, engine: str) -> Measured:
+        """Test the trained network, once, and put everything that was measured together."""
+        prepared, bench = self._prepared, self._bench
+        start = time.perf_counter()
+        val = self._score(*bench.val) if bench.val is not None else None
+        test = self._score(*bench.test) if prepared.planned.tested else None
+        train = self._score(prepared.inputs, prepared.classes)
+        self.seconds += time.perf_counter() - start
+        looks = self._looks if prepared.recipe.test_every else None
+        seen, split = (test, "test") if test is not None else (val, "validation")
+        if seen is not None and not math.isfinite(seen.loss):
+            raise EvaluationError(f"the trained network says {seen.loss} of {split} images; lower train.lr")
+        return Measured(
+            test_acc=None if test is None else test.accuracy,
+            best_test_acc=None if test is None or looks is None else max([*looks, test.accuracy]),
+            test_acc_by_epoch=None if test is None or looks is None else tuple(looks),
+            val_acc=None if val is None else val.accuracy,
+            test_loss=None if test is None else test.loss,
+            train_acc=train.accuracy,
+            test_acc_by_class=None if test is None else test.accuracy_by_class,
+            teacher_test_acc=prepared.teacher_test_acc,
+            images_bytes=prepared.images_bytes,
+            labels_bytes=prepared.labels.labels_bytes,
+            steps=steps,
+            train_seconds=train_seconds,
+            setup_seconds=setup_seconds,
+            wait_seconds=prepared.wait_seconds,
+            test_seconds=self.seconds,
+            labels_seconds=prepared.labels_seconds,
+            images_seconds=prepared.images_seconds,
+            device=device_name(bench.device),
+            engine=engine,
+        )
+
+
+def device_name(device: torch.device) -> str:
+    """`cpu`, or the name of the GPU."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

@@ -1,0 +1,275 @@
+"""The workbench: makes and holds what evaluations need, each thing once.
+
+One workbench serves one dataset on one device. What it makes goes to the store, what it reads comes
+from there, and small things stay in memory between evaluations. Neither Ray nor MLflow is here: a
+cluster runs many workbenches on one store.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import fields
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from raydc.data.dataset import Dataset
+from raydc.data.image_set import CompressedSet
+from raydc.errors import ArtifactError
+from raydc.labels import transforms
+from raydc.labels.learned import Course, Lesson
+from raydc.labels.learning import learn_stored
+from raydc.labels.replayed import Replayed, check_unchanged
+from raydc.labels.store import read_logits, read_together
+from raydc.labels.views import ViewLogits, segments
+from raydc.networks.zoo import initialised
+from raydc.spec.evaluation import Evaluation, TeacherSpec
+from raydc.spec.keys import Value
+from raydc.spec.plan import LabelPass, Planned, SetJob, TrajectoryJob
+from raydc.store.artifact import Artifact, Store, get
+from raydc.teachers.checkpoint import Loaded, load_checkpoint, store_given
+from raydc.teachers.expert import OnProgress, train_trajectory
+from raydc.training.group import ALONE, Group
+from raydc.training.inputs import Inputs, part_inputs
+from raydc.worker.compressor import Compressor
+from raydc.worker.engines import StudentEngines
+from raydc.worker.lru_cache import Recent
+from raydc.worker.relabeller import Relabeller, labelled
+from raydc.worker.sets import Sets
+
+
+class Labeller(Protocol):
+    """Who makes a label pass that is not in the store yet."""
+
+    def ensure(self, label_pass: LabelPass) -> None:
+        """Return when the logits of `label_pass` are in the store."""
+
+
+class Judge(Protocol):
+    """Who may stop students early."""
+
+    def goes_on(self, trial: int, rung: int, val_acc: float) -> bool:
+        """Whether a student of the point `trial` goes on that has `val_acc` at a rung (evaluate.RUNGS)."""
+
+
+class Lenient:
+    """Lets every student go on to its end."""
+
+    def goes_on(self, trial: int, rung: int, val_acc: float) -> bool:
+        del trial, rung, val_acc
+        return True
+
+
+class Workbench:
+    """What evaluations on one dataset need, made at most once."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        store: Store,
+        device: torch.device,
+        labeller: Labeller | None = None,
+    ) -> None:
+        self.dataset = dataset
+        self.store = store
+        self.device = device
+        self.labeller: Labeller = labeller if labeller is not None else self
+        self.judge: Judge = Lenient()
+        self.sets = Sets(dataset, store, device)
+        self.compressor = Compressor(dataset, store, device, self._checkpoint)
+        self.relabeller = Relabeller(dataset, store, device, self.sets, self.teacher)
+        self.engines = StudentEngines(dataset, device, lambda: self.test)
+        self._teachers = Recent(8)
+        self._logits = Recent(16, lambda held: held.nbytes)
+        self._view_logits = Recent(8)
+        self._replayed = Recent(4)
+        self._unchanged = Recent(64)
+
+    # --- teachers -----------------------------------------------------------------------------
+
+    def make_trajectory(
+        self, job: TrajectoryJob, on_progress: OnProgress | None = None, group: Group = ALONE
+    ) -> None:
+        """Train what is missing of a trajectory, or fetch a network that was trained elsewhere.
+
+        `group`: the processes that train it together, each of which calls this.
+        """
+        if job.teacher.trained_here:
+            train_trajectory(self.dataset, job, self.store, self.device, on_progress, group)
+        else:
+            store_given(job, self.dataset, self.store, self.device)
+
+    def teacher(self, label_pass: LabelPass) -> Loaded:
+        """The network of a label pass, resident on the device."""
+        return self._checkpoint(label_pass.trajectory, label_pass.epoch, label_pass.teacher)
+
+    def _checkpoint(self, trajectory: str, epoch: int | None, teacher: TeacherSpec) -> Loaded:
+        return self._teachers.get(
+            (trajectory, epoch),
+            lambda: load_checkpoint(self.dataset, teacher, trajectory, epoch, self.store, self.device),
+        )
+
+    # --- compressed sets ----------------------------------------------------------------------
+
+    def make_set(self, job: SetJob) -> None:
+        """Make a compressed set that is not in the store; its scorers must be."""
+        if self.store.sound("set", job.id):
+            return
+        start = time.perf_counter()
+        images = job.evaluation.block("images")
+        made = self.compressor.make(job)
+        with self.store.draft("set") as draft:
+            made.save(draft.folder, str(images["encoding"]), self.dataset.class_names)
+            draft.commit(
+                job.id,
+                images=dict(images.items()),
+                seed=job.evaluation.image_seed,
+                images_bytes=made.images_bytes,
+                seconds=time.perf_counter() - start,
+            )
+
+    def compressed_set(self, name: str) -> tuple[CompressedSet, Artifact]:
+        """A compressed set from the store, with what was measured while it was made."""
+        return self.sets.get(name)
+
+    def set_inputs(self, name: str) -> Tensor:
+        """A compressed set as network inputs [N, C, H, W] float32 on the device."""
+        return self.sets.inputs(name)
+
+    # --- labels -------------------------------------------------------------------------------
+
+    def ensure(self, label_pass: LabelPass) -> None:
+        """Forward the checkpoint over the set, unless its logits are in the store already."""
+        if not labelled(label_pass, self.store):
+            for said in self.relabeller.say([label_pass]):
+                self.relabeller.keep(said)
+
+    def logits(self, passes: tuple[LabelPass, ...]) -> tuple[Tensor, list[Artifact]]:
+        """Logits [K, N, C] float32 of K label passes over one set, and their artifacts."""
+        artifacts = []
+        for label_pass in passes:
+            self._await(label_pass)
+            artifacts.append(get(self.store, "logits", label_pass.id))
+        rows, classes = self.sets.count(passes[0].compressed_set), self.dataset.classes
+        return self._logits.get(
+            tuple(p.id for p in passes),
+            lambda: torch.from_numpy(read_together((a.folder for a in artifacts), rows, classes)),
+        ), artifacts
+
+    def view_logits(
+        self, passes: tuple[LabelPass, ...], images: int, steps: int
+    ) -> tuple[ViewLogits, list[Artifact]]:
+        """Logits of the first `steps` views of one set by K passes, and their artifacts."""
+        tables = []
+        for label_pass in passes:
+            self._await(label_pass)
+            artifacts, stop = segments(label_pass, self.store, steps)
+            if stop < steps:
+                raise ArtifactError(f"the labels {label_pass.id} end at step {stop} of {steps}")
+            tables.append(artifacts)
+        assert passes[0].views is not None
+        batch_size = passes[0].views.recipe.batch_size
+        # Students of one table share it, and its copy on a GPU.
+        held = self._view_logits.get(
+            (tuple(p.id for p in passes), steps),
+            lambda: ViewLogits(tables, images, batch_size, steps, self.dataset.classes),
+        )
+        return held, [a for table in tables for a in table]
+
+    def unchanged_labels(self, evaluation: Evaluation) -> None:
+        """Raise `ArtifactError` if the labels at `labels.path` are not those of the plan any more."""
+        path, expected = str(evaluation.point["labels.path"]), evaluation.files("labels")["path"]
+
+        def check() -> bool:
+            check_unchanged(path, expected)
+            return True
+
+        self._unchanged.get((path, expected), check)
+
+    def replayed(self, evaluation: Evaluation, images: int) -> Replayed | None:
+        """The views of others that the student of `evaluation` meets, if it meets any.
+
+        `InputError` if they do not fit.
+        """
+        if not evaluation.replays_views:
+            return None
+        path, seed = str(evaluation.point["labels.path"]), int(evaluation.point["labels.order_seed"])
+        found = self._replayed.get(
+            (path, images, seed),
+            lambda: Replayed(path, images, self.dataset.classes, self.dataset.resolution, seed),
+        )
+        found.check(evaluation.recipe, evaluation.keep_views)
+        return found
+
+    def learn_labels(self, planned: Planned) -> None:
+        """Learn the labels of `planned`, unless they are in the store already.
+
+        What waits for them (set, logits) must be in the store. A learning that was interrupted goes on from
+        its last saved step.
+        """
+        name = planned.learned
+        assert name is not None
+        if not self.store.sound("learned", name):
+            given = planned.evaluation.block("labels")
+            learn_stored(
+                self._lesson(planned.compressed_set, planned.evaluation, name),
+                Course(**{f.name: given[f.name] for f in fields(Course)}),
+                self._first_labels(planned, given).to(self.device),
+                self.store,
+            )
+
+    def _lesson(self, compressed_set: str, evaluation: Evaluation, name: str) -> Lesson:
+        data = self.dataset
+
+        def fresh(step: int) -> nn.Module:
+            shape = (data.channels, data.classes, data.resolution)
+            return initialised(evaluation.arch, *shape, f"lesson {name}", step).to(self.device)
+
+        inputs, classes = self.train
+        grid = self.compressed_set(compressed_set)[0].grid
+        images = self.set_inputs(compressed_set)
+        return Lesson(images, inputs, classes, evaluation.recipe, fresh, name, grid)
+
+    def _first_labels(self, planned: Planned, given: Mapping[str, Value]) -> Tensor:
+        """Labels [N, C] at which learning begins: a teacher's, or one-hot classes."""
+        if planned.passes:
+            logits, _ = self.logits(planned.passes)
+            return transforms.soften(transforms.ensemble(logits), float(given["temperature"]))
+        labels = torch.from_numpy(self.compressed_set(planned.compressed_set)[0].labels)
+        return nn.functional.one_hot(labels, self.dataset.classes).float()
+
+    def learned(self, name: str, images: int | None = None) -> tuple[Tensor, Artifact]:
+        """Learned labels [N, C] float32, and their artifact; `images`: N, where it is known."""
+        artifact = get(self.store, "learned", name)
+        labels = read_logits(artifact.folder, images, self.dataset.classes)
+        return torch.from_numpy(np.array(labels)), artifact
+
+    def _await(self, label_pass: LabelPass) -> None:
+        if not labelled(label_pass, self.store):
+            self.labeller.ensure(label_pass)
+
+    # --- splits -------------------------------------------------------------------------------
+
+    @cached_property
+    def train(self) -> tuple[Inputs, Tensor]:
+        """The train part as (inputs, labels) on the device."""
+        labels = torch.from_numpy(self.dataset.train.labels).to(self.device)
+        return part_inputs(self.dataset, self.dataset.train, self.device), labels
+
+    @cached_property
+    def test(self) -> tuple[Inputs, Tensor]:
+        """The test split as (inputs, labels) on the device."""
+        labels = torch.from_numpy(self.dataset.test.labels).to(self.device)
+        return part_inputs(self.dataset, self.dataset.test, self.device), labels
+
+    @cached_property
+    def val(self) -> tuple[Inputs, Tensor] | None:
+        """The validation part as (inputs, labels) on the device, if there is one."""
+        if self.dataset.val is None:
+            return None
+        labels = torch.from_numpy(self.dataset.val.labels).to(self.device)
+        return part_inputs(self.dataset, self.dataset.val, self.device), labels
