@@ -23,7 +23,7 @@ from raydc.augmentation.views import Views
 from raydc.networks.zoo import build, initialised
 from raydc.spec.evaluation import Recipe
 from raydc.training.fit import fit
-from raydc.training.forwards import is_compiled, roads_for
+from raydc.training.forwards import is_compiled, kernels_for
 from raydc.training.inputs import TensorInputs
 from raydc.training.losses import Targets
 from raydc.training.packed import Member, fit_pack
@@ -53,10 +53,10 @@ def members(device: torch.device, dtype: torch.dtype, steps: int) -> list[Member
     return found
 
 
-def worst_loss(road: str, device: torch.device, dtype: torch.dtype, steps: int) -> float:
+def worst_loss(kernel: str, device: torch.device, dtype: torch.dtype, steps: int) -> float:
     """Largest relative difference of a loss between a pack and its students alone."""
     pack = members(device, dtype, steps)
-    together = fit_pack(build(ARCH, *SHAPE).to(device), pack, road, device).losses
+    together = fit_pack(build(ARCH, *SHAPE).to(device), pack, kernel, device).losses
     worst = 0.0
     for number, member in enumerate(pack):
         network = build(ARCH, *SHAPE).to(device, dtype)
@@ -87,7 +87,7 @@ def paired_accuracies(arguments: argparse.Namespace) -> dict[str, Any]:
     plan = plan_of(dataset, [evaluation(dataset, seed, **common) for seed in range(arguments.students)])
     bench = bench_of(dataset, arguments.work, arguments.device, plan)
     if arguments.device == "cpu":
-        bench.engines.road = lambda *_: "grouped"  # type: ignore[method-assign]
+        bench.engines.kernel = lambda *_: "grouped"  # type: ignore[method-assign]
         bench.engines.students_at_once = lambda *_: 25  # type: ignore[method-assign]
     attempts = [(planned, 1) for planned in plan.evaluations]
     packed = [row for rows in attempt_packs(attempts, bench, study="x") for row in rows]
@@ -121,14 +121,14 @@ def main() -> None:
     device = torch.device(chosen.device)
     torch.set_num_threads(1)
     rows = []
-    for road in roads_for(build(ARCH, *SHAPE)):
-        if is_compiled(road) and chosen.device == "cpu":
+    for kernel in kernels_for(build(ARCH, *SHAPE)):
+        if is_compiled(kernel) and chosen.device == "cpu":
             continue  # tests/training/test_packed.py compiles a small one
         rows.append(
             {
-                "road": road,
-                DOUBLE: worst_loss(road, device, torch.float64, 200),
-                SINGLE: worst_loss(road, device, torch.float32, 20),
+                "kernel": kernel,
+                DOUBLE: worst_loss(kernel, device, torch.float64, 200),
+                SINGLE: worst_loss(kernel, device, torch.float32, 20),
             }
         )
     pixels = {name: worst_pixel(name, device) for name in AUGMENTATIONS} if chosen.device != "cpu" else {}
@@ -140,7 +140,7 @@ def main() -> None:
         paired_accuracies=accuracies,
         worst_pixel_difference_in_255ths=pixels,
     )
-    broken = [row["road"] for row in rows if row[DOUBLE] >= 1e-8 or row[SINGLE] >= 1e-4]
+    broken = [row["kernel"] for row in rows if row[DOUBLE] >= 1e-8 or row[SINGLE] >= 1e-4]
     broken += [name for name, worst in pixels.items() if worst >= 1]
     if max(abs(accuracies["low"]), abs(accuracies["high"])) > 0.005:
         broken.append("paired accuracies")

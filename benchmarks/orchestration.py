@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.record import publish
-from raydc.spec.study import Study, parse_study
+from raydc.spec.study import StudySpec, parse_study
 
 STUDY = """
 name: {name}
@@ -41,7 +41,7 @@ seeds: {seeds}
 SEEDS = 10
 
 
-def idle_study(name: str, count: int, methods: Sequence[str]) -> Study:
+def idle_study(name: str, count: int, methods: Sequence[str]) -> StudySpec:
     """A study of `count` evaluations whose students do nothing."""
     temperatures = ", ".join(f"{1 + i / 1000:.3f}" for i in range(count // SEEDS // len(methods)))
     text = STUDY.format(name=name, methods=", ".join(methods), temperatures=temperatures, seeds=SEEDS)

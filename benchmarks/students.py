@@ -30,7 +30,7 @@ from benchmarks.setting import bench_of, dataset_of, evaluation, plan_of
 from raydc.networks.zoo import build, initialised
 from raydc.spec.plan import Planned
 from raydc.training.compiling import use_cache
-from raydc.training.engine import Chassis
+from raydc.training.engine import NetworkSlot
 from raydc.training.memory import keep_pages
 from raydc.training.metrics import measure
 from raydc.training.optimizer import tensor_cores
@@ -76,31 +76,29 @@ def raydc_cpu(bench: Workbench, arch: str, ipc: int, steps: int, precision: str,
     use_cache(Path(bench.store.uri) / "compiled")
     # Long enough to be compiled as a whole student of the protocol would be.
     planned = planned_student(bench, arch, ipc, steps, precision, seed)
-    chassis = bench.engines.chassis(arch)
+    slot = bench.engines.slot(arch)
     whole = planned_student(bench, arch, ipc, protocol_steps(ipc), precision, seed).evaluation.recipe
-    chosen = chassis.engine(whole, ipc * bench.dataset.classes)
-    chassis.engine = lambda recipe, images: chosen  # type: ignore[method-assign]
+    chosen = slot.engine(whole, ipc * bench.dataset.classes)
+    slot.engine = lambda recipe, images: chosen  # type: ignore[method-assign]
     bench.test  # noqa: B018 (decoded before anything is timed)
     measured = evaluate(planned, bench)
     return {
         "step_seconds": measured.train_seconds / measured.steps,
-        "test_seconds": timed_test(bench, chassis, measured.engine, precision)[0],
+        "test_seconds": timed_test(bench, slot, measured.engine, precision)[0],
         "test_acc": measured.test_acc,
         "students": 1,
         "engine": measured.engine,
     }
 
 
-def timed_test(bench: Workbench, chassis: Chassis, engine: str, precision: str) -> tuple[float, float]:
+def timed_test(bench: Workbench, slot: NetworkSlot, engine: str, precision: str) -> tuple[float, float]:
     """(median seconds of a test pass, accuracy) of the network as it is."""
     images, labels = bench.test
-    forward = chassis.forward(engine)
+    forward = slot.forward(engine)
     seconds, accuracy = [], 0.0
     for _ in range(reference_loop.TESTS):
         start = time.perf_counter()
-        accuracy = measure(
-            chassis.network, images, labels, bench.dataset.classes, precision, forward
-        ).accuracy
+        accuracy = measure(slot.network, images, labels, bench.dataset.classes, precision, forward).accuracy
         seconds.append(time.perf_counter() - start)
     return statistics.median(seconds), accuracy
 
@@ -110,7 +108,7 @@ def raydc_cuda(
 ) -> dict[str, Any]:
     """A pack of `students`, or (0) of as many as `raydc run` would take."""
     use_cache(Path(bench.store.uri) / "compiled")
-    chassis = bench.engines.chassis(arch)
+    slot = bench.engines.slot(arch)
     images = ipc * bench.dataset.classes
     first = planned_student(bench, arch, ipc, steps, precision, 0).evaluation
     most = students or bench.engines.students_at_once(first)
@@ -130,14 +128,16 @@ def raydc_cuda(
     ]
     # Chosen as for whole students of the protocol.
     whole = planned_student(bench, arch, ipc, protocol_steps(ipc), precision, 0).evaluation.recipe
-    road = bench.engines.road(arch, [replace(m, recipe=whole) for m in members], None, max(most, GPU_STUDY))
+    kernel = bench.engines.kernel(
+        arch, [replace(m, recipe=whole) for m in members], None, max(most, GPU_STUDY)
+    )
     tests = (EPOCHS // TEST_EVERY + 1) * max(most, GPU_STUDY)
-    engine = chassis.warm_test(bench.engines.test_engine(arch, precision, tests), precision)
-    done = fit_pack(chassis.network, members, road, bench.device)
+    engine = slot.warm_test(bench.engines.test_engine(arch, precision, tests), precision)
+    done = fit_pack(slot.network, members, kernel, bench.device)
     accuracies = []
     for state in done.states[: students or 1]:
-        chassis.load(state)
-        test_seconds, accuracy = timed_test(bench, chassis, engine, precision)
+        slot.load(state)
+        test_seconds, accuracy = timed_test(bench, slot, engine, precision)
         accuracies.append(accuracy)
     batch = min(first.recipe.batch_size, images)
     return {
@@ -146,7 +146,7 @@ def raydc_cuda(
         "test_acc": accuracies[0],
         "accuracies": accuracies,
         "students": most,
-        "engine": f"packed-{road}",
+        "engine": f"packed-{kernel}",
         "bare_step_seconds": bare_step(bench, arch, most * batch, precision) / most,
     }
 

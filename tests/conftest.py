@@ -24,7 +24,7 @@ from raydc.worker.making import make_everything
 from raydc.worker.workbench import Workbench
 
 if TYPE_CHECKING:
-    from raydc.spec.study import Study
+    from raydc.spec.study import StudySpec
 
 for variable in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI", "RAYDC_STORE", "FORCE_COLOR"):
     os.environ.pop(variable, None)  # of whoever runs the tests
@@ -120,23 +120,23 @@ def bench(digits: Dataset, store: LocalStore) -> Workbench:
 
 
 @pytest.fixture
-def small() -> Callable[..., Study]:
+def small() -> Callable[..., StudySpec]:
     """`small("base.images.ipc=1", ...)`: the small study with some keys changed."""
 
     # Tests of the core alone run where pydantic is not installed.
     from raydc.spec.study import parse_study
 
-    def make(*settings: str, extra: str = "") -> Study:
+    def make(*settings: str, extra: str = "") -> StudySpec:
         return parse_study(SMALL_STUDY + extra, "small.yaml", settings=settings)
 
     return make
 
 
 @pytest.fixture
-def planned(digits: Dataset) -> Callable[[Study], Plan]:
+def planned(digits: Dataset) -> Callable[[StudySpec], Plan]:
     """The plan of a study on digits."""
 
-    def make(study: Study) -> Plan:
+    def make(study: StudySpec) -> Plan:
         return make_plan(bind(study.evaluations(), digits.facts, study.source), digits.id)
 
     return make
@@ -155,10 +155,10 @@ def study_file(tmp_path: Path) -> Callable[[str], Path]:
 
 
 @pytest.fixture
-def ready(bench: Workbench, planned: Callable[[Study], Plan]) -> Callable[[Study], Plan]:
+def ready(bench: Workbench, planned: Callable[[StudySpec], Plan]) -> Callable[[StudySpec], Plan]:
     """The plan of a study, with everything made that its evaluations wait for."""
 
-    def make(study: Study) -> Plan:
+    def make(study: StudySpec) -> Plan:
         plan = planned(study)
         make_everything(plan, bench)
         return plan

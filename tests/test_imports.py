@@ -15,7 +15,7 @@ import pytest
 
 import raydc
 from raydc.spec.plan import Plan
-from raydc.spec.study import Study
+from raydc.spec.study import StudySpec
 from raydc.worker.exported import export_line
 
 ROOT = Path(raydc.__file__).parent
@@ -266,7 +266,7 @@ def without_services(script: str, *arguments: str, cwd: Path) -> str:
 
 
 def test_the_core_runs_without_the_services(
-    small: Callable[..., Study], planned: Callable[[Study], Plan], tmp_path: Path
+    small: Callable[..., StudySpec], planned: Callable[[StudySpec], Plan], tmp_path: Path
 ) -> None:
     settings = (
         "base.labels.teacher_epoch=1",

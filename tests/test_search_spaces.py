@@ -18,11 +18,11 @@ from raydc.cli import app
 from raydc.search.answers import Answers
 from raydc.spec import shipped
 from raydc.spec.result import Row
-from raydc.spec.study import Study, load_study
+from raydc.spec.study import StudySpec, load_study
 from raydc.store.local import LocalStore
 from raydc.study.launch import open_search
 from raydc.study.planning import search_evaluations
-from raydc.study.preflight import Ready, get_ready
+from raydc.study.preflight import ReadyStudy, preflight
 from raydc.tracking.ledger import Ledger
 from raydc.worker.evaluate import attempt
 from raydc.worker.making import make_everything
@@ -61,7 +61,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> LocalStore:
     return LocalStore(tmp_path_factory.mktemp("store"))
 
 
-def opened(name: str, data: Path, *, smoke: bool) -> Study:
+def opened(name: str, data: Path, *, smoke: bool) -> StudySpec:
     study = load_study(shipped.find(name), smoke=smoke)
     settings = [] if study.dataset.name == "digits" else [f"dataset.parquet={data}"]
     return load_study(shipped.find(name), settings=settings, smoke=smoke)
@@ -73,7 +73,7 @@ def test_the_smoke_run_of_every_study_finishes(
     name: str, data: Path, shared: LocalStore, tmp_path: Path
 ) -> None:
     study = opened(name, data, smoke=True)
-    ready = get_ready(study, shared)
+    ready = preflight(study, shared)
     bench = Workbench(ready.dataset, shared, torch.device("cpu"))
     assert make_everything(ready.plan, bench) == {}
     if study.search is not None:
@@ -85,7 +85,7 @@ def test_the_smoke_run_of_every_study_finishes(
     assert [row["error"] for row in rows] == [None] * len(rows)
 
 
-def searched(ready: Ready, bench: Workbench, folder: Path) -> list[Row]:
+def searched(ready: ReadyStudy, bench: Workbench, folder: Path) -> list[Row]:
     """Rows of a search that is run in this process."""
     rows: list[Row] = []
     study = ready.study

@@ -35,11 +35,11 @@ from raydc.study.reporting import write
 
 if TYPE_CHECKING:
     from raydc.report.figures import Intervals
-    from raydc.spec.study import Study
+    from raydc.spec.study import StudySpec
     from raydc.study.summary import Summary
 
 
-def load(study: str, settings: list[str] | None, smoke: bool) -> Study:
+def load(study: str, settings: list[str] | None, smoke: bool) -> StudySpec:
     """The study of a file or a name, checked."""
     from raydc.spec.study import load_study
 
@@ -82,7 +82,7 @@ def run(
     raise typer.Exit(summary.exit_code)
 
 
-def _launched(loaded: Study, folder: Path, *, quiet: bool = False, **options: Any) -> Summary:
+def _launched(loaded: StudySpec, folder: Path, *, quiet: bool = False, **options: Any) -> Summary:
     """Run a study with live progress, or without a word; exits with 130 when it is interrupted early."""
     from raydc.orchestration.progress import Silent
     from raydc.study import launch

@@ -17,7 +17,7 @@ def fit_surfaces(
     rows: list[Row], x: str, z: str, y: str, by: list[str] | None, form: str, as_json: bool
 ) -> None:
     """Joint laws over x and z, a row for each group of points, and what twice the z is worth."""
-    from raydc.analysis.doubling import doublings
+    from raydc.analysis.exchange_rate import exchange_rates
     from raydc.analysis.joint_laws import FORMULAS, NoJointLaw, as_row, fit_joint
     from raydc.analysis.surfaces import surfaces
     from raydc.report.sections import missed, parameters
@@ -25,7 +25,7 @@ def fit_surfaces(
 
     fits = [fit_joint(surface, form) for surface in surfaces(rows, x, z, y, by)]
     check_any(fits)
-    answers = [doublings(found) for found in fits]
+    answers = [exchange_rates(found) for found in fits]
     shown: list[dict[str, Any]] = []
     for found in fits:
         law = found.inside if isinstance(found, NoJointLaw) else found
@@ -61,7 +61,7 @@ def fit_surfaces(
             show_table(f"What twice the {z} is worth", worths)
 
     full = [
-        {**as_row(found), "doublings": [item.row() for item in part]}
+        {**as_row(found), "exchange_rates": [item.row() for item in part]}
         for found, part in zip(fits, answers, strict=True)
     ]
     emit(full, as_json, show)

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from raydc.data.array_file import read_array
 from raydc.data.decoding import decoded, pixels_of, zca_refusal
-from raydc.data.folder import folder
 from raydc.data.hub import hub_folder
+from raydc.data.image_folder import folder
 from raydc.data.parquet import parquet
 from raydc.data.pixels import DecodedPixels, EncodedPixels, Pixels
 from raydc.data.source import Source

@@ -24,9 +24,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from raydc.data.folder import SUFFIXES, FolderSplit
 from raydc.data.hdf5_file import read_hdf5
 from raydc.data.hub import located
+from raydc.data.image_folder import SUFFIXES, FolderSplit
 from raydc.data.image_set import CompressedSet
 from raydc.data.parquet import (
     ParquetSplit,

@@ -142,7 +142,7 @@ def fkd(inputs: LabelInputs, **keys: Any) -> LabelOutputs:
     softening = Softening(**keys)
     one_hot = Targets.hard(inputs.labels, inputs.classes).classes
     size = inputs.replayed_rows * (softening.record_bytes(inputs.classes) + METADATA_BYTES)
-    return LabelOutputs(SaidTargets(inputs.replayed, inputs.labels, one_hot, softening), size)
+    return LabelOutputs(TeacherViewTargets(inputs.replayed, inputs.labels, one_hot, softening), size)
 
 
 class LabelledViews(Protocol):
@@ -152,7 +152,7 @@ class LabelledViews(Protocol):
         """Logits [K, B, C] float32 of the view of `batch` of `epoch`."""
 
 
-class SaidTargets:
+class TeacherViewTargets:
     """What a teacher said of each view."""
 
     def __init__(self, said: LabelledViews, labels: Tensor, one_hot: Tensor, softening: Softening) -> None:
@@ -167,11 +167,11 @@ class SaidTargets:
         probabilities, stored = self.softening(logits, labels)
         return Targets(probabilities, view.mix(self.one_hot), stored, self.softening.temperature)
 
-    def to(self, device: torch.device) -> SaidTargets:
-        return SaidTargets(self.said, self.labels.to(device), self.one_hot.to(device), self.softening)
+    def to(self, device: torch.device) -> TeacherViewTargets:
+        return TeacherViewTargets(self.said, self.labels.to(device), self.one_hot.to(device), self.softening)
 
 
-class ViewTargets(SaidTargets):
+class ViewTargets(TeacherViewTargets):
     """What a teacher said of each view, in a table of all views."""
 
     def __init__(self, views: ViewLogits, labels: Tensor, one_hot: Tensor, softening: Softening) -> None:

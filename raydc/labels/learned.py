@@ -37,7 +37,7 @@ Weights = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Lesson:
+class InnerProblem:
     """What labels are learnt on."""
 
     images: Tensor
@@ -57,7 +57,7 @@ class Lesson:
 
 
 @dataclass(frozen=True)
-class Course:
+class BpttSettings:
     """How labels are learnt: the keys of the label kind `learned`."""
 
     unroll_steps: int = 60
@@ -100,52 +100,52 @@ class Progress:
         return len(self.losses)
 
 
-def learn(lesson: Lesson, course: Course, progress: Progress) -> Iterator[Progress]:
+def learn(problem: InnerProblem, settings: BpttSettings, progress: Progress) -> Iterator[Progress]:
     """Move the labels of `progress`, in place, until `outer_steps` are done; yields it after each step.
 
     A step is a function of (lesson, course, step, labels and averages before it), so a learning that was
     interrupted ends as it would have. Raises `EvaluationError` if a loss is not finite.
     """
-    while progress.step < course.outer_steps:
+    while progress.step < settings.outer_steps:
         labels = progress.labels.detach().requires_grad_(True)
-        with tensor_cores(lesson.recipe.precision):
-            loss = _real_loss(lesson, course, progress.step, labels)
+        with tensor_cores(problem.recipe.precision):
+            loss = _real_loss(problem, settings, progress.step, labels)
             (gradient,) = torch.autograd.grad(loss, labels)
         if not torch.isfinite(loss) or not torch.isfinite(gradient).all():
             raise EvaluationError(
                 f"learning labels diverged at outer step {progress.step} (loss {loss.item():g}); lower "
                 "labels.inner_lr or labels.lr, or shorten labels.unroll_steps"
             )
-        _move(progress, gradient, course.lr)
+        _move(progress, gradient, settings.lr)
         progress.losses.append(loss.item())
         yield progress
 
 
-def _real_loss(lesson: Lesson, course: Course, step: int, labels: Tensor) -> Tensor:
+def _real_loss(problem: InnerProblem, settings: BpttSettings, step: int, labels: Tensor) -> Tensor:
     """Cross-entropy on real images after an inner training, differentiable in the labels [N, C].
 
     The network stays in training mode: batch norm takes the statistics of the real batch.
     """
-    rng = np.random.Generator(np.random.Philox(seed_of("label lesson", lesson.name, step)))
-    plain = int(rng.integers(0, course.inner_steps - course.unroll_steps + 1))
-    chosen = rng.choice(len(lesson.real), min(course.real_batch, len(lesson.real)), replace=False)
-    network = lesson.fresh(step).train()
+    rng = np.random.Generator(np.random.Philox(seed_of("label lesson", problem.name, step)))
+    plain = int(rng.integers(0, settings.inner_steps - settings.unroll_steps + 1))
+    chosen = rng.choice(len(problem.real), min(settings.real_batch, len(problem.real)), replace=False)
+    network = problem.fresh(step).train()
     if draws_at_random(network):
-        seed_layers(seed_of("label lesson layers", lesson.name, step), labels.device)
-    student = _Student(network, course.inner_lr)
-    key = seed_of("label lesson views", lesson.name, step)
-    views = _views(lesson, key, plain + course.unroll_steps)
+        seed_layers(seed_of("label lesson layers", problem.name, step), labels.device)
+    student = _Student(network, settings.inner_lr)
+    key = seed_of("label lesson views", problem.name, step)
+    views = _views(problem, key, plain + settings.unroll_steps)
     for view in islice(views, plain):
         student.step(view, labels.detach(), differentiable=False)
     for view in views:
         student.step(view, labels, differentiable=True)
     rows = torch.from_numpy(np.sort(chosen)).to(labels.device)
-    return F.cross_entropy(student(lesson.real.take(rows)), lesson.classes[rows])
+    return F.cross_entropy(student(problem.real.take(rows)), problem.classes[rows])
 
 
-def _views(lesson: Lesson, key: int, steps: int) -> Iterator[View]:
-    views = Views(lesson.recipe, len(lesson.images), key, lesson.images.device, grid=lesson.grid)
-    return (views.render(lesson.images, step) for step in views.steps(0, steps))
+def _views(problem: InnerProblem, key: int, steps: int) -> Iterator[View]:
+    views = Views(problem.recipe, len(problem.images), key, problem.images.device, grid=problem.grid)
+    return (views.render(problem.images, step) for step in views.steps(0, steps))
 
 
 class _Student:

@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from raydc.data.array_file import read_weights
-from raydc.labels.learned import Course, Lesson, Progress, learn
-from raydc.labels.store import write_logits
+from raydc.labels.learned import BpttSettings, InnerProblem, Progress, learn
+from raydc.labels.logits_file import write_logits
 from raydc.store.artifact import Store
 
 SAVE_SECONDS = 60.0
@@ -21,26 +21,26 @@ SAVE_SECONDS = 60.0
 STATE = "state.safetensors"
 
 
-def learn_stored(lesson: Lesson, course: Course, first: Tensor, store: Store) -> None:
+def learn_stored(problem: InnerProblem, settings: BpttSettings, first: Tensor, store: Store) -> None:
     """Learn labels from `first` [N, C] and store them as `learned/` and the lesson's name."""
     began = saved_at = time.monotonic()
-    progress, earlier = _resumed(lesson, first, store)
-    for _ in learn(lesson, course, progress):
+    progress, earlier = _resumed(problem, first, store)
+    for _ in learn(problem, settings, progress):
         if time.monotonic() - saved_at > SAVE_SECONDS:
-            _save(lesson.name, progress, earlier + time.monotonic() - began, store)
+            _save(problem.name, progress, earlier + time.monotonic() - began, store)
             saved_at = time.monotonic()
     with store.draft("learned") as draft:
         write_logits(draft.folder, progress.labels.cpu().numpy())
         seconds = earlier + time.monotonic() - began
-        draft.commit(lesson.name, seconds=seconds, losses=progress.losses)
-    for saved in _saved(lesson.name, store):
+        draft.commit(problem.name, seconds=seconds, losses=progress.losses)
+    for saved in _saved(problem.name, store):
         store.remove("progress", saved)
 
 
-def _resumed(lesson: Lesson, first: Tensor, store: Store) -> tuple[Progress, float]:
+def _resumed(problem: InnerProblem, first: Tensor, store: Store) -> tuple[Progress, float]:
     """The last saved state of a learning, and the seconds that it took; or its beginning."""
     device = first.device
-    for name in reversed(_saved(lesson.name, store)):
+    for name in reversed(_saved(problem.name, store)):
         if (artifact := store.find("progress", name)) is not None:
             state = {k: v.to(device) for k, v in read_weights(artifact.path(STATE)).items()}
             return Progress(**state, losses=list(artifact.meta["losses"])), float(artifact.meta["seconds"])

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from raydc.labels.store import not_as_made, read_logits
+from raydc.labels.logits_file import not_as_made, read_logits
 from raydc.spec.plan import LabelPass
 from raydc.store.artifact import MANIFEST, Artifact, Store
 

@@ -30,7 +30,7 @@ from raydc.errors import SECRETS, InputError
 from raydc.orchestration.cluster import PROBE_SECONDS, token_refused
 from raydc.spec import plugins
 from raydc.spec.catalog import DATASETS
-from raydc.spec.study import Study
+from raydc.spec.study import StudySpec
 
 STUDY_FILE = "study.yaml"
 STOP_SECONDS = 60
@@ -42,7 +42,7 @@ POLL_SECONDS = 1.0
 class Job:
     """What the driver of a job is told."""
 
-    study: Study
+    study: StudySpec
     """Where its files, store and server are is meant from the cluster."""
     out: str | None = None
     """Folder of the results on the driver's machine; None: raydc-runs/NAME in the home folder."""
@@ -97,7 +97,7 @@ def _holds_secret(uri: str) -> bool:
     return parts.password is not None or any(name in SECRETS for name in parse_qs(parts.query))
 
 
-def _paths(study: Study) -> Iterator[tuple[str, str]]:
+def _paths(study: StudySpec) -> Iterator[tuple[str, str]]:
     """Every file or folder that a study reads, with the key that names it."""
     data = study.dataset
     if data.source == "named":
@@ -175,7 +175,7 @@ def submit(client: JobSubmissionClient, address: str, job: Job) -> str:
     return name
 
 
-def pack(study: Study, folder: Path) -> dict[str, str]:
+def pack(study: StudySpec, folder: Path) -> dict[str, str]:
     """Write the study as merged and the plugin files; the environment that names them.
 
     Every process of a job begins in the packed folder.

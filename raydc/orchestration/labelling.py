@@ -16,7 +16,7 @@ from typing import Any
 
 import ray
 
-from raydc.orchestration.routing import Staffing
+from raydc.orchestration.routing import Autoscaler
 from raydc.orchestration.teacher_actor import TeacherPool
 from raydc.spec.plan import LabelPass
 
@@ -25,7 +25,7 @@ OPEN_PASSES = 64
 
 
 def label_all(
-    passes: Iterable[LabelPass], pool: TeacherPool, staffing: Staffing
+    passes: Iterable[LabelPass], pool: TeacherPool, autoscaler: Autoscaler
 ) -> Iterator[tuple[LabelPass, int | Exception]]:
     """Each pass when it is in the store, with the images that were forwarded for it; or why it is not."""
     # By checkpoint, so that a replica loads each once and forwards its sets together.
@@ -46,10 +46,10 @@ def label_all(
                     yield label_pass, ray.get(reference)
                 except ray.exceptions.RayError as error:
                     yield label_pass, error
-            if staffing.most > staffing.fewest and pool.staff(_wanted(staffing, pool, queues, asked)):
+            if autoscaler.most > autoscaler.fewest and pool.staff(_wanted(autoscaler, pool, queues, asked)):
                 queues = _routed(sorted((p for queue in queues for p in queue), key=_checkpoint), pool)
     finally:
-        pool.staff(staffing.fewest)
+        pool.staff(autoscaler.fewest)
 
 
 def _routed(waiting: Iterable[LabelPass], pool: TeacherPool) -> list[list[LabelPass]]:
@@ -61,7 +61,7 @@ def _routed(waiting: Iterable[LabelPass], pool: TeacherPool) -> list[list[LabelP
 
 
 def _wanted(
-    staffing: Staffing,
+    autoscaler: Autoscaler,
     pool: TeacherPool,
     queues: list[list[LabelPass]],
     asked: Mapping[Any, tuple[LabelPass, int]],
@@ -70,7 +70,7 @@ def _wanted(
     busy |= {number for _, number in asked.values()}
     left = {_checkpoint(p): p for queue in queues for p in queue}
     size = pool.size
-    return staffing.wanted(
+    return autoscaler.wanted(
         time.monotonic(),
         size,
         sum(map(len, queues)) + len(asked),

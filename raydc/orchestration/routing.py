@@ -14,9 +14,9 @@ BUNDLE_SECONDS = 4.0
 LARGEST_BUNDLE = 256
 SHARE = 3
 """A bundle holds at most 1 / SHARE of each worker's part of what is left, so that all end together."""
-CROWD = 16
+QUEUE_PER_REPLICA = 16
 """Label passes that wait for one replica; more for CROWDED_SECONDS, and another one is started."""
-CROWDED_SECONDS = 5.0
+SCALE_UP_SECONDS = 5.0
 IDLE_SECONDS = 10.0
 """A replica that has had nothing to do for so long is ended."""
 
@@ -35,12 +35,12 @@ def replica_for(checkpoint: str, replicas: int) -> int:
 
 
 @dataclass
-class Staffing:
+class Autoscaler:
     """How many teacher replicas there are to be, by what waits for them."""
 
     fewest: int
     most: int
-    _crowded_since: float | None = None
+    _queued_since: float | None = None
     _idle_since: float | None = None
 
     def wanted(self, now: float, replicas: int, waiting: int, *, helps: bool, last_idle: bool) -> int:
@@ -49,12 +49,12 @@ class Staffing:
         now: seconds of a clock that is never set; waiting: label passes that are not made yet; helps: whether
         one more replica would serve any of them; last_idle: whether the last one serves none of them.
         """
-        crowded = helps and waiting > CROWD * replicas and replicas < self.most
+        crowded = helps and waiting > QUEUE_PER_REPLICA * replicas and replicas < self.most
         idle = last_idle and replicas > self.fewest
-        self._crowded_since = _since(self._crowded_since, now) if crowded else None
+        self._queued_since = _since(self._queued_since, now) if crowded else None
         self._idle_since = _since(self._idle_since, now) if idle else None
-        if self._crowded_since is not None and now - self._crowded_since >= CROWDED_SECONDS:
-            self._crowded_since = None
+        if self._queued_since is not None and now - self._queued_since >= SCALE_UP_SECONDS:
+            self._queued_since = None
             return replicas + 1
         if self._idle_since is not None and now - self._idle_since >= IDLE_SECONDS:
             self._idle_since = None

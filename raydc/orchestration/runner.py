@@ -29,23 +29,23 @@ from typing import Any, TypeVar
 from ray import tune
 
 from raydc.errors import InputError, StoreError
+from raydc.orchestration.bundle_searcher import BundleSearcher, CannotGoOn, More, no_more
 from raydc.orchestration.cluster import Capacity
-from raydc.orchestration.feeder import CannotGoOn, Feeder, More, no_more
-from raydc.orchestration.judge import RemoteJudge
-from raydc.orchestration.materials import TEACHERS_SHARE, Materials, gpu_share, teacher_share
+from raydc.orchestration.prerequisites import TEACHERS_SHARE, Prerequisites, gpu_share, teacher_share
 from raydc.orchestration.progress import Progress
-from raydc.orchestration.site import Site
+from raydc.orchestration.pruner import RemotePruner
 from raydc.orchestration.teacher_actor import TeacherPool, only_free
 from raydc.orchestration.trainable import StudentWorker
-from raydc.orchestration.turns import Turns
-from raydc.search.search import Search
+from raydc.orchestration.worker_context import WorkerContext
+from raydc.orchestration.worker_scheduler import WorkerScheduler
+from raydc.search.ask_tell import Search
 from raydc.spec.facts import DataFacts
 from raydc.spec.plan import Plan, Planned, student_cost
 from raydc.spec.result import Row, not_started
 from raydc.spec.study_file import Resources
 from raydc.store.artifact import Store
 from raydc.worker.relabeller import labelled
-from raydc.worker.workbench import Judge
+from raydc.worker.workbench import Pruner
 
 T = TypeVar("T")
 TUNE_FOLDERS = "raydc-tune-"
@@ -80,7 +80,7 @@ class Runner:
         self,
         plan: Plan,
         *,
-        site: Site,
+        context: WorkerContext,
         facts: DataFacts,
         store: Store,
         resources: Resources,
@@ -91,7 +91,7 @@ class Runner:
     ) -> None:
         """`decode` sees to it that the dataset's images are in the store."""
         self.plan = plan
-        self.site = site
+        self.context = context
         self.facts = facts
         self.store = store
         self.resources = resources
@@ -106,19 +106,19 @@ class Runner:
         self._to_come: Callable[[], int] = lambda: 0
         """Evaluations that a search has not asked for yet."""
 
-    def _materials(self, plan: Plan, capacity: Capacity) -> Materials:
-        materials = Materials(
+    def _prerequisites(self, plan: Plan, capacity: Capacity) -> Prerequisites:
+        prerequisites = Prerequisites(
             plan,
             capacity,
-            site=self.site,
+            context=self.context,
             facts=self.facts,
             store=self.store,
             resources=self.resources,
             progress=self.progress,
         )
-        materials.check_together()
+        prerequisites.check_together()
         self.stages.workers = capacity.workers
-        return materials
+        return prerequisites
 
     def run(self, capacity: Capacity, before_evaluations: Callable[[], object]) -> Stages:
         """Take the plan to its end; `KeyboardInterrupt` passes through between two reports.
@@ -129,10 +129,10 @@ class Runner:
         plan = self.plan
         try:
             for left in reversed(range(self.resources.retries + 1)):
-                materials = self._materials(plan, capacity)
-                self._make(materials)
+                prerequisites = self._prerequisites(plan, capacity)
+                self._make(prerequisites)
                 before_evaluations()
-                again = self._timed("evaluations", partial(self._evaluations, materials, left > 0))
+                again = self._timed("evaluations", partial(self._evaluations, prerequisites, left > 0))
                 if not again:
                     break
                 self._mend(len(again))
@@ -141,25 +141,25 @@ class Runner:
             self._stop(self._pool)
         return self.stages
 
-    def _make(self, materials: Materials) -> None:
+    def _make(self, prerequisites: Prerequisites) -> None:
         """Make what the evaluations of a plan wait for."""
-        plan = materials.plan
-        sets = {n: j for n, j in plan.sets.items() if not self.store.sound("set", n)}
+        plan = prerequisites.plan
+        sets = {n: j for n, j in plan.sets.items() if not self.store.is_intact("set", n)}
         passes = {n: p for n, p in plan.passes.items() if not labelled(p, self.store)}
         if passes and self._pool is None:
-            self._pool = self._start_teachers(materials.capacity)
-        self._timed("teachers", lambda: materials.trajectories(sets, passes))
-        self._timed("sets", lambda: materials.sets(sets))
-        self._timed("labels", lambda: materials.labels(passes, self._pool))
-        self._timed("learned labels", materials.learned)
+            self._pool = self._start_teachers(prerequisites.capacity)
+        self._timed("teachers", lambda: prerequisites.trajectories(sets, passes))
+        self._timed("sets", lambda: prerequisites.sets(sets))
+        self._timed("labels", lambda: prerequisites.labels(passes, self._pool))
+        self._timed("learned labels", prerequisites.learned)
 
     def _mend(self, count: int) -> None:
         """See to it that what is missing or damaged is found so, and made again, for so many evaluations."""
         self.progress.note(
             f"an artifact is missing or damaged and is made again; evaluations that wait for it: {count}"
         )
-        self.store.doubt()
-        if self.store.sound("pixels", self.site.pixels):
+        self.store.recheck()
+        if self.store.is_intact("pixels", self.context.pixels):
             return
         try:
             self._decode()
@@ -168,24 +168,24 @@ class Runner:
 
     def search(self, search: Search, capacity: Capacity, before_evaluations: Callable[[], object]) -> Stages:
         """As `run`, of a search; the plan is of its examples."""
-        materials = self._materials(self.plan, capacity)
-        judge: RemoteJudge | None = None
+        prerequisites = self._prerequisites(self.plan, capacity)
+        pruner: RemotePruner | None = None
         try:
             if self.plan.passes:
                 self._pool = self._start_teachers(capacity)
-            if search.spec.judged:
-                judge = RemoteJudge.start(search.points.path, self.study, search.spec)
-            self._timed("teachers", lambda: materials.trajectories(self.plan.sets, self.plan.passes))
+            if search.spec.prunes:
+                pruner = RemotePruner.start(search.points.path, self.study, search.spec)
+            self._timed("teachers", lambda: prerequisites.trajectories(self.plan.sets, self.plan.passes))
             before_evaluations()
-            self._timed("evaluations", lambda: self._points(search, materials, judge))
+            self._timed("evaluations", lambda: self._points(search, prerequisites, pruner))
             if self._pool is not None:
                 self.stages.images_forwarded = self._pool.images_forwarded()
         finally:
-            self._stop(self._pool, judge)
+            self._stop(self._pool, pruner)
         return self.stages
 
     @staticmethod
-    def _stop(*helpers: TeacherPool | RemoteJudge | None) -> None:
+    def _stop(*helpers: TeacherPool | RemotePruner | None) -> None:
         for helper in helpers:
             if helper is not None:
                 helper.stop()
@@ -209,7 +209,7 @@ class Runner:
         apart = fewest > 1 and capacity.gpus > 1
         with only_free(TEACHERS_SHARE, int(capacity.gpus)) if apart else nullcontext():
             pool = TeacherPool.start(
-                replace(self.site, threads=1),
+                replace(self.context, threads=1),
                 fewest,
                 {**common, "num_gpus": teacher_share(fewest, capacity.gpus)},
                 {**common, **whole},
@@ -220,42 +220,42 @@ class Runner:
 
     # --- evaluations --------------------------------------------------------------------------
 
-    def _evaluations(self, materials: Materials, mends: bool) -> set[str]:
+    def _evaluations(self, prerequisites: Prerequisites, mends: bool) -> set[str]:
         """Run the evaluations that can start; returns which are to be tried again, none unless `mends`."""
-        self.stages.images_forwarded += materials.images_forwarded
+        self.stages.images_forwarded += prerequisites.images_forwarded
         able, lost = not_started(
-            materials.plan, materials.broken, study=self.study, dataset_id=self.facts.dataset_id
+            prerequisites.plan, prerequisites.broken, study=self.study, dataset_id=self.facts.dataset_id
         )
         again: set[str] = set()
         if mends:
-            planned = materials.plan.evaluations
-            again = {p.id for p in planned if not materials.spoiled.isdisjoint(p.needs)}
+            planned = prerequisites.plan.evaluations
+            again = {p.id for p in planned if not prerequisites.lost.isdisjoint(p.needs)}
             lost = [row for row in lost if row["evaluation_id"] not in again]
         self.progress.stage("evaluations", len(able) + len(lost), "evaluations")
         if lost:
             self._take(lost, None)
         if able:
-            again |= {p.id for p in self._tune(able, materials.capacity, mends=mends)}
+            again |= {p.id for p in self._tune(able, prerequisites.capacity, mends=mends)}
         return again
 
-    def _points(self, search: Search, materials: Materials, judge: Judge | None) -> None:
-        capacity = materials.capacity
+    def _points(self, search: Search, prerequisites: Prerequisites, pruner: Pruner | None) -> None:
+        capacity = prerequisites.capacity
         search.keep_busy(capacity.workers * SEARCHED_TOGETHER["gpu" if capacity.gpus else "cpu"])
         self._to_come = search.to_come
         self.progress.stage("evaluations", search.to_come(), "evaluations at most")
         asked = search.ask()
         # Each time round costs an evaluation one of its attempts.
         while asked:
-            asked = self._tune(asked, capacity, judge, search.hear)
+            asked = self._tune(asked, capacity, pruner, search.hear)
             if asked:
                 self._mend(len(asked))
-                materials.trajectories(self.plan.sets, self.plan.passes)
+                prerequisites.trajectories(self.plan.sets, self.plan.passes)
 
     def _tune(
         self,
         evaluations: Sequence[Planned],
         capacity: Capacity,
-        judge: Judge | None = None,
+        pruner: Pruner | None = None,
         more: More = no_more,
         *,
         mends: bool = True,
@@ -265,14 +265,14 @@ class Runner:
         tests = facts.test_images + facts.val_images
         workers = capacity.workers if more is not no_more else min(capacity.workers, len(evaluations))
         self.stages.workers = workers
-        feeder = Feeder(
+        bundle_searcher = BundleSearcher(
             evaluations,
             cost=lambda p: student_cost(p.evaluation, facts.classes, tests),
             workers=workers,
             retries=resources.retries,
             study=self.study,
             dataset_id=facts.dataset_id,
-            sink=lambda rows: self._take(rows, feeder),
+            sink=lambda rows: self._take(rows, bundle_searcher),
             more=more,
             timeout_seconds=resources.evaluation_timeout_seconds,
             packed=bool(capacity.gpus),
@@ -281,9 +281,9 @@ class Runner:
         )
         worker = tune.with_parameters(
             StudentWorker,
-            site=replace(self.site, threads=resources.threads),
+            context=replace(self.context, threads=resources.threads),
             teachers=self._pool,
-            judge=judge,
+            pruner=pruner,
             study=self.study,
             dataset_id=facts.dataset_id,
             timeout_seconds=resources.evaluation_timeout_seconds,
@@ -294,8 +294,8 @@ class Runner:
             tune.Tuner(
                 tune.with_resources(worker, student_request(resources, capacity)),
                 tune_config=tune.TuneConfig(
-                    search_alg=feeder,
-                    scheduler=Turns(workers),
+                    search_alg=bundle_searcher,
+                    scheduler=WorkerScheduler(workers),
                     num_samples=-1,
                     reuse_actors=True,
                     # One more than runs waits for each worker, so that its actor is kept.
@@ -313,12 +313,12 @@ class Runner:
             raise stop.reason from None
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-        return feeder.spoiled
+        return bundle_searcher.lost
 
-    def _take(self, rows: Sequence[Row], feeder: Feeder | None) -> None:
+    def _take(self, rows: Sequence[Row], bundle_searcher: BundleSearcher | None) -> None:
         self._write(rows)
         self.stages.student_seconds += sum(r["finished_at"] - r["started_at"] for r in rows)
-        left = feeder.queue.seconds_left(self._to_come()) if feeder is not None else None
+        left = bundle_searcher.queue.seconds_left(self._to_come()) if bundle_searcher is not None else None
         self.progress.results(rows, None if left is None else left / self.stages.workers)
 
 

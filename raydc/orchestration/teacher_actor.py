@@ -14,7 +14,7 @@ from typing import Any
 import ray
 
 from raydc.orchestration.routing import replica_for
-from raydc.orchestration.site import Site
+from raydc.orchestration.worker_context import WorkerContext
 from raydc.spec.plan import LabelPass
 from raydc.worker.label_service import LabelService
 
@@ -30,14 +30,14 @@ PLACING_SECONDS = 30.0
 class TeacherActor:
     """One replica of the label service."""
 
-    def __init__(self, site: Site) -> None:
-        self._site = site
+    def __init__(self, context: WorkerContext) -> None:
+        self._context = context
         self._service: LabelService | None = None
 
     async def label(self, label_pass: LabelPass) -> int:
         """As `LabelService.label`."""
         if self._service is None:
-            self._service = LabelService(self._site.bench())
+            self._service = LabelService(self._context.bench())
         return await self._service.label(label_pass)
 
     async def images_forwarded(self) -> int:
@@ -80,9 +80,9 @@ def only_free(share: float, gpus: int) -> Iterator[None]:
 class TeacherPool:
     """The replicas as their clients see them; it may be sent to other processes, which know only these."""
 
-    def __init__(self, site: Site, more: dict[str, Any]) -> None:
+    def __init__(self, context: WorkerContext, more: dict[str, Any]) -> None:
         """`more`: what Ray is asked for each replica that comes and goes."""
-        self._site = site
+        self._context = context
         self._more = more
         self.replicas: list[Any] = []
         self._coming: list[tuple[Any, Any]] = []
@@ -90,17 +90,17 @@ class TeacherPool:
 
     @staticmethod
     def start(
-        site: Site, replicas: int, options: dict[str, Any], more: dict[str, Any] | None = None
+        context: WorkerContext, replicas: int, options: dict[str, Any], more: dict[str, Any] | None = None
     ) -> TeacherPool:
         """Start replicas that outlive their failures."""
-        pool = TeacherPool(site, more or options)
+        pool = TeacherPool(context, more or options)
         pool.replicas = [pool._new(options) for _ in range(replicas)]
         return pool
 
     def _new(self, options: dict[str, Any]) -> Any:
         remote_class: Any = TeacherActor
         return remote_class.options(max_restarts=-1, max_task_retries=MOST_DEATHS, **options).remote(
-            self._site
+            self._context
         )
 
     @property

@@ -20,7 +20,7 @@ from typing import Any
 from ray.util.queue import Queue
 
 from raydc.errors import RaydcError
-from raydc.orchestration.site import Site
+from raydc.orchestration.worker_context import WorkerContext
 from raydc.spec.plan import TrajectoryJob
 from raydc.training.group import Group
 
@@ -42,7 +42,7 @@ class Together:
 
 
 def train_together(
-    site: Site, job: TrajectoryJob, how: Together, on_progress: Callable[[int, int], None]
+    context: WorkerContext, job: TrajectoryJob, how: Together, on_progress: Callable[[int, int], None]
 ) -> None:
     """Make a trajectory with several workers; raises raydc's own errors, or Ray Train's."""
     # A second to load, which only such a training needs.
@@ -57,7 +57,7 @@ def train_together(
     try:
         TorchTrainer(
             _work,
-            train_loop_config={"site": site, "job": job, "queue": queue},
+            train_loop_config={"site": context, "job": job, "queue": queue},
             torch_config=TorchConfig(timeout_s=PATIENCE_SECONDS),
             scaling_config=ScalingConfig(
                 num_workers=how.workers,

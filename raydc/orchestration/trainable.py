@@ -19,13 +19,13 @@ from typing import Any
 from ray import tune
 
 from raydc.errors import RaydcError
-from raydc.orchestration.site import Site
 from raydc.orchestration.teacher_actor import TeacherPool
 from raydc.orchestration.watchdog import Watchdog
+from raydc.orchestration.worker_context import WorkerContext
 from raydc.spec.result import Row, failed
 from raydc.worker.evaluate import error_text, one_line
 from raydc.worker.packs import Attempt, attempt_all
-from raydc.worker.workbench import Judge
+from raydc.worker.workbench import Pruner
 
 logger = logging.getLogger(__name__)
 
@@ -50,20 +50,20 @@ class StudentWorker(tune.Trainable):
     def setup(
         self,
         config: dict[str, Any],
-        site: Site | None = None,
+        context: WorkerContext | None = None,
         teachers: TeacherPool | None = None,
-        judge: Judge | None = None,
+        pruner: Pruner | None = None,
         study: str = "",
         dataset_id: str = "",
         timeout_seconds: float | None = None,
     ) -> None:
-        assert site is not None
+        assert context is not None
         self._watchdog = Watchdog(timeout_seconds)
         self._study = study
         self._dataset_id = dataset_id
-        self._site = site
+        self._context = context
         self._teachers = teachers
-        self._judge = judge
+        self._pruner = pruner
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -80,12 +80,12 @@ class StudentWorker(tune.Trainable):
     def _begin(self, bundle: Sequence[Attempt], to_come: int) -> None:
         self._left = len(bundle)
         try:
-            bench = self._site.bench(self._teachers)
+            bench = self._context.bench(self._teachers)
         except RaydcError as error:  # the store does not answer, or the dataset's images are gone from it
             self._rows = iter([self._failed(bundle, error)])
             return
-        if self._judge is not None:
-            bench.judge = self._judge
+        if self._pruner is not None:
+            bench.pruner = self._pruner
         self._packed = bench.device.type == "cuda"
         self._rows = attempt_all(bundle, bench, study=self._study, to_come=to_come)
 

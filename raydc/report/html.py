@@ -16,8 +16,8 @@ from markupsafe import Markup
 
 from raydc import __version__
 from raydc.analysis.curves import finished, group, label_of, mean_of, varying_keys
-from raydc.analysis.doubling import describe as describe_doubling
-from raydc.analysis.doubling import doublings, typical
+from raydc.analysis.exchange_rate import describe as describe_exchange_rate
+from raydc.analysis.exchange_rate import exchange_rates, typical
 from raydc.analysis.joint_laws import JointLaw
 from raydc.analysis.worth import Worth, worth
 from raydc.analysis.worth import describe as describe_worth
@@ -186,9 +186,9 @@ def summary_sentences(
         )
         sentences.append(f"What labels are worth: {describe_worth(told)}.")
     for law in (figure.found for figure in joint):
-        if isinstance(law, JointLaw) and (item := typical(doublings(law))) is not None:
+        if isinstance(law, JointLaw) and (item := typical(exchange_rates(law))) is not None:
             name = "" if law.surface.label == "all" else f" ({law.surface.label})"
-            sentences.append(f"What knowledge is worth{name}: {describe_doubling(item)}.")
+            sentences.append(f"What knowledge is worth{name}: {describe_exchange_rate(item)}.")
     return sentences
 
 

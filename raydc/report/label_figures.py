@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from raydc.analysis.curves import finished, group, mean_of
 from raydc.analysis.labels import LabelFacts, among_others, divergence, label_facts, similarity, softmax
 from raydc.data.image_set import CompressedSet
-from raydc.labels.store import read_logits, read_together
+from raydc.labels.logits_file import read_logits, read_together
 from raydc.report.figures import Heat, Lines, Marked, series_of
 from raydc.spec.result import Row
 from raydc.store.artifact import Store
@@ -27,7 +27,7 @@ MOST_CLASSES = 20
 
 
 @dataclass(frozen=True)
-class Said:
+class LabelledEpoch:
     """What a teacher says of some compressed sets after one epoch."""
 
     epoch: int
@@ -66,7 +66,7 @@ def label_figures(rows: Sequence[Row], store: Store) -> tuple[list[Lines], list[
     return lines, heats
 
 
-def _said(epoch: int, rows: Sequence[Row], store: Store) -> Said | None:
+def _said(epoch: int, rows: Sequence[Row], store: Store) -> LabelledEpoch | None:
     """What is in the store of one epoch; None if nothing is."""
     facts, probabilities, classes = [], [], []
     for (ids, set_id), _ in list(group(rows, ["labels_id", "set_id"]).items())[:MOST_SETS]:
@@ -82,7 +82,7 @@ def _said(epoch: int, rows: Sequence[Row], store: Store) -> Said | None:
         return None
     accuracy = [r["val_acc"] if r.get("val_acc") is not None else r["test_acc"] for r in rows]
     together = np.concatenate(probabilities), np.concatenate(classes)
-    return Said(epoch, tuple(facts), *together, val_acc=float(np.mean(accuracy)))
+    return LabelledEpoch(epoch, tuple(facts), *together, val_acc=float(np.mean(accuracy)))
 
 
 def _spoken(ids: str, store: Store) -> NDArray[np.float64] | None:
@@ -114,7 +114,7 @@ def divergences(
     return found
 
 
-def _by_epoch(teacher: str, said: Sequence[Said]) -> Lines:
+def _by_epoch(teacher: str, said: Sequence[LabelledEpoch]) -> Lines:
     largest = float(np.log(said[0].probabilities.shape[1]))
     measures = {
         "entropy, as part of log C": lambda facts: facts.entropy / largest,
@@ -140,7 +140,7 @@ def _by_epoch(teacher: str, said: Sequence[Said]) -> Lines:
     )
 
 
-def _by_rank(teacher: str, said: Sequence[Said]) -> Lines:
+def _by_rank(teacher: str, said: Sequence[LabelledEpoch]) -> Lines:
     chosen = [said[i] for i in np.unique(np.linspace(0, len(said) - 1, MOST_EPOCHS).astype(int))]
     series = []
     for one in chosen:
@@ -155,7 +155,7 @@ def _by_rank(teacher: str, said: Sequence[Said]) -> Lines:
     )
 
 
-def _similar(teacher: str, said: Said) -> Heat:
+def _similar(teacher: str, said: LabelledEpoch) -> Heat:
     table = among_others(similarity(said.probabilities, said.classes))
     classes = tuple(range(len(table)))
     return Heat(

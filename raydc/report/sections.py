@@ -10,7 +10,7 @@ import numpy as np
 from raydc.analysis.compare import compare
 from raydc.analysis.curves import finished, group, label_of, mean_of, varying_keys
 from raydc.analysis.ddranking import Ranking, ddranking
-from raydc.analysis.doubling import doublings
+from raydc.analysis.exchange_rate import exchange_rates
 from raydc.analysis.frontier import frontier, image_frontier
 from raydc.analysis.joint_laws import FORMULAS as FORMULAS_OF_BOTH
 from raydc.analysis.joint_laws import JointLaw, NoJointLaw
@@ -135,7 +135,7 @@ def _joint_tables(figures: Figures) -> list[Table]:
             tuple(_joint_row(law) for law in laws),
         )
     ]
-    answers = [(law.surface.label, item) for law in laws for item in doublings(law)]
+    answers = [(law.surface.label, item) for law in laws for item in exchange_rates(law)]
     if answers:
         found.append(
             Table(

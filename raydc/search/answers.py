@@ -44,5 +44,5 @@ def _answers(row: Row, planned: Planned) -> bool:
         return not planned.tested or not untested(row)
     if planned.tested:
         return False
-    assert planned.asked is not None
-    return row["status"] == FAILED or row.get("trial") == planned.asked.trial
+    assert planned.origin is not None
+    return row["status"] == FAILED or row.get("trial") == planned.origin.trial

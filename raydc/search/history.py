@@ -19,16 +19,16 @@ from raydc.files.atomic import write_atomically
 from raydc.files.plain_json import parse_json
 from raydc.spec.evaluation import canonical_json
 from raydc.spec.result import FINISHED, untested
-from raydc.spec.study import Study
+from raydc.spec.study import StudySpec
 from raydc.tracking.ledger import Ledger
 
 if TYPE_CHECKING:
-    from raydc.search.search import Search
+    from raydc.search.ask_tell import Search
 
 HISTORY = "search.json"
 
 
-def searched(study: Study, dataset_id: str) -> str:
+def searched(study: StudySpec, dataset_id: str) -> str:
     """Digest of everything that the values of a search depend on."""
     assert study.search is not None
     content = {

@@ -184,7 +184,7 @@ class Points:
             return dict(optuna.importance.get_param_importances(self._study, evaluator=evaluator))
 
 
-class Referee:
+class PointPruner:
     """A scheduler: judges students by what others of the search had at the same rung (raydc.workbench.Judge).
 
     It may live in another process than `Points`; both go through the storage.
@@ -195,7 +195,7 @@ class Referee:
             storage=open_storage(path), study_name=name, sampler=RandomSampler(), pruner=pruner_of(search)
         )
 
-    def goes_on(self, trial: int, rung: int, val_acc: float) -> bool:
+    def should_continue(self, trial: int, rung: int, val_acc: float) -> bool:
         judged = Trial(self._study, self._study.get_trials(deepcopy=False)[trial]._trial_id)
         with quiet():
             # A student that begins anew after a kill says the same again, which Optuna notes and ignores.

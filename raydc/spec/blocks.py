@@ -43,7 +43,7 @@ def cast_block(grammar: Grammar, given: Mapping[str, Any], where: str, prefix: s
     values = {}
     for name, value in given.items():
         values[prefix + name] = _cast(grammar, prefix + name, value, where, prefix)
-    for key, rival in point.RIVALS.items():
+    for key, rival in point.EXCLUSIVE_KEYS.items():
         if values.get(key) is not None and values.get(rival) is not None:
             raise InputError(
                 f"{where}{key.removeprefix(prefix)} and {rival.removeprefix(prefix)} exclude each "
@@ -84,7 +84,7 @@ def grids_of(
             listed_values = choices if isinstance(choices, list) else [choices]
             cast = [_cast(grammar, name, value, where) for value in listed_values]
             values[name] = tuple(dict.fromkeys(cast))
-        for key, rival in point.RIVALS.items():
+        for key, rival in point.EXCLUSIVE_KEYS.items():
             if key in values and rival in values:
                 raise InputError(f"{where}{key} and {rival} exclude each other; keep one")
         grids.append(values)

@@ -31,7 +31,7 @@ def dataset_id(fingerprint: str, spec: DatasetSpec) -> str:
     return digest("dataset", {"fingerprint": fingerprint, **spec.choices()})
 
 
-class Namer:
+class IdBuilder:
     """Names everything that is made from one dataset."""
 
     def __init__(self, dataset: str, grammar: Grammar | None = None) -> None:

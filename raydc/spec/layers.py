@@ -28,7 +28,7 @@ def merged(raw: Mapping[str, Any], source: str, settings: Iterable[str], smoke: 
     if chosen := parse_settings(settings):
         layers.append((f"{source}: --set", chosen))
     for where, changes in layers:
-        refuse_rivals(changes, where)
+        refuse_exclusive_keys(changes, where)
         for path, value in changes.items():
             put(content, path, value, where)
     if smoke:
@@ -88,7 +88,7 @@ def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
     return chosen
 
 
-def refuse_rivals(changes: Mapping[str, Any], where: str) -> None:
+def refuse_exclusive_keys(changes: Mapping[str, Any], where: str) -> None:
     for path in changes:
         stem, _, last = path.rpartition(".")
         if last == "epochs" and f"{stem}.steps" in changes:
@@ -138,7 +138,7 @@ def put(raw: dict[str, Any], path: str, value: Any, where: str) -> None:
         for other in (*SOURCES, "root"):
             part.pop(other, None)
     stem = {"base": "train."}.get(root, "")
-    for key, rival in point.RIVALS.items():
+    for key, rival in point.EXCLUSIVE_KEYS.items():
         if rest in (key, stem and key, key.removeprefix("train.")):
             part.pop(rival, None)
             part.pop(rival.removeprefix("train."), None)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from raydc.spec.evaluation import Evaluation, Recipe, TeacherSpec
-from raydc.spec.identity import Namer, Scoring, scoring
+from raydc.spec.identity import IdBuilder, Scoring, scoring
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class LabelPass:
 
 
 @dataclass(frozen=True)
-class Asked:
+class SearchOrigin:
     """What a search says of an evaluation that it asked for."""
 
     trial: int
@@ -101,7 +101,7 @@ class Asked:
     """How its compressed set is made; a point is not known before it is asked, so nobody has made it."""
     tested: bool = False
     """Whether it sees the test images: only replicates of the winner do."""
-    judged: bool = False
+    prunable: bool = False
     """Whether a scheduler may stop it early."""
 
 
@@ -115,18 +115,18 @@ class Planned:
     passes: tuple[LabelPass, ...] = ()
     learned: str | None = None
     """Id of the labels that are learnt for it, if any."""
-    asked: Asked | None = None
+    origin: SearchOrigin | None = None
     """Of evaluations that a search asked for."""
 
     @property
     def tested(self) -> bool:
         """Whether the student is tested after its last step."""
-        return self.asked is None or self.asked.tested
+        return self.origin is None or self.origin.tested
 
     @property
-    def judged(self) -> bool:
+    def prunable(self) -> bool:
         """Whether a scheduler may stop the student early."""
-        return self.asked is not None and self.asked.judged
+        return self.origin is not None and self.origin.prunable
 
     @property
     def labels_id(self) -> str | None:
@@ -135,14 +135,14 @@ class Planned:
         return self.learned or said or self.evaluation.files("labels").get("path", "")[:20] or None
 
     @property
-    def materials(self) -> tuple[str, ...]:
+    def prerequisites(self) -> tuple[str, ...]:
         """Ids of the compressed set and the label passes."""
         return (self.compressed_set, *(p.id for p in self.passes))
 
     @property
     def needs(self) -> tuple[str, ...]:
         """Ids of everything that it waits for."""
-        return self.materials if self.learned is None else (*self.materials, self.learned)
+        return self.prerequisites if self.learned is None else (*self.prerequisites, self.learned)
 
 
 @dataclass(frozen=True)
@@ -185,25 +185,25 @@ class Plan:
 
 def make_plan(evaluations: Iterable[Evaluation], dataset_id: str) -> Plan:
     """Name everything that `evaluations` need; equal evaluations collapse into one."""
-    namer = Namer(dataset_id)
+    id_builder = IdBuilder(dataset_id)
     planned: dict[str, Planned] = {}
     for evaluation in evaluations:
-        compressed_set = namer.compressed_set(evaluation)
+        compressed_set = id_builder.compressed_set(evaluation)
         epoch = evaluation.point.get("labels.teacher_epoch")
         passes = []
-        for index, trajectory in enumerate(namer.label_trajectories(evaluation)):
+        for index, trajectory in enumerate(id_builder.label_trajectories(evaluation)):
             assert evaluation.teacher is not None
-            name = namer.logits(compressed_set, trajectory, epoch, namer.views(evaluation))
+            name = id_builder.logits(compressed_set, trajectory, epoch, id_builder.views(evaluation))
             passes.append(
                 LabelPass(
                     name, compressed_set, trajectory, epoch, evaluation.teacher, index, _asked(evaluation)
                 )
             )
-        name = namer.evaluation(evaluation)
+        name = id_builder.evaluation(evaluation)
         planned.setdefault(
-            name, Planned(name, evaluation, compressed_set, tuple(passes), namer.learned(evaluation))
+            name, Planned(name, evaluation, compressed_set, tuple(passes), id_builder.learned(evaluation))
         )
-    return assemble(planned.values(), namer=namer)
+    return assemble(planned.values(), id_builder=id_builder)
 
 
 def _asked(evaluation: Evaluation) -> ViewsAsked | None:
@@ -228,9 +228,9 @@ def _asked(evaluation: Evaluation) -> ViewsAsked | None:
 
 
 def assemble(
-    evaluations: Iterable[Planned], *, namer: Namer | None = None, known: Plan | None = None
+    evaluations: Iterable[Planned], *, id_builder: IdBuilder | None = None, known: Plan | None = None
 ) -> Plan:
-    """The plan of `evaluations`; their sets are looked up in `known`, or named by `namer`."""
+    """The plan of `evaluations`; their sets are looked up in `known`, or named by `id_builder`."""
     evaluations = tuple(evaluations)
     sets: dict[str, SetJob] = {}
     for planned in evaluations:
@@ -239,8 +239,8 @@ def assemble(
             if known is not None:
                 sets[name] = known.sets[name]
             else:
-                assert namer is not None
-                sets[name] = _set_job(planned, namer)
+                assert id_builder is not None
+                sets[name] = _set_job(planned, id_builder)
     passes: dict[str, LabelPass] = {}
     for p in (p for planned in evaluations for p in planned.passes):
         passes[p.id] = p.joined(passes[p.id]) if p.id in passes else p
@@ -264,9 +264,9 @@ def trajectory_jobs(sets: Iterable[SetJob], passes: Iterable[LabelPass]) -> dict
     return jobs
 
 
-def _set_job(planned: Planned, namer: Namer) -> SetJob:
+def _set_job(planned: Planned, id_builder: IdBuilder) -> SetJob:
     need = scoring(planned.evaluation)
-    scorers = [namer.trajectory(need.scorer, i) for i in range(need.networks)] if need else []
+    scorers = [id_builder.trajectory(need.scorer, i) for i in range(need.networks)] if need else []
     return SetJob(planned.compressed_set, planned.evaluation, tuple(scorers))
 
 

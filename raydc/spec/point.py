@@ -33,7 +33,7 @@ BLOCKS = ("images", "labels", "student", "train")
 LOSSES = ("ce", "soft_ce", "kl", "kl_t2", "mse_ce")
 SCHEDULES = ("constant", "cosine", "half-cosine", "quarters", "halfway", "thirds")
 PRECISIONS = ("fp32", "tf32", "bf16")
-RIVALS = {"train.epochs": "train.steps", "train.steps": "train.epochs"}
+EXCLUSIVE_KEYS = {"train.epochs": "train.steps", "train.steps": "train.epochs"}
 """Exactly one of the two counts; the later given replaces the other."""
 
 ARCH = Text(
@@ -246,7 +246,7 @@ def recipe_values(given: Point) -> dict[str, Value]:
     """Defaults of the recipe that `given` names, without a rival of what it gives."""
     name = given.get("train.recipe", "label-worth")
     values = dict(catalog.RECIPES[name].values)
-    for key, rival in RIVALS.items():
+    for key, rival in EXCLUSIVE_KEYS.items():
         if key in given:
             values.pop(rival, None)
     return values

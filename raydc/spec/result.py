@@ -185,7 +185,7 @@ def failed(planned: Planned, *, study: str, dataset_id: str, attempts: int, erro
 
 def trial_of(planned: Planned) -> Row:
     """The column that says which point of a search asked for an evaluation; empty without a search."""
-    return {} if planned.asked is None else {"trial": planned.asked.trial}
+    return {} if planned.origin is None else {"trial": planned.origin.trial}
 
 
 def untested(row: Mapping[str, Any]) -> bool:
@@ -193,7 +193,7 @@ def untested(row: Mapping[str, Any]) -> bool:
     return row.get("trial") is not None and row.get("test_acc") is None
 
 
-def spoiled(row: Mapping[str, Any]) -> bool:
+def lost_artifact(row: Mapping[str, Any]) -> bool:
     """Whether an evaluation failed for want of an artifact, which can be made again."""
     return row["status"] == FAILED and str(row["error"]).startswith(f"{ArtifactError.__name__}: ")
 

@@ -151,7 +151,7 @@ class SearchSpec:
         return min(self.finalists, self.points) * self.further
 
     @property
-    def judged(self) -> bool:
+    def prunes(self) -> bool:
         """Whether a scheduler may stop students early."""
         return self.scheduler != "none"
 

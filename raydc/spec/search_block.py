@@ -203,7 +203,7 @@ def _ordered(space: list[Dimension], where: str) -> tuple[Dimension, ...]:
             for value in values:
                 if not named[key].holds(value):
                     raise InputError(f"{at}.{key} is {show(value)}, but {key} is {named[key].describe()}")
-    for key, rival in point.RIVALS.items():
+    for key, rival in point.EXCLUSIVE_KEYS.items():
         if key in named and rival in named:
             raise InputError(f"{where}space has both {key} and {rival}, which exclude each other; keep one")
     ordered: dict[str, Dimension] = {}
@@ -252,7 +252,7 @@ def _refuse_misfits(search: SearchSpec, where: str) -> None:
         raise InputError(
             f"{where}sampler is cmaes, which has one objective; use tpe, gp, nsga2, random or grid"
         )
-    if search.judged and search.metrics != ("val_acc",):
+    if search.prunes and search.metrics != ("val_acc",):
         raise InputError(
             f"{where}scheduler is {search.scheduler}, which stops students by val_acc, but metric is "
             f"{show(search.metrics)}; use none, or val_acc alone"

@@ -1,4 +1,4 @@
-"""The study file: read, merged with `smoke` and `--set`, checked, and made into a `Study`.
+"""The study file: read, merged with `smoke` and `--set`, checked, and made into a `StudySpec`.
 
 All problems are `InputError`s of one sentence that names the file, the dotted key, what was given
 and what is allowed. Values are checked before keys fall away.
@@ -16,7 +16,7 @@ from raydc.errors import InputError, did_you_mean, one_of, without_password
 from raydc.spec import catalog, point
 from raydc.spec.blocks import cast_block, dataset_of, grids_of, scorer_of, seeds_of, teachers_of
 from raydc.spec.evaluation import DatasetSpec, Evaluation, TeacherSpec
-from raydc.spec.identity import Namer
+from raydc.spec.identity import IdBuilder
 from raydc.spec.keys import Grammar, Point, Value
 from raydc.spec.layers import merged
 from raydc.spec.search import SearchSpec
@@ -26,7 +26,7 @@ from raydc.spec.yaml_file import LARGEST_FILE_BYTES, dump_yaml, parse_yaml, read
 
 
 @dataclass(frozen=True)
-class Study:
+class StudySpec:
     """A checked study: what to evaluate, on what, with which resources."""
 
     name: str
@@ -49,7 +49,7 @@ class Study:
     search: SearchSpec | None = None
     """Who asks for points, instead of the grids."""
 
-    def located(self, tracking_uri: str | None, store_uri: str | None) -> Study:
+    def located(self, tracking_uri: str | None, store_uri: str | None) -> StudySpec:
         """The study with another tracking server or store, where one is given."""
         raw = dict(self.raw)
         for block, uri in (("tracking", tracking_uri), ("store", store_uri)):
@@ -77,7 +77,7 @@ class Study:
         cannot be and for a key that applies to no point.
         """
         grammar = grammar or point.point_grammar()
-        namer = Namer("unknown data", grammar)
+        id_builder = IdBuilder("unknown data", grammar)
         unique: dict[str, Evaluation] = {}
         used: set[str] = set()
         for where, chosen in self._choices():
@@ -90,7 +90,7 @@ class Study:
             used |= self.base.keys() - given.keys()
             used |= {key for key, value in given.items() if value is None}
             for evaluation in evaluations:
-                unique.setdefault(namer.evaluation(evaluation), evaluation)
+                unique.setdefault(id_builder.evaluation(evaluation), evaluation)
         for where, block in self._given_blocks():
             if (problem := point.unused(grammar, block, used)) is not None:
                 raise InputError(f"{self.source}: {where}{problem}")
@@ -111,7 +111,7 @@ class Study:
 
     def _given(self, chosen: Mapping[str, Value]) -> dict[str, Value]:
         """What a point gives, without what `chosen` values replace."""
-        rivals = {rival for key, rival in point.RIVALS.items() if key in chosen}
+        rivals = {rival for key, rival in point.EXCLUSIVE_KEYS.items() if key in chosen}
         return {key: value for key, value in self.base.items() if key not in rivals} | dict(chosen)
 
     def _choices(self) -> Iterator[tuple[str, dict[str, Value]]]:
@@ -248,7 +248,7 @@ def load_study(
     *,
     settings: Iterable[str] = (),
     smoke: bool = False,
-) -> Study:
+) -> StudySpec:
     """Read, merge and check the study file at `path`.
 
     `settings` are `KEY=VALUE` texts (dotted path from the root, value in YAML); `smoke` merges the
@@ -264,7 +264,7 @@ def load_study(
     return parse_study(text, str(path), settings=settings, smoke=smoke)
 
 
-def parse_study(text: str, source: str, *, settings: Iterable[str] = (), smoke: bool = False) -> Study:
+def parse_study(text: str, source: str, *, settings: Iterable[str] = (), smoke: bool = False) -> StudySpec:
     """As `load_study`, from the text of a file that messages call `source`."""
     raw = parse_yaml(text, source)
     if not isinstance(raw, dict):
@@ -274,7 +274,7 @@ def parse_study(text: str, source: str, *, settings: Iterable[str] = (), smoke: 
     return _checked(merged(raw, source, settings, smoke), source)
 
 
-def _checked(raw: dict[str, Any], source: str) -> Study:
+def _checked(raw: dict[str, Any], source: str) -> StudySpec:
     file = framed(raw, source)
     grammar = point.point_grammar()
     if file.search is not None and file.grid:
@@ -293,7 +293,7 @@ def _checked(raw: dict[str, Any], source: str) -> Study:
             f"{source}: dataset.val_fraction is 0, but a search chooses by validation images; give a "
             "fraction above 0, such as 0.1"
         )
-    study = Study(
+    study = StudySpec(
         name=file.name,
         dataset=dataset,
         teachers=teachers,

@@ -108,13 +108,13 @@ class Store(Protocol):
         None if it is absent or damaged (it is then set aside); `StoreError` if the store cannot be read.
         """
 
-    def doubt(self) -> None:
+    def recheck(self) -> None:
         """Check everything anew that this process finds from now on."""
 
     def has(self, kind: str, name: str) -> bool:
         """Whether it is there, unchecked."""
 
-    def sound(self, kind: str, name: str) -> bool:
+    def is_intact(self, kind: str, name: str) -> bool:
         """Whether it is there and need not be made: as `find`, but nothing is fetched to be looked at."""
 
     def names(self, kind: str) -> list[str]:

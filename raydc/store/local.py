@@ -52,7 +52,7 @@ class LocalStore:
     def has(self, kind: str, name: str) -> bool:
         return (self._folder(kind, name) / MANIFEST).is_file()
 
-    def sound(self, kind: str, name: str) -> bool:
+    def is_intact(self, kind: str, name: str) -> bool:
         return self.find(kind, name) is not None
 
     def names(self, kind: str) -> list[str]:
@@ -91,7 +91,7 @@ class LocalStore:
             check_file(folder / plain(file), size, crc)
         return Artifact(folder, manifest["meta"], tuple(manifest["files"]))
 
-    def doubt(self) -> None:
+    def recheck(self) -> None:
         self._checked.clear()
 
     def _set_aside(self, folder: Path, reason: str) -> None:

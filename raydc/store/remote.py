@@ -132,7 +132,7 @@ class RemoteStore:
         self._fs = filesystem
         self._root = root.rstrip("/")
         self._cache = cache
-        self._doubted = False
+        self._rechecking = False
 
     def _path(self, *parts: str) -> str:
         return "/".join((self._root, *parts))
@@ -160,12 +160,12 @@ class RemoteStore:
     def has(self, kind: str, name: str) -> bool:
         return bool(self._infos(self._path(kind, name, MANIFEST)).type == fs.FileType.File)
 
-    def sound(self, kind: str, name: str) -> bool:
+    def is_intact(self, kind: str, name: str) -> bool:
         return self._copy(kind, name) is not None or self.has(kind, name)
 
-    def doubt(self) -> None:
-        self._cache.doubt()
-        self._doubted = True
+    def recheck(self) -> None:
+        self._cache.recheck()
+        self._rechecking = True
 
     def names(self, kind: str) -> list[str]:
         selector = fs.FileSelector(self._path(kind), recursive=True, allow_not_found=True)
@@ -211,7 +211,7 @@ class RemoteStore:
     def _copy(self, kind: str, name: str) -> Artifact | None:
         """This node's copy, which the object store gets back if it is in doubt and lacks it."""
         copy = self._cache.find(kind, name)
-        if copy is not None and self._doubted and not self.has(kind, name):
+        if copy is not None and self._rechecking and not self.has(kind, name):
             self._upload(kind, name, copy)
         return copy
 

@@ -23,8 +23,7 @@ from rich.console import Console
 from raydc.orchestration.progress import Progress, Silent
 from raydc.spec import shipped
 from raydc.spec.evaluation import Evaluation
-from raydc.spec.study import Study as CheckedStudy
-from raydc.spec.study import load_study, parse_study
+from raydc.spec.study import StudySpec, load_study, parse_study
 from raydc.spec.yaml_file import dump_yaml
 from raydc.study.console import LiveProgress
 from raydc.study.reporting import figures, results
@@ -61,7 +60,7 @@ class Run:
 class Study:
     """A checked study that can be planned and run."""
 
-    checked: CheckedStudy
+    checked: StudySpec
 
     @staticmethod
     def from_file(

@@ -28,16 +28,16 @@ from raydc.spec.evaluation import Evaluation
 from raydc.spec.facts import bind
 from raydc.spec.plan import Plan, Planned, forwards, make_plan, naive_forwards
 from raydc.spec.result import FAILED, FINISHED, Row, reused
-from raydc.spec.study import Study
+from raydc.spec.study import StudySpec
 from raydc.store.opening import open_store
-from raydc.study.preflight import Ready, get_ready, with_digests
+from raydc.study.preflight import ReadyStudy, preflight, with_digests
 from raydc.study.recording import Record, Recorder, share
 from raydc.study.summary import Summary
 from raydc.tracking import study_folder
 from raydc.tracking.ledger import Ledger, read_rows
 
 if TYPE_CHECKING:
-    from raydc.search.search import Search
+    from raydc.search.ask_tell import Search
 
 STUDY_PAGE = "raydc.study.mlflow_page"
 """With the report, needed at the end; it is loaded, which takes a second, while teachers are trained."""
@@ -48,7 +48,7 @@ HASTY_PATIENCE_SECONDS = 5.0
 
 
 def run(
-    study: Study,
+    study: StudySpec,
     out: Path,
     *,
     address: str | None = None,
@@ -74,7 +74,7 @@ def run(
     store = open_store(study.store_uri or study_folder.default_store(out))
     study_folder.prepare(out, study.name)
     with study_folder.locked(out), ThreadPoolExecutor(max_workers=1) as pool:
-        ready = get_ready(study, store, download)
+        ready = preflight(study, store, download)
         resuming = bool(read_rows(out))
         record = Record(ready, out, resuming=resuming, pool=pool)
         pool.submit(import_module, STUDY_PAGE)
@@ -86,7 +86,7 @@ def run(
     return summary
 
 
-def _known_elsewhere(ready: Ready, ledger: Ledger) -> dict[str, Row]:
+def _known_elsewhere(ready: ReadyStudy, ledger: Ledger) -> dict[str, Row]:
     """Results of all studies on these data by id, once the ledger's own are among them."""
     known = {row["evaluation_id"]: row for row in ready.store.results(ready.dataset.id)}
     own = [ledger.rows[name] for name in ledger.finished() - known.keys()]
@@ -94,13 +94,13 @@ def _known_elsewhere(ready: Ready, ledger: Ledger) -> dict[str, Row]:
     return known
 
 
-def open_search(ready: Ready, out: Path, answers: Answers) -> Search:
+def open_search(ready: ReadyStudy, out: Path, answers: Answers) -> Search:
     """The search of a study in the folder `out`, begun or gone on with.
 
     Raises `InputError` if the folder holds another search.
     """
+    from raydc.search.ask_tell import Search
     from raydc.search.points import FILE, Points
-    from raydc.search.search import Search
 
     study, dataset = ready.study, ready.dataset
     assert study.search is not None
@@ -116,7 +116,7 @@ def open_search(ready: Ready, out: Path, answers: Answers) -> Search:
 class _Launch:
     """One run of a study that was found possible, in its folder."""
 
-    ready: Ready
+    ready: ReadyStudy
     ledger: Ledger
     record: Record
     others: Mapping[str, Row]
@@ -198,13 +198,13 @@ class _Launch:
     def _run(self, left: Plan, summary: Summary, recorder: Recorder, search: Search | None) -> None:
         from raydc.orchestration.cluster import connected
         from raydc.orchestration.runner import Runner
-        from raydc.orchestration.site import Site
+        from raydc.orchestration.worker_context import WorkerContext
         from raydc.training.compiling import compiler, no_compiler
 
         study, dataset, store = self.ready.study, self.ready.dataset, self.ready.store
         runner = Runner(
             left,
-            site=Site(study.dataset, dataset.cache, store.uri),
+            context=WorkerContext(study.dataset, dataset.cache, store.uri),
             facts=dataset.facts,
             store=store,
             resources=study.resources,

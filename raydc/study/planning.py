@@ -15,11 +15,11 @@ from raydc.files.atomic import write_atomically
 from raydc.report.tables import duration, size
 from raydc.spec.plan import Plan, make_plan
 from raydc.spec.result import Row
-from raydc.spec.study import Study
+from raydc.spec.study import StudySpec
 from raydc.store.artifact import Store
 from raydc.store.opening import open_store
 from raydc.study.estimate import Estimate, estimate, rates
-from raydc.study.preflight import Ready, get_ready, search_evaluations, with_digests
+from raydc.study.preflight import ReadyStudy, preflight, search_evaluations, with_digests
 from raydc.tracking import study_folder
 from raydc.tracking.ledger import read_rows
 from raydc.worker.exported import export_line
@@ -32,7 +32,7 @@ UNKNOWN = "unknown"
 class StudyPlan:
     """A plan with what is known about it."""
 
-    study: Study
+    study: StudySpec
     plan: Plan
     dataset_id: str | None
     """None where the data were not at hand."""
@@ -121,12 +121,12 @@ class StudyPlan:
         return f"{'at most' if self.study.search is None else 'about'} {size(self.estimate.store_bytes)}"
 
 
-def plan_study(study: Study, out: Path | None, store_uri: str | None, download: bool) -> StudyPlan:
+def plan_study(study: StudySpec, out: Path | None, store_uri: str | None, download: bool) -> StudyPlan:
     """Plan `study`; data that are not at hand only cost the parts that need them."""
     out = out or Path("runs") / study.name
     store = open_store(store_uri or study.store_uri or study_folder.default_store(out))
     try:
-        ready = get_ready(study, store, download)
+        ready = preflight(study, store, download)
     except InputError as error:
         if not _data_are_missing(study):
             raise
@@ -135,7 +135,7 @@ def plan_study(study: Study, out: Path | None, store_uri: str | None, download: 
     return _with_data(ready, out, store)
 
 
-def _data_are_missing(study: Study) -> bool:
+def _data_are_missing(study: StudySpec) -> bool:
     """Whether the study's data are nowhere on this machine, as opposed to being wrong."""
     spec = study.dataset
     if spec.source == "named" and spec.location is None:
@@ -143,7 +143,7 @@ def _data_are_missing(study: Study) -> bool:
     return spec.location is not None and not Path(spec.location).exists()
 
 
-def _with_data(ready: Ready, out: Path, store: Store) -> StudyPlan:
+def _with_data(ready: ReadyStudy, out: Path, store: Store) -> StudyPlan:
     dataset, plan = ready.dataset, ready.plan
     ledger = read_rows(out)
     shared: list[Row] = list(store.results(dataset.id))
@@ -180,7 +180,7 @@ def _with_data(ready: Ready, out: Path, store: Store) -> StudyPlan:
     )
 
 
-def _local_workers(study: Study) -> int:
+def _local_workers(study: StudySpec) -> int:
     """Students that this machine would train at a time."""
     chosen = study.resources.workers
     if isinstance(chosen, int):

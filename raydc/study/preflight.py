@@ -10,8 +10,8 @@ from raydc.data.dataset import Dataset, open_dataset
 from raydc.data.hub import located
 from raydc.data.imported import digest_of
 from raydc.errors import InputError
-from raydc.labels.imported import read_soft_labels
 from raydc.labels.replayed import Replayed, digest_of_labels
+from raydc.labels.soft_label_file import read_soft_labels
 from raydc.networks import zoo
 from raydc.spec import catalog
 from raydc.spec.evaluation import Evaluation, TeacherSpec, canonical_json
@@ -19,17 +19,17 @@ from raydc.spec.facts import bind
 from raydc.spec.label_kinds import LABELS_PATH
 from raydc.spec.plan import Plan, make_plan, set_size
 from raydc.spec.point import point_grammar
-from raydc.spec.study import Study
+from raydc.spec.study import StudySpec
 from raydc.store.artifact import Store
 from raydc.teachers.checkpoint import check_given, file_digest
 from raydc.worker.compressor import method_keys, pool_of
 
 
 @dataclass(frozen=True)
-class Ready:
+class ReadyStudy:
     """A study that was found possible on its data."""
 
-    study: Study
+    study: StudySpec
     dataset: Dataset
     store: Store
     plan: Plan
@@ -40,7 +40,7 @@ class Ready:
         return len(self.plan.evaluations) if self.study.search is None else search_evaluations(self.study)
 
 
-def search_evaluations(study: Study) -> int:
+def search_evaluations(study: StudySpec) -> int:
     """Evaluations that a search takes at most."""
     assert study.search is not None
     return study.search.evaluations(len(study.seeds))
@@ -117,7 +117,7 @@ def _check_labels(
     opened[name].check(evaluation.recipe, evaluation.keep_views)
 
 
-def get_ready(study: Study, store: Store, download: bool = False) -> Ready:
+def preflight(study: StudySpec, store: Store, download: bool = False) -> ReadyStudy:
     """Open the data, check the study against them, and plan; `InputError` if it is not possible."""
     if study.system_metrics and find_spec("psutil") is None:
         raise InputError(
@@ -155,7 +155,7 @@ def get_ready(study: Study, store: Store, download: bool = False) -> Ready:
             f"{study.source}: dataset.val_fraction leaves no validation image, but a search chooses by them; "
             "raise it"
         )
-    return Ready(study, dataset, store, make_plan(evaluations, dataset.id))
+    return ReadyStudy(study, dataset, store, make_plan(evaluations, dataset.id))
 
 
 def _epochs_of(teacher: TeacherSpec, evaluations: Sequence[Evaluation]) -> set[int]:

@@ -13,7 +13,7 @@ from raydc.analysis.curves import varying_keys
 from raydc.errors import InputError, StoreError, TrackingError
 from raydc.spec.result import FINISHED, Row, spec_columns, untested
 from raydc.store.artifact import Store
-from raydc.study.preflight import Ready
+from raydc.study.preflight import ReadyStudy
 from raydc.tracking.ledger import Ledger
 from raydc.tracking.tracker import PLANNED, NoTracker, Tracker
 
@@ -30,7 +30,7 @@ class Record:
     `raydc sync` mends the record.
     """
 
-    def __init__(self, ready: Ready, out: Path, *, resuming: bool, pool: ThreadPoolExecutor) -> None:
+    def __init__(self, ready: ReadyStudy, out: Path, *, resuming: bool, pool: ThreadPoolExecutor) -> None:
         self._resuming = resuming
         self._tracker: Tracker | None = None
         self._starting = pool.submit(_start_tracker, ready, out)
@@ -54,7 +54,7 @@ class Record:
         return _Unreachable()
 
 
-def _start_tracker(ready: Ready, out: Path) -> Tracker:
+def _start_tracker(ready: ReadyStudy, out: Path) -> Tracker:
     from raydc.tracking.mlflow_client import default_uri
     from raydc.tracking.mlflow_tracker import MlflowTracker
 

@@ -19,17 +19,17 @@ from raydc.errors import InputError, did_you_mean, one_of
 from raydc.networks import zoo
 from raydc.spec.blocks import teacher_spec
 from raydc.spec.evaluation import TeacherSpec
-from raydc.spec.identity import Namer
+from raydc.spec.identity import IdBuilder
 from raydc.spec.plan import TrajectoryJob
 from raydc.spec.point import point_grammar
 from raydc.spec.result import Row
 from raydc.spec.seeding import seed_of
-from raydc.spec.study import Study, load_study
+from raydc.spec.study import StudySpec, load_study
 from raydc.spec.yaml_file import parse_yaml
 from raydc.store.artifact import Store
 from raydc.store.opening import open_store
 from raydc.teachers.checkpoint import Loaded, check_given, file_digest, load_checkpoint
-from raydc.teachers.entropy import said_of
+from raydc.teachers.entropy import crop_predictions
 from raydc.tracking import study_folder
 from raydc.worker.workbench import Workbench
 
@@ -97,7 +97,7 @@ def judge(
         classes = torch.from_numpy(bench.compressed_set(name)[0].labels)
         images = bench.relabeller.inputs(loaded, name)
         view_key = seed_of("entropy crops", seed, seeds[0])
-        said = said_of(loaded.teacher, images, classes, ratios, draws, view_key)
+        said = crop_predictions(loaded.teacher, images, classes, ratios, draws, view_key)
         points += [SetPoint(name, key, seeds, one.ratio, one.entropy, one.nll) for one in said]
     after = "" if epoch is None else f", epoch {epoch}"
     return Judged(f"{spec.name} ({spec.arch}{after})", loaded.test_acc, points, len(sets) - len(present))
@@ -119,7 +119,7 @@ def _sets(rows: Sequence[Row]) -> dict[str, tuple[dict[str, object], tuple[int, 
     }
 
 
-def _classifier(study: Study, given: str | None) -> TeacherSpec:
+def _classifier(study: StudySpec, given: str | None) -> TeacherSpec:
     """The teacher that `given` names or describes."""
     known = dict(study.teachers)
     if study.scorer is not None:
@@ -171,6 +171,6 @@ def _load(spec: TeacherSpec, epoch: int | None, bench: Workbench) -> Loaded:
     epochs = () if epoch is None else (epoch,)
     if not spec.trained_here:
         check_given(spec, dataset, epochs)
-    job = TrajectoryJob(Namer(dataset.id).trajectory(spec, 0), spec, 0, epochs)
+    job = TrajectoryJob(IdBuilder(dataset.id).trajectory(spec, 0), spec, 0, epochs)
     bench.make_trajectory(job)
     return load_checkpoint(dataset, spec, job.id, epoch, store, bench.device)

@@ -246,7 +246,7 @@ def _check_classes(tag: str, classes: int, dataset: Dataset) -> None:
 def not_stored(job: TrajectoryJob, store: Store) -> list[int | None]:
     """Epochs of a trajectory from elsewhere that the store lacks; None is its only one."""
     asked: Sequence[int | None] = job.epochs if job.teacher.is_buffer else (None,)
-    return [epoch for epoch in asked if not store.sound("checkpoint", name_of(job.id, epoch))]
+    return [epoch for epoch in asked if not store.is_intact("checkpoint", name_of(job.id, epoch))]
 
 
 def store_given(job: TrajectoryJob, dataset: Dataset, store: Store, device: torch.device) -> None:

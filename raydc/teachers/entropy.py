@@ -25,7 +25,7 @@ IMAGES_TOGETHER = 1024
 
 
 @dataclass(frozen=True)
-class Said:
+class CropPrediction:
     """What a classifier says of one set at one crop ratio."""
 
     ratio: float
@@ -36,9 +36,9 @@ class Said:
     """Mean negative log-likelihood of the images' classes, in nats."""
 
 
-def said_of(
+def crop_predictions(
     teacher: Teacher, images: Tensor, classes: Tensor, ratios: Sequence[float], draws: int, key: int
-) -> list[Said]:
+) -> list[CropPrediction]:
     """Entropy and NLL at each of `ratios`, in (0, 1], over `draws` crops of every image.
 
     images: [N, C, H, W] float32, inputs of the classifier on its device; classes: [N] int64; key: below
@@ -58,7 +58,7 @@ def said_of(
                 h, loss = entropy_and_nll(logits, classes[part].to(logits.device))
                 entropy += h.sum().item()
                 nll += loss.sum().item()
-        found.append(Said(ratio, entropy / (looks * len(images)), nll / (looks * len(images))))
+        found.append(CropPrediction(ratio, entropy / (looks * len(images)), nll / (looks * len(images))))
     return found
 
 

@@ -31,7 +31,7 @@ from raydc.spec.seeding import seed_of
 from raydc.store.artifact import Artifact, Store
 from raydc.teachers.scores import record
 from raydc.teachers.teacher import Teacher
-from raydc.training.engine import EAGER, Chassis
+from raydc.training.engine import EAGER, NetworkSlot
 from raydc.training.fit import fit
 from raydc.training.group import ALONE, Group, synchronised
 from raydc.training.inputs import Inputs, part_inputs
@@ -56,7 +56,7 @@ def missing(job: TrajectoryJob, store: Store) -> tuple[list[int], list[int]]:
     """Epochs whose checkpoint, and epochs whose scores, are asked for and not in the store."""
 
     def absent(kind: str, epochs: Collection[int]) -> list[int]:
-        return [e for e in epochs if not store.sound(kind, checkpoint_name(job.id, e))]
+        return [e for e in epochs if not store.is_intact(kind, checkpoint_name(job.id, e))]
 
     return absent("checkpoint", job.epochs), absent("scores", range(1, job.scored + 1))
 
@@ -99,22 +99,22 @@ class _Apprenticeship:
         self.recipe = job.teacher.recipe
         self.inputs = part_inputs(dataset, dataset.train, device)
         self.labels = torch.from_numpy(dataset.train.labels).to(device)
-        self.chassis = Chassis(
+        self.slot = NetworkSlot(
             job.teacher.arch, dataset.channels, dataset.classes, dataset.resolution, device
         )
         self.per_epoch = self.recipe.steps_per_epoch(len(self.inputs))
         # By the work of one epoch, so that it does not matter how many are asked for.
         one_epoch = replace(self.recipe, steps=self.per_epoch, epochs=None)
-        engine = self.chassis.engine(one_epoch, len(self.inputs)) if group.size == 1 else EAGER
-        engine = self.chassis.warm(engine, one_epoch, len(self.inputs))
-        self.forward = self.chassis.forward(engine)
+        engine = self.slot.engine(one_epoch, len(self.inputs)) if group.size == 1 else EAGER
+        engine = self.slot.warm(engine, one_epoch, len(self.inputs))
+        self.forward = self.slot.forward(engine)
         self.tests: dict[str, Inputs] = {}
         self.history: list[dict[str, Any]] = []
         self.saved_at = time.monotonic()
 
     def run(self, checkpoints: list[int], scores: list[int]) -> None:
         first, last = min(checkpoints + scores), max(checkpoints + scores)
-        self.chassis.load(
+        self.slot.load(
             initialised(
                 self.job.teacher.arch,
                 self.dataset.channels,
@@ -124,7 +124,7 @@ class _Apprenticeship:
                 self.job.index,
             ).state_dict()
         )
-        network = self.chassis.network if self.group.size == 1 else synchronised(self.chassis.network)
+        network = self.slot.network if self.group.size == 1 else synchronised(self.slot.network)
         optimizer = make_optimizer(self.recipe, network)
         start = self._restore(network, optimizer, first)
         if self.group.agreed(start) != start:

@@ -43,7 +43,7 @@ def _say_once(text: str) -> None:
     logger.warning(text)
 
 
-class Chassis:
+class NetworkSlot:
     """A network for students (or epochs of a teacher) of one architecture and shape."""
 
     def __init__(self, arch: str, channels: int, classes: int, resolution: int, device: torch.device) -> None:

@@ -10,7 +10,7 @@ Parameters are stacked [S, ...]. All roads compute the same:
 | compiled-unfold  | unfold, with what is between the products fused                    | ConvNets |
 | vmap             | torch.func.vmap of the network over its stacked parameters        | any without dropout |
 
-The fastest one for a shape is measured when it is first met (raydc.training.roads).
+The fastest one for a shape is measured when it is first met (raydc.training.kernels).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Forward = Callable[[State, State, Tensor], Tensor]
 """(parameters, buffers, images [S, B, C, H, W]) -> logits [S, B, classes]; buffers change in place."""
 
 
-def roads_for(network: nn.Module) -> tuple[str, ...]:
+def kernels_for(network: nn.Module) -> tuple[str, ...]:
     """Roads that can run `network`; empty if it draws random numbers of its own."""
     if isinstance(network, ConvNet):
         compiled = ("compiled-grouped", "compiled-unfold") if compiler() else ()
@@ -42,26 +42,26 @@ def roads_for(network: nn.Module) -> tuple[str, ...]:
     return () if draws_at_random(network) else ("vmap",)
 
 
-def forward_of(road: str, network: nn.Module) -> Forward:
-    """The forward of a stack of `network`s, in training mode, by a road of `roads_for`."""
-    if road == "vmap":
+def forward_of(kernel: str, network: nn.Module) -> Forward:
+    """The forward of a stack of `network`s, in training mode, by a road of `kernels_for`."""
+    if kernel == "vmap":
         return _vmapped(network)
-    assert isinstance(network, ConvNet), road
+    assert isinstance(network, ConvNet), kernel
     forward: Forward
-    if road.endswith("grouped"):
+    if kernel.endswith("grouped"):
         forward = partial(_grouped, network)
     else:
-        forward = partial(_unfolded, network, _shifted if is_compiled(road) else _windows)
-    if not is_compiled(road):
+        forward = partial(_unfolded, network, _shifted if is_compiled(kernel) else _windows)
+    if not is_compiled(kernel):
         return forward
     torch._dynamo.config.recompile_limit = MOST_SHAPES
     compiled: Forward = torch.compile(forward, dynamic=False)
     return compiled
 
 
-def is_compiled(road: str) -> bool:
+def is_compiled(kernel: str) -> bool:
     """Whether a road compiles its code, anew for each shape."""
-    return road.startswith("compiled")
+    return kernel.startswith("compiled")
 
 
 def _vmapped(network: nn.Module) -> Forward:

@@ -143,14 +143,14 @@ class _Stack:
         self,
         network: nn.Module,
         members: Sequence[Member],
-        road: str,
+        kernel: str,
         device: torch.device,
         pool: int | None,
     ) -> None:
-        self._network, self._members, self._road = network, members, road
+        self._network, self._members, self._kernel = network, members, kernel
         self._device, self._pool = device, pool
         recipes = [member.recipe for member in members]
-        self.program = Program(network, [member.state for member in members], recipes, road, device)
+        self.program = Program(network, [member.state for member in members], recipes, kernel, device)
         owners, stream_of = streams(members)
         self._targets = PackTargets(members, stream_of, device)
         self._views = PackViews(
@@ -175,8 +175,8 @@ class _Stack:
         chosen = [self._members[number] for number in members]
         self.program.forget()
         # To compile for another size would take longer than it saves.
-        road = "grouped" if is_compiled(self._road) else self._road
-        fewer = _Stack(self._network, chosen, road, self._device, self._pool)
+        kernel = "grouped" if is_compiled(self._kernel) else self._kernel
+        fewer = _Stack(self._network, chosen, kernel, self._device, self._pool)
         fewer.program.take_over(self.program, members)
         return fewer
 
@@ -233,7 +233,7 @@ class _Pack:
 def fit_pack(
     network: nn.Module,
     members: Sequence[Member],
-    road: str,
+    kernel: str,
     device: torch.device,
     *,
     pool: int | None = None,
@@ -251,7 +251,7 @@ def fit_pack(
     assert all(shape_of(m.recipe) == shape_of(recipe) and len(m.inputs) == images for m in members)
     last = recipe.total_steps(images) if last_step is None else last_step
     per_epoch = recipe.steps_per_epoch(images)
-    pack = _Pack(_Stack(network, members, road, device, pool), len(members), last)
+    pack = _Pack(_Stack(network, members, kernel, device, pool), len(members), last)
     losses = torch.zeros(last, len(members), device=device, dtype=members[0].inputs.take(slice(0, 1)).dtype)
     clock = StepClock(device)
     done = 0

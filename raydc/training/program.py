@@ -22,11 +22,11 @@ class Program:
         network: nn.Module,
         states: Sequence[State],
         recipes: Sequence[Recipe],
-        road: str,
+        kernel: str,
         device: torch.device,
     ) -> None:
         """`network` gives the architecture; `states` and `recipes` are those of S students."""
-        self._forward = forward_of(road, network)
+        self._forward = forward_of(kernel, network)
         self._recipe = recipes[0]
         self._device = device
         trainable = {name for name, p in network.named_parameters() if p.requires_grad}

@@ -13,12 +13,12 @@ from raydc.labels.views import RESIDENT_BYTES
 from raydc.spec.evaluation import Evaluation
 from raydc.spec.plan import set_size
 from raydc.training.compiling import compiler
-from raydc.training.engine import COMPILED, EAGER, Chassis
+from raydc.training.engine import COMPILED, EAGER, NetworkSlot
 from raydc.training.inputs import Inputs
+from raydc.training.kernels import fastest_kernel, students_that_fit, worth_compiling
 from raydc.training.metrics import measure
 from raydc.training.packed import Member
-from raydc.training.roads import fastest_road, students_that_fit, worth_compiling
-from raydc.worker.lru_cache import Recent
+from raydc.worker.lru_cache import LruCache
 
 
 class StudentEngines:
@@ -31,20 +31,20 @@ class StudentEngines:
         self._dataset = dataset
         self._device = device
         self._test = test
-        self._chassis = Recent(4)
+        self._slots = LruCache(4)
         self._test_seconds: dict[tuple[str, str], float] = {}
-        self._roads: dict[Hashable, str] = {}
+        self._kernels: dict[Hashable, str] = {}
 
-    def chassis(self, arch: str) -> Chassis:
+    def slot(self, arch: str) -> NetworkSlot:
         """The network that students of `arch` are trained in, one after the other."""
         data = self._dataset
-        return self._chassis.get(
-            arch, lambda: Chassis(arch, data.channels, data.classes, data.resolution, self._device)
+        return self._slots.get(
+            arch, lambda: NetworkSlot(arch, data.channels, data.classes, data.resolution, self._device)
         )
 
     def students_at_once(self, evaluation: Evaluation) -> int:
         """Students like that of `evaluation` that fit into the device's free memory."""
-        chassis, recipe = self.chassis(evaluation.arch), evaluation.recipe
+        slot, recipe = self.slot(evaluation.arch), evaluation.recipe
         images = set_size(evaluation, self._dataset.classes)
         free, _ = torch.cuda.mem_get_info(self._device)
         # What this process has freed, but keeps, is free for it.
@@ -54,9 +54,9 @@ class StudentEngines:
         table = steps * batch * self._dataset.classes
         # Logits and probabilities; tables that are too large for that are read as they are met.
         labels = 2 * table if table * 4 <= RESIDENT_BYTES else 0
-        return students_that_fit(chassis.network, batch, chassis.shape, free, labels)
+        return students_that_fit(slot.network, batch, slot.shape, free, labels)
 
-    def road(self, arch: str, members: Sequence[Member], pool: int | None, to_come: int = 0) -> str:
+    def kernel(self, arch: str, members: Sequence[Member], pool: int | None, to_come: int = 0) -> str:
         """The fastest road for such a pack on the device, measured when its shape is first met.
 
         to_come: students of this shape that are to be trained, these among them.
@@ -65,10 +65,10 @@ class StudentEngines:
         batch, total = min(recipe.batch_size, images), recipe.total_steps(images)
         # Lengths by powers of two: what is a little longer runs alike.
         shape = (arch, batch, recipe.precision, recipe.optimizer, len(members), total.bit_length())
-        if shape not in self._roads:
-            network = self.chassis(arch).network
-            self._roads[shape] = fastest_road(network, members, self._device, pool, to_come)
-        return self._roads[shape]
+        if shape not in self._kernels:
+            network = self.slot(arch).network
+            self._kernels[shape] = fastest_kernel(network, members, self._device, pool, to_come)
+        return self._kernels[shape]
 
     def test_engine(self, arch: str, precision: str, passes: float) -> str:
         """How so many test passes of `arch` are executed: compiled, where they take long without."""
@@ -76,7 +76,7 @@ class StudentEngines:
             return EAGER
         key = (arch, precision)
         if key not in self._test_seconds:
-            network = self.chassis(arch).network
+            network = self.slot(arch).network
             for _ in range(2):  # the first one also decides how convolutions are made
                 start = time.perf_counter()
                 measure(network, *self._test(), self._dataset.classes, precision)

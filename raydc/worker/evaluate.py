@@ -34,11 +34,11 @@ def evaluate(planned: Planned, bench: Workbench) -> Measured:
     prepared = prepare(planned, bench)
     recipe = prepared.recipe
     began = time.perf_counter()
-    chassis = bench.engines.chassis(planned.evaluation.arch)
-    engine = chassis.engine(recipe, len(prepared.inputs))
-    engine = chassis.warm(engine, recipe, len(prepared.inputs))
-    chassis.load(new_student(planned, bench))
-    examiner = Examiner(prepared, bench, chassis, engine)
+    slot = bench.engines.slot(planned.evaluation.arch)
+    engine = slot.engine(recipe, len(prepared.inputs))
+    engine = slot.warm(engine, recipe, len(prepared.inputs))
+    slot.load(new_student(planned, bench))
+    examiner = Examiner(prepared, bench, slot, engine)
 
     def on_epoch(epoch: int, network: nn.Module, optimizer: Optimizer) -> None:
         del network, optimizer
@@ -46,14 +46,14 @@ def evaluate(planned: Planned, bench: Workbench) -> Measured:
 
     setup_seconds = prepared.setup_seconds + time.perf_counter() - began
     training = fit(
-        chassis.network,
+        slot.network,
         prepared.inputs,
         prepared.labels.source,
         recipe,
         key=prepared.view_key,
         device=bench.device,
         on_epoch=on_epoch if prepared.examined else None,
-        forward=chassis.forward(engine),
+        forward=slot.forward(engine),
         views=prepared.views(bench.device),
     )
     return examiner.conclude(

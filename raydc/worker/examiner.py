@@ -10,7 +10,7 @@ from torch import Tensor
 
 from raydc.errors import EvaluationError, StoppedError
 from raydc.spec.result import Measured
-from raydc.training.engine import Chassis
+from raydc.training.engine import NetworkSlot
 from raydc.training.inputs import Inputs
 from raydc.training.metrics import Score, measure
 from raydc.worker.prepared import Prepared
@@ -20,11 +20,11 @@ from raydc.worker.workbench import Workbench
 class Examiner:
     """Tests students of one evaluation in a chassis; keeps the time that it takes."""
 
-    def __init__(self, prepared: Prepared, bench: Workbench, chassis: Chassis, engine: str) -> None:
+    def __init__(self, prepared: Prepared, bench: Workbench, slot: NetworkSlot, engine: str) -> None:
         self._prepared = prepared
         self._bench = bench
-        self._network = chassis.network
-        self._forward = chassis.forward(engine)
+        self._network = slot.network
+        self._forward = slot.forward(engine)
         self._looks: list[float] = []
         self.seconds = 0.0
 
@@ -36,19 +36,19 @@ class Examiner:
         """What is due after so many epochs; `StoppedError` if the scheduler stops the student."""
         if self._prepared.looked_at(epochs):
             self.look()
-        if self._prepared.judged_at(epochs):
-            self.judge(epochs)
+        if self._prepared.pruned_at(epochs):
+            self.pruner(epochs)
 
-    def judge(self, epochs: int) -> None:
+    def pruner(self, epochs: int) -> None:
         """Let the scheduler look after so many epochs, which reach a rung; `StoppedError` if it stops."""
         prepared, bench = self._prepared, self._bench
-        asked, rung = prepared.planned.asked, prepared.rung(epochs)
-        assert asked is not None
+        origin, rung = prepared.planned.origin, prepared.rung(epochs)
+        assert origin is not None
         assert bench.val is not None
         start = time.perf_counter()
         accuracy = self._score(*bench.val).accuracy
         self.seconds += time.perf_counter() - start
-        if not bench.judge.goes_on(asked.trial, rung, accuracy):
+        if not bench.pruner.should_continue(origin.trial, rung, accuracy):
             images = len(prepared.inputs)
             done, total = (
                 epochs * prepared.recipe.steps_per_epoch(images),

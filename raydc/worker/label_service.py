@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from threading import Condition
 
 from raydc.spec.plan import LabelPass
-from raydc.worker.relabeller import Said, labelled
+from raydc.worker.relabeller import Prediction, labelled
 from raydc.worker.workbench import Workbench
 
 MOST_WAITING = 256
@@ -45,7 +45,7 @@ WRITERS = 4
 """Threads that write labels; most of their time they wait for the disk."""
 
 
-class Room:
+class ByteBudget:
     """So many bytes that may be taken; what is larger than all of it has it alone."""
 
     def __init__(self, nbytes: int) -> None:
@@ -87,7 +87,7 @@ class LabelService:
     def __init__(self, bench: Workbench) -> None:
         self._bench = bench
         self._door = asyncio.Semaphore(MOST_WAITING)
-        self._room = Room(UNWRITTEN_BYTES)
+        self._budget = ByteBudget(UNWRITTEN_BYTES)
         self._open: dict[str, asyncio.Future[int]] = {}
         self._waiting: dict[tuple[str, int | None], list[LabelPass]] = {}
         self._thread = ThreadPoolExecutor(max_workers=1)
@@ -175,12 +175,12 @@ class LabelService:
         writes: dict[str, list[Future[None]]] = defaultdict(list)
         failed = None
         try:
-            for some in _gathered(self._bench.relabeller.say(together)):
+            for some in _gathered(self._bench.relabeller.label(together)):
                 done = []
                 for said in some:
                     name = said.label_pass
                     images[name] += said.images
-                    self._room.enter(said.nbytes)
+                    self._budget.enter(said.nbytes)
                     writes[name].append(self._writers.submit(self._write, said))
                     if said.last:
                         del left[name]
@@ -194,17 +194,17 @@ class LabelService:
             else:
                 self._forward([label_pass], tell)
 
-    def _write(self, said: Said) -> None:
+    def _write(self, said: Prediction) -> None:
         """Store what was said. In a writer thread."""
         try:
-            self._bench.relabeller.keep(said)
+            self._bench.relabeller.store(said)
         finally:
-            self._room.leave(said.nbytes)
+            self._budget.leave(said.nbytes)
 
 
-def _gathered(said: Iterable[Said]) -> Iterator[list[Said]]:
+def _gathered(said: Iterable[Prediction]) -> Iterator[list[Prediction]]:
     """What is said, some HANDED_BYTES at a time; before an error, what was said until then."""
-    group: list[Said] = []
+    group: list[Prediction] = []
     failed = None
     try:
         for one in said:

@@ -8,10 +8,10 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 HELD_BYTES = 2 << 30
-"""Bytes that the values of one `Recent` take together; more only if one alone is larger."""
+"""Bytes that the values of one `LruCache` take together; more only if one alone is larger."""
 
 
-class Recent:
+class LruCache:
     """The most recently used values, up to `size` of them.
 
     nbytes: what a value takes; the values together take at most HELD_BYTES, unless the last alone takes more.

@@ -36,5 +36,5 @@ def make_everything(plan: Plan, bench: Workbench) -> dict[str, str]:
         needs = (label_pass.trajectory, label_pass.compressed_set)
         make(label_pass.id, needs, partial(bench.ensure, label_pass))
     for name, planned in plan.learned.items():
-        make(name, planned.materials, partial(bench.learn_labels, planned))
+        make(name, planned.prerequisites, partial(bench.learn_labels, planned))
     return broken

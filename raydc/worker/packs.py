@@ -16,7 +16,7 @@ from torch import Tensor
 from raydc.errors import EvaluationError, StoppedError
 from raydc.spec.plan import Planned
 from raydc.spec.result import FAILED, FINISHED, STOPPED, Measured, Row, make_row
-from raydc.training.forwards import State, roads_for
+from raydc.training.forwards import State, kernels_for
 from raydc.training.memory import out_of_memory
 from raydc.training.packed import Looks, Member, fit_pack, shape_of
 from raydc.worker.evaluate import attempt, error_text, one_line
@@ -56,7 +56,9 @@ def pack_key(planned: Planned) -> str:
     dropped = "images.drop_class" in point
     # Labels of views come in tables, others as one target an image; each kind has its own fast way.
     labels = f"{evaluation.labels_views} {evaluation.replays_views} {evaluation.keep_views}"
-    return f"{evaluation.arch} {evaluation.ipc} {dropped} {labels} {planned.tested} {planned.judged} {shape}"
+    return (
+        f"{evaluation.arch} {evaluation.ipc} {dropped} {labels} {planned.tested} {planned.prunable} {shape}"
+    )
 
 
 def attempt_all(
@@ -75,9 +77,9 @@ def attempt_all(
         by_key.setdefault(pack_key(planned), []).append((planned, number))
     for group in by_key.values():
         evaluation = group[0][0].evaluation
-        network = bench.engines.chassis(evaluation.arch).network
+        network = bench.engines.slot(evaluation.arch).network
         # Views of others come batch by batch from files.
-        if roads_for(network) and not evaluation.replays_views:
+        if kernels_for(network) and not evaluation.replays_views:
             # What is to come is of one shape.
             later = to_come if len(by_key) == 1 else 0
             yield from attempt_packs(group, bench, study=study, to_come=later)
@@ -144,7 +146,7 @@ def train_pack(ready: Sequence[Prepared], bench: Workbench, to_come: int) -> dic
     """Train students of equal shapes together and test each; what was measured, or why not, by id."""
     began = time.perf_counter()
     arch = ready[0].planned.evaluation.arch
-    chassis = bench.engines.chassis(arch)
+    slot = bench.engines.slot(arch)
     members = [
         Member(
             state={name: value.to(bench.device) for name, value in new_student(one.planned, bench).items()},
@@ -157,17 +159,17 @@ def train_pack(ready: Sequence[Prepared], bench: Workbench, to_come: int) -> dic
         )
         for one in ready
     ]
-    road = bench.engines.road(arch, members, ready[0].pool, to_come)
+    kernel = bench.engines.kernel(arch, members, ready[0].pool, to_come)
     precision = ready[0].recipe.precision
     tests = ready[0].tests * max(to_come, len(ready))
-    engine = chassis.warm_test(bench.engines.test_engine(arch, precision, tests), precision)
-    examiners = [Examiner(one, bench, chassis, engine) for one in ready]
+    engine = slot.warm_test(bench.engines.test_engine(arch, precision, tests), precision)
+    examiners = [Examiner(one, bench, slot, engine) for one in ready]
     outcomes: dict[str, Outcome] = {}
 
     def look(epochs: int, states: Mapping[int, State]) -> set[int]:
         ended = set()
         for number, state in states.items():
-            chassis.load(state)
+            slot.load(state)
             try:
                 examiners[number].examine(epochs)
             except StoppedError as stopped:
@@ -177,9 +179,9 @@ def train_pack(ready: Sequence[Prepared], bench: Workbench, to_come: int) -> dic
 
     setup_seconds = (time.perf_counter() - began) / len(ready)
     training = fit_pack(
-        chassis.network,
+        slot.network,
         members,
-        road,
+        kernel,
         bench.device,
         pool=ready[0].pool,
         looks=Looks(ready[0].examined_at, look) if ready[0].examined else None,
@@ -191,13 +193,13 @@ def train_pack(ready: Sequence[Prepared], bench: Workbench, to_come: int) -> dic
             outcomes[one.planned.id] = _outcome(diverged)
         if one.planned.id in outcomes:
             continue
-        chassis.load(training.states[number])
+        slot.load(training.states[number])
         try:
             outcomes[one.planned.id] = examiner.conclude(
                 steps=len(losses),
                 train_seconds=training.train_seconds * len(losses) / max(1, all_steps),
                 setup_seconds=one.setup_seconds + setup_seconds,
-                engine=f"packed-{road}",
+                engine=f"packed-{kernel}",
             )
         except EvaluationError as problem:
             outcomes[one.planned.id] = _outcome(problem)

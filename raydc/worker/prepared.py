@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from raydc.augmentation.views import Views
-from raydc.labels.imported import read_soft_labels
 from raydc.labels.kinds import LabelInputs, LabelOutputs
 from raydc.labels.replayed import Replayed, ReplayedViews
+from raydc.labels.soft_label_file import read_soft_labels
 from raydc.networks.zoo import initialised
 from raydc.spec import catalog
 from raydc.spec.evaluation import Recipe
@@ -79,20 +79,20 @@ class Prepared:
     @property
     def examined(self) -> bool:
         """Whether anybody may look at the student before its end."""
-        return self.planned.judged or bool(self.planned.tested and self.recipe.test_every)
+        return self.planned.prunable or bool(self.planned.tested and self.recipe.test_every)
 
     def examined_at(self, epochs: int) -> bool:
         """Whether anybody looks after so many epochs."""
-        return self.looked_at(epochs) or self.judged_at(epochs)
+        return self.looked_at(epochs) or self.pruned_at(epochs)
 
     def looked_at(self, epochs: int) -> bool:
         """Whether an extra test is due after so many epochs."""
         every = self.recipe.test_every
         return self.planned.tested and every is not None and epochs % every == 0
 
-    def judged_at(self, epochs: int) -> bool:
+    def pruned_at(self, epochs: int) -> bool:
         """Whether the scheduler looks after so many epochs: the first that reach a rung, but the last."""
-        if not self.planned.judged or self.rung(epochs) == self.rung(epochs - 1):
+        if not self.planned.prunable or self.rung(epochs) == self.rung(epochs - 1):
             return False
         images = len(self.inputs)
         return epochs * self.recipe.steps_per_epoch(images) < self.recipe.total_steps(images)
@@ -110,8 +110,8 @@ def prepare(planned: Planned, bench: Workbench) -> Prepared:
     The compressed set of a point that a search asked for is made first, unless it is there. Raises
     `ArtifactError` if something is damaged, `EvaluationError` if it does not fit.
     """
-    if planned.asked is not None:
-        bench.make_set(planned.asked.set_job)
+    if planned.origin is not None:
+        bench.make_set(planned.origin.set_job)
     began = time.perf_counter()
     compressed, made = bench.compressed_set(planned.compressed_set)
     inputs = TensorInputs(bench.set_inputs(planned.compressed_set))

@@ -18,7 +18,7 @@ from raydc.data.dataset import Dataset
 from raydc.data.image_set import CompressedSet
 from raydc.errors import EvaluationError
 from raydc.labels.codecs import size_of
-from raydc.labels.store import write_logits
+from raydc.labels.logits_file import write_logits
 from raydc.labels.views import segment_name, segments, spans
 from raydc.spec.plan import LabelPass, ViewsAsked
 from raydc.spec.seeding import seed_of
@@ -34,7 +34,7 @@ WHOLE_BYTES = 64 << 20
 def labelled(label_pass: LabelPass, store: Store) -> bool:
     """Whether the logits of a pass are in the store."""
     if label_pass.views is None:
-        return store.sound("logits", label_pass.id)
+        return store.is_intact("logits", label_pass.id)
     made = store.find("set", label_pass.compressed_set)
     if made is None:
         return False
@@ -43,7 +43,7 @@ def labelled(label_pass: LabelPass, store: Store) -> bool:
 
 
 @dataclass(frozen=True)
-class Said:
+class Prediction:
     """What a checkpoint said of a compressed set, or of some of its views: one artifact."""
 
     label_pass: str
@@ -90,7 +90,7 @@ class Relabeller:
         self.images_forwarded = 0
         """Images that were labelled."""
 
-    def say(self, label_passes: Sequence[LabelPass]) -> Iterator[Said]:
+    def label(self, label_passes: Sequence[LabelPass]) -> Iterator[Prediction]:
         """Have one checkpoint label several sets; images of different sets share batches.
 
         All passes must be of one checkpoint. What was said is in the store after `keep`. Memory is that of a
@@ -111,7 +111,7 @@ class Relabeller:
             yield replace(said, seconds=said.seconds + loading)
             loading = 0.0
 
-    def keep(self, said: Said) -> None:
+    def store(self, said: Prediction) -> None:
         """Store what a checkpoint said; may be called in another thread, while it goes on."""
         if said.logits is None:
             return
@@ -127,15 +127,15 @@ class Relabeller:
                 **({} if stop is None else {"stop": stop}),
             )
 
-    def _label_images(self, loaded: Loaded, label_passes: list[LabelPass]) -> Iterator[Said]:
+    def _label_images(self, loaded: Loaded, label_passes: list[LabelPass]) -> Iterator[Prediction]:
         counts = [self._sets.count(p.compressed_set) for p in label_passes]
         inputs = (self._teacher_inputs(loaded, p.compressed_set) for p in label_passes)
         said = loaded.teacher.in_turn(inputs, counts)
         for label_pass, (logits, seconds) in zip(label_passes, said, strict=True):
             size = _size(logits, label_pass)
-            yield Said(label_pass.id, logits, loaded.test_acc, seconds, size)
+            yield Prediction(label_pass.id, logits, loaded.test_acc, seconds, size)
 
-    def _label_views(self, loaded: Loaded, label_pass: LabelPass, asked: ViewsAsked) -> Iterator[Said]:
+    def _label_views(self, loaded: Loaded, label_pass: LabelPass, asked: ViewsAsked) -> Iterator[Prediction]:
         """Label what is missing of a pass over views, a segment at a time."""
         images = self._sets.inputs(label_pass.compressed_set)
         steps = asked.steps(len(images))
@@ -144,7 +144,7 @@ class Relabeller:
         views = Views(asked.recipe, len(images), key, self._device, grid=grid)
         _, first = segments(label_pass, self._store, steps)
         if first >= steps:
-            yield Said(label_pass.id)
+            yield Prediction(label_pass.id)
             return
         missing = list(spans(first, steps, len(images), views.batch_size))
         rendered = (views.render(images, step).images for step in views.steps(first, steps))
@@ -153,7 +153,9 @@ class Relabeller:
         for (start, stop, _), (logits, seconds) in zip(missing, said, strict=True):
             size = _size(logits, label_pass)
             segment = segment_name(label_pass, start), stop
-            yield Said(label_pass.id, logits, loaded.test_acc, seconds, size, segment, last=stop == steps)
+            yield Prediction(
+                label_pass.id, logits, loaded.test_acc, seconds, size, segment, last=stop == steps
+            )
 
     def _teacher_inputs(self, loaded: Loaded, name: str) -> Inputs:
         """As `inputs`; a large set stays pixels until a batch is made, where that changes no bit."""

@@ -8,7 +8,7 @@ from torch import Tensor
 from raydc.data.dataset import Dataset
 from raydc.data.image_set import CompressedSet
 from raydc.store.artifact import Artifact, Store, get
-from raydc.worker.lru_cache import Recent
+from raydc.worker.lru_cache import LruCache
 
 
 class Sets:
@@ -18,8 +18,8 @@ class Sets:
         self._dataset = dataset
         self._store = store
         self._device = device
-        self._held = Recent(64, lambda held: held[0].images.nbytes)
-        self._inputs = Recent(16, lambda held: held.nbytes)
+        self._held = LruCache(64, lambda held: held[0].images.nbytes)
+        self._inputs = LruCache(16, lambda held: held.nbytes)
 
     def get(self, name: str) -> tuple[CompressedSet, Artifact]:
         """A compressed set from the store, with what was measured while it was made."""

@@ -21,10 +21,10 @@ from raydc.data.dataset import Dataset
 from raydc.data.image_set import CompressedSet
 from raydc.errors import ArtifactError
 from raydc.labels import transforms
-from raydc.labels.learned import Course, Lesson
+from raydc.labels.learned import BpttSettings, InnerProblem
 from raydc.labels.learning import learn_stored
+from raydc.labels.logits_file import read_logits, read_together
 from raydc.labels.replayed import Replayed, check_unchanged
-from raydc.labels.store import read_logits, read_together
 from raydc.labels.views import ViewLogits, segments
 from raydc.networks.zoo import initialised
 from raydc.spec.evaluation import Evaluation, TeacherSpec
@@ -37,7 +37,7 @@ from raydc.training.group import ALONE, Group
 from raydc.training.inputs import Inputs, part_inputs
 from raydc.worker.compressor import Compressor
 from raydc.worker.engines import StudentEngines
-from raydc.worker.lru_cache import Recent
+from raydc.worker.lru_cache import LruCache
 from raydc.worker.relabeller import Relabeller, labelled
 from raydc.worker.sets import Sets
 
@@ -49,17 +49,17 @@ class Labeller(Protocol):
         """Return when the logits of `label_pass` are in the store."""
 
 
-class Judge(Protocol):
+class Pruner(Protocol):
     """Who may stop students early."""
 
-    def goes_on(self, trial: int, rung: int, val_acc: float) -> bool:
+    def should_continue(self, trial: int, rung: int, val_acc: float) -> bool:
         """Whether a student of the point `trial` goes on that has `val_acc` at a rung (evaluate.RUNGS)."""
 
 
-class Lenient:
+class NopPruner:
     """Lets every student go on to its end."""
 
-    def goes_on(self, trial: int, rung: int, val_acc: float) -> bool:
+    def should_continue(self, trial: int, rung: int, val_acc: float) -> bool:
         del trial, rung, val_acc
         return True
 
@@ -78,16 +78,16 @@ class Workbench:
         self.store = store
         self.device = device
         self.labeller: Labeller = labeller if labeller is not None else self
-        self.judge: Judge = Lenient()
+        self.pruner: Pruner = NopPruner()
         self.sets = Sets(dataset, store, device)
         self.compressor = Compressor(dataset, store, device, self._checkpoint)
         self.relabeller = Relabeller(dataset, store, device, self.sets, self.teacher)
         self.engines = StudentEngines(dataset, device, lambda: self.test)
-        self._teachers = Recent(8)
-        self._logits = Recent(16, lambda held: held.nbytes)
-        self._view_logits = Recent(8)
-        self._replayed = Recent(4)
-        self._unchanged = Recent(64)
+        self._teachers = LruCache(8)
+        self._logits = LruCache(16, lambda held: held.nbytes)
+        self._view_logits = LruCache(8)
+        self._replayed = LruCache(4)
+        self._unchanged = LruCache(64)
 
     # --- teachers -----------------------------------------------------------------------------
 
@@ -117,7 +117,7 @@ class Workbench:
 
     def make_set(self, job: SetJob) -> None:
         """Make a compressed set that is not in the store; its scorers must be."""
-        if self.store.sound("set", job.id):
+        if self.store.is_intact("set", job.id):
             return
         start = time.perf_counter()
         images = job.evaluation.block("images")
@@ -145,8 +145,8 @@ class Workbench:
     def ensure(self, label_pass: LabelPass) -> None:
         """Forward the checkpoint over the set, unless its logits are in the store already."""
         if not labelled(label_pass, self.store):
-            for said in self.relabeller.say([label_pass]):
-                self.relabeller.keep(said)
+            for said in self.relabeller.label([label_pass]):
+                self.relabeller.store(said)
 
     def logits(self, passes: tuple[LabelPass, ...]) -> tuple[Tensor, list[Artifact]]:
         """Logits [K, N, C] float32 of K label passes over one set, and their artifacts."""
@@ -213,16 +213,16 @@ class Workbench:
         """
         name = planned.learned
         assert name is not None
-        if not self.store.sound("learned", name):
+        if not self.store.is_intact("learned", name):
             given = planned.evaluation.block("labels")
             learn_stored(
-                self._lesson(planned.compressed_set, planned.evaluation, name),
-                Course(**{f.name: given[f.name] for f in fields(Course)}),
+                self._inner_problem(planned.compressed_set, planned.evaluation, name),
+                BpttSettings(**{f.name: given[f.name] for f in fields(BpttSettings)}),
                 self._first_labels(planned, given).to(self.device),
                 self.store,
             )
 
-    def _lesson(self, compressed_set: str, evaluation: Evaluation, name: str) -> Lesson:
+    def _inner_problem(self, compressed_set: str, evaluation: Evaluation, name: str) -> InnerProblem:
         data = self.dataset
 
         def fresh(step: int) -> nn.Module:
@@ -232,7 +232,7 @@ class Workbench:
         inputs, classes = self.train
         grid = self.compressed_set(compressed_set)[0].grid
         images = self.set_inputs(compressed_set)
-        return Lesson(images, inputs, classes, evaluation.recipe, fresh, name, grid)
+        return InnerProblem(images, inputs, classes, evaluation.recipe, fresh, name, grid)
 
     def _first_labels(self, planned: Planned, given: Mapping[str, Value]) -> Tensor:
         """Labels [N, C] at which learning begins: a teacher's, or one-hot classes."""

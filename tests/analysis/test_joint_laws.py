@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from raydc.analysis.doubling import doublings, typical
+from raydc.analysis.exchange_rate import exchange_rates, typical
 from raydc.analysis.joint_laws import JointLaw, NoJointLaw, as_row, fit_joint
 from raydc.analysis.joint_search import NAMES, parameters_of, predict
 from raydc.analysis.surfaces import Surface, surfaces
@@ -124,7 +124,7 @@ def test_too_few_values_or_pairs_that_do_not_cross_are_refused() -> None:
 def test_a_doubling_of_k_in_a_product_is_worth_a_constant_factor() -> None:
     truth = TRUTHS["product"]
     law = fit_joint(surface("product", 5, 0.002, 0), "product")
-    found = doublings(law)
+    found = exchange_rates(law)
     factor = 2 ** (truth[4] / truth[2])
     assert {(item.n, item.k) for item in found} == {(n, k) for n in N for k in (1, 2, 4)}
     for item in found:
@@ -135,7 +135,7 @@ def test_a_doubling_of_k_in_a_product_is_worth_a_constant_factor() -> None:
 
 
 def test_a_doubling_is_never_read_outside_the_data() -> None:
-    found = doublings(fit_joint(surface("product", 5, 0.002, 0), "product"))
+    found = exchange_rates(fit_joint(surface("product", 5, 0.002, 0), "product"))
     [largest] = [item for item in found if (item.n, item.k) == (50, 1)]
     assert largest.text() == "> 50"
     assert largest.ratio is None

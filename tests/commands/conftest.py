@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from raydc.cli import app
 from raydc.spec.plan import Plan
-from raydc.spec.study import Study
+from raydc.spec.study import StudySpec
 from raydc.store.local import LocalStore
 from raydc.tracking.ledger import Ledger
 from raydc.tracking.study_folder import STUDY as STUDY_FILE
@@ -132,11 +132,11 @@ def raydc(*arguments: str) -> Result:
 
 @pytest.fixture
 def recorded(
-    tmp_path: Path, ready: Callable[[Study], Plan], bench: Workbench, store: LocalStore
-) -> Callable[[Study], Path]:
+    tmp_path: Path, ready: Callable[[StudySpec], Plan], bench: Workbench, store: LocalStore
+) -> Callable[[StudySpec], Path]:
     """The folder of a study whose evaluations were run without Ray."""
 
-    def make(study: Study) -> Path:
+    def make(study: StudySpec) -> Path:
         study = study.located(None, str(store.root))
         (tmp_path / STUDY_FILE).write_text(study.to_yaml())
         with Ledger(tmp_path) as ledger:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from raydc.labels.store import read_logits
-from raydc.spec.study import Study
+from raydc.labels.logits_file import read_logits
+from raydc.spec.study import StudySpec
 from raydc.store.artifact import get
 from raydc.store.local import LocalStore
 from raydc.teachers.entropy import entropy_and_nll
@@ -25,7 +25,7 @@ seeds: 2
 
 
 @pytest.fixture
-def folder(small: Callable[..., Study], recorded: Callable[[Study], Path]) -> Path:
+def folder(small: Callable[..., StudySpec], recorded: Callable[[StudySpec], Path]) -> Path:
     return recorded(small(extra=GRID))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from raydc.labels.fkd import FkdFolder
-from raydc.spec.study import Study
+from raydc.spec.study import StudySpec
 from raydc.tracking.study_folder import STUDY
 from tests.commands.conftest import raydc
 
@@ -23,7 +23,7 @@ SETTINGS = ("base.train.augment=[rrc, flip]", "base.train.batch_size=20", "base.
 
 
 @pytest.fixture
-def folder(small: Callable[..., Study], recorded: Callable[[Study], Path]) -> Path:
+def folder(small: Callable[..., StudySpec], recorded: Callable[[StudySpec], Path]) -> Path:
     return recorded(small(*SETTINGS, extra=GRID))
 
 
@@ -84,7 +84,7 @@ def test_bad_input_is_one_sentence(folder: Path, arguments: tuple[str, ...], sai
 
 
 def test_a_refused_export_leaves_nothing(
-    small: Callable[..., Study], recorded: Callable[[Study], Path]
+    small: Callable[..., StudySpec], recorded: Callable[[StudySpec], Path]
 ) -> None:
     grid = "grid:\n  train.augment: [flip, dsa]\n"
     made = recorded(small("base.labels.kind=per_view", "base.train.steps=2", extra=grid))

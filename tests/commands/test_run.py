@@ -247,9 +247,9 @@ def test_the_wheel_brings_its_studies(tmp_path: Path) -> None:
     build = [*pip, "wheel", str(root), "--no-deps", "--no-build-isolation", "-w", str(tmp_path / "wheel")]
     subprocess.run(build, check=True, capture_output=True)
     (wheel,) = (tmp_path / "wheel").glob("raydc-*.whl")
-    site = tmp_path / "site"
+    context = tmp_path / "site"
     subprocess.run(
-        [*pip, "install", "--no-deps", "--target", str(site), str(wheel)], check=True, capture_output=True
+        [*pip, "install", "--no-deps", "--target", str(context), str(wheel)], check=True, capture_output=True
     )
     script = (
         "import raydc, sys; print(raydc.__file__); sys.argv = ['raydc', 'list', 'studies']; "
@@ -258,12 +258,12 @@ def test_the_wheel_brings_its_studies(tmp_path: Path) -> None:
     ran = subprocess.run(
         [sys.executable, "-c", script],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(site)},
+        env={**os.environ, "PYTHONPATH": str(context)},
         capture_output=True,
         text=True,
         check=True,
     )
-    assert str(site) in ran.stdout
+    assert str(context) in ran.stdout
     assert "quickstart" in ran.stdout
     assert "cifar10-cpu" in ran.stdout
 

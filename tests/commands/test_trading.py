@@ -28,7 +28,7 @@ def test_the_joint_law_of_each_teacher_epoch() -> None:
         assert law["a_low"] <= limit <= law["a_high"]
         assert law["b"] is None
         assert abs(law["holdout_error"]) < 0.02
-        [worth] = [item for item in law["doublings"] if (item["n"], item["k"]) == (10, 1)]
+        [worth] = [item for item in law["exchange_rates"] if (item["n"], item["k"]) == (10, 1)]
         assert worth["images"] == pytest.approx(10 * 2**0.8, rel=0.1)
     text = raydc("fit", "x", "--z", "labels.top_k").stdout
     assert "What twice the labels.top_k is worth" in text

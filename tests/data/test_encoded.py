@@ -22,7 +22,7 @@ from raydc.errors import ArtifactError, InputError
 from raydc.spec.evaluation import DatasetSpec
 from raydc.spec.facts import bind
 from raydc.spec.plan import Plan, make_plan
-from raydc.spec.study import Study
+from raydc.spec.study import StudySpec
 from raydc.store.artifact import get
 from raydc.store.local import LocalStore
 from raydc.store.remote import NodeCache, RemoteStore
@@ -105,7 +105,7 @@ STUDY = (
 
 
 def test_everything_made_from_encoded_images_is_equal_to_the_bit(
-    decoded: Workbench, encoded: Workbench, small: Callable[..., Study]
+    decoded: Workbench, encoded: Workbench, small: Callable[..., StudySpec]
 ) -> None:
     study = small(*STUDY)
 
@@ -137,7 +137,7 @@ def test_everything_made_from_encoded_images_is_equal_to_the_bit(
 
 
 def test_a_network_from_elsewhere_is_tested_on_encoded_images(
-    decoded: Workbench, encoded: Workbench, small: Callable[..., Study], tmp_path: Path
+    decoded: Workbench, encoded: Workbench, small: Callable[..., StudySpec], tmp_path: Path
 ) -> None:
     from raydc.networks.zoo import build
     from raydc.spec.evaluation import TeacherSpec
@@ -228,7 +228,7 @@ def test_images_that_are_damaged_in_an_object_store_are_brought_back(
     with pytest.raises(ArtifactError, match=r"test\.bin: image 0 does not have the bytes"):
         spoilt.test.take(np.arange(20))
     assert worker.find("pixels", dataset.cache) is None
-    driver.doubt()
+    driver.recheck()
     open_dataset(spec, driver)
     mended = dataset_from(spec, get(worker, "pixels", dataset.cache), worker)
     assert (mended.test.take(np.arange(20)) == dataset.test.take(np.arange(20))).all()

@@ -20,8 +20,8 @@ from raydc.data.decoding import _DecodedWriter
 from raydc.data.imported import digest_of
 from raydc.errors import InputError, StoreError
 from raydc.files.full_disk import add_to_hash, fault
+from raydc.labels.logits_file import write_logits
 from raydc.labels.replayed import digest_of_labels
-from raydc.labels.store import write_logits
 from raydc.store import local
 from raydc.store.artifact import Draft
 from raydc.store.local import LocalStore

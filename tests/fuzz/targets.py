@@ -26,7 +26,7 @@ from PIL import Image
 from safetensors.torch import save as safetensors
 
 from raydc.data.array_file import read_array, read_weights
-from raydc.data.folder import folder
+from raydc.data.image_folder import folder
 from raydc.data.image_set import CompressedSet
 from raydc.data.imported import read_set
 from raydc.data.parquet import parquet
@@ -34,7 +34,7 @@ from raydc.data.pixels import planes
 from raydc.data.source import Source
 from raydc.errors import ArtifactError, InputError
 from raydc.labels.fkd import FkdBatch, read_batch, write_batch
-from raydc.labels.store import FILE, read_logits, write_logits
+from raydc.labels.logits_file import FILE, read_logits, write_logits
 from raydc.spec import shipped
 from raydc.spec.study import parse_study
 from raydc.store.artifact import MANIFEST

@@ -19,15 +19,15 @@ from raydc.labels.fkd import FkdBatch, FkdFolder, batches, export_views, read_ba
 from raydc.spec.evaluation import Recipe
 from raydc.spec.plan import Plan
 from raydc.spec.seeding import seed_of
-from raydc.spec.study import Study
+from raydc.spec.study import StudySpec
 from raydc.worker.making import make_everything
 from raydc.worker.workbench import Workbench
 
 
 @pytest.mark.parametrize("augment", ["[rrc, flip, cutmix]", "[rrc, mixup]", "[flip]", "none"])
 def test_exported_views_come_back_as_they_were(
-    small: Callable[..., Study],
-    planned: Callable[[Study], Plan],
+    small: Callable[..., StudySpec],
+    planned: Callable[[StudySpec], Plan],
     bench: Workbench,
     tmp_path: Path,
     augment: str,
@@ -239,7 +239,7 @@ def test_what_is_no_batch_is_refused(tmp_path: Path, content: object, said: str)
         read_batch(path)
 
 
-def sound(images: int = 2, classes: int = 3, **changes: Any) -> FkdBatch:
+def valid_batch(images: int = 2, classes: int = 3, **changes: Any) -> FkdBatch:
     """A batch of whole images."""
     whole = torch.tensor([[0.0, 0.0, 1.0, 1.0]] * images)
     made = FkdBatch(whole, torch.zeros(images, dtype=torch.bool), torch.zeros(images, classes).half())
@@ -258,7 +258,7 @@ def sound(images: int = 2, classes: int = 3, **changes: Any) -> FkdBatch:
 def test_what_would_be_refused_is_not_written(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
     path = tmp_path / "batch_0.tar"
     with pytest.raises(InputError, match=f"would be no batch of FKD labels .*{said}"):
-        write_batch(path, sound(**changes))
+        write_batch(path, valid_batch(**changes))
     assert not path.exists()
 
 
@@ -272,7 +272,7 @@ def test_code_is_not_executed(tmp_path: Path) -> None:
 
 def test_a_file_cut_short_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "batch_0.tar"
-    write_batch(path, sound())
+    write_batch(path, valid_batch())
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(InputError, match="no batch of FKD labels"):
         read_batch(path)
@@ -283,7 +283,7 @@ def labelled(folder: Path, epochs: int = 2, sizes: tuple[int, ...] = (3, 3, 2)) 
     for epoch in range(epochs):
         (folder / f"epoch_{epoch}").mkdir(parents=True)
         for number, images in enumerate(sizes):
-            write_batch(folder / f"epoch_{epoch}" / f"batch_{number}.tar", sound(images))
+            write_batch(folder / f"epoch_{epoch}" / f"batch_{number}.tar", valid_batch(images))
     return folder
 
 
@@ -394,7 +394,7 @@ def test_a_file_that_differs_is_refused_when_it_is_read(
     tmp_path: Path, place: tuple[int, int], images: int, classes: int
 ) -> None:
     path = labelled(tmp_path) / f"epoch_{place[0]}" / f"batch_{place[1]}.tar"
-    write_batch(path, sound(images, classes))
+    write_batch(path, valid_batch(images, classes))
     labels = FkdFolder(tmp_path)
     labels.batch(0, 0)
     with pytest.raises(
@@ -406,7 +406,7 @@ def test_a_file_that_differs_is_refused_when_it_is_read(
 @pytest.mark.parametrize(("images", "classes"), [(4, 3), (2, 5)])
 def test_a_last_batch_that_does_not_fit_the_first(tmp_path: Path, images: int, classes: int) -> None:
     path = labelled(tmp_path) / "epoch_0" / "batch_2.tar"
-    write_batch(path, sound(images, classes))
+    write_batch(path, valid_batch(images, classes))
     with pytest.raises(
         InputError, match=f"{path}: it has {images} images and {classes} classes, but batch_0"
     ):

@@ -13,7 +13,7 @@ import torch
 
 from raydc.labels import codecs, transforms
 from raydc.labels.kinds import LabelInputs, Softening, soft
-from raydc.labels.store import read_logits, write_logits
+from raydc.labels.logits_file import read_logits, write_logits
 from raydc.spec import catalog
 from raydc.spec.catalog import LabelKind
 from raydc.worker.prepared import WHOSE

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from raydc.errors import EvaluationError
-from raydc.labels.learned import Course, Lesson, Progress, _move, _real_loss, learn
+from raydc.labels.learned import BpttSettings, InnerProblem, Progress, _move, _real_loss, learn
 from raydc.networks.zoo import initialised
 from raydc.spec.evaluation import Recipe
 from raydc.training.inputs import TensorInputs
@@ -30,10 +30,10 @@ RECIPE = Recipe.of(
         "train.augment": (),
     }
 )
-COURSE = Course(unroll_steps=4, inner_steps=10, inner_lr=0.02, outer_steps=6, lr=0.05, real_batch=24)
+COURSE = BpttSettings(unroll_steps=4, inner_steps=10, inner_lr=0.02, outer_steps=6, lr=0.05, real_batch=24)
 
 
-def lesson(dtype: torch.dtype = torch.float32) -> Lesson:
+def problem(dtype: torch.dtype = torch.float32) -> InnerProblem:
     torch.manual_seed(0)
     real = torch.randn(30, 1, 4, 4, dtype=dtype)
     classes = (real.mean((1, 2, 3)) > 0).long() + (real[:, 0, 0, 0] > 0.5).long()
@@ -41,7 +41,7 @@ def lesson(dtype: torch.dtype = torch.float32) -> Lesson:
     def fresh(step: int) -> nn.Module:
         return initialised("convnet-d1-w4", 1, 3, 4, "lesson", step).to(dtype)
 
-    return Lesson(real[:6] + 0.1, TensorInputs(real), classes, RECIPE, fresh, "test")
+    return InnerProblem(real[:6] + 0.1, TensorInputs(real), classes, RECIPE, fresh, "test")
 
 
 def start(dtype: torch.dtype = torch.float32) -> Progress:
@@ -49,38 +49,38 @@ def start(dtype: torch.dtype = torch.float32) -> Progress:
 
 
 def test_the_gradient_is_that_of_finite_differences() -> None:
-    given = lesson(torch.float64)
+    given = problem(torch.float64)
     labels = (start(torch.float64).labels * 0.8 + 0.05).requires_grad_(True)
     # A window as long as the training: nothing is cut off, so differences see what the gradient says.
-    course = replace(COURSE, unroll_steps=3, inner_steps=3)
-    assert torch.autograd.gradcheck(lambda y: _real_loss(given, course, 0, y), labels, eps=1e-6, atol=1e-5)
+    settings = replace(COURSE, unroll_steps=3, inner_steps=3)
+    assert torch.autograd.gradcheck(lambda y: _real_loss(given, settings, 0, y), labels, eps=1e-6, atol=1e-5)
 
 
 def test_learning_lowers_the_loss_on_real_images_and_keeps_labels_positive() -> None:
-    *_, done = learn(lesson(), replace(COURSE, outer_steps=60), start())
+    *_, done = learn(problem(), replace(COURSE, outer_steps=60), start())
     assert sum(done.losses[-10:]) < sum(done.losses[:10])
     assert (done.labels >= 0).all()
     assert not torch.equal(done.labels, start().labels)
 
 
 def test_an_interrupted_learning_ends_as_a_whole_one() -> None:
-    *_, whole = learn(lesson(), COURSE, start())
+    *_, whole = learn(problem(), COURSE, start())
     half = start()
-    for _ in learn(lesson(), COURSE, half):
+    for _ in learn(problem(), COURSE, half):
         if half.step == 3:
             break
-    *_, resumed = learn(lesson(), COURSE, deepcopy(half))
+    *_, resumed = learn(problem(), COURSE, deepcopy(half))
     assert torch.equal(whole.labels, resumed.labels)
     assert whole.losses == resumed.losses
 
 
 def test_what_is_done_is_not_done_again() -> None:
-    *_, done = learn(lesson(), COURSE, start())
-    assert list(learn(lesson(), COURSE, done)) == []
+    *_, done = learn(problem(), COURSE, start())
+    assert list(learn(problem(), COURSE, done)) == []
 
 
 def test_a_learning_that_diverges_says_where() -> None:
-    given = lesson()
+    given = problem()
     broken = replace(given, images=given.images * torch.inf)
     with pytest.raises(EvaluationError, match="diverged at outer step 0"):
         list(learn(broken, COURSE, start()))
@@ -91,8 +91,8 @@ def test_batch_norm_can_be_differentiated_twice(arch: str) -> None:
     def fresh(step: int) -> nn.Module:
         return initialised(arch, 1, 3, 4, "lesson", step)
 
-    course = replace(COURSE, unroll_steps=2, inner_steps=2, outer_steps=1)
-    (done,) = learn(replace(lesson(), fresh=fresh), course, start())
+    settings = replace(COURSE, unroll_steps=2, inner_steps=2, outer_steps=1)
+    (done,) = learn(replace(problem(), fresh=fresh), settings, start())
     assert torch.isfinite(done.labels).all()
 
 
@@ -112,7 +112,7 @@ def test_dropout_is_drawn_from_the_lesson_alone() -> None:
         return network
 
     def learnt(noise: int) -> torch.Tensor:
-        given = replace(lesson(), fresh=fresh)
+        given = replace(problem(), fresh=fresh)
         torch.manual_seed(noise)
         *_, done = learn(given, COURSE, start())
         return done.labels

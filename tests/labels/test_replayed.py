@@ -15,11 +15,11 @@ from raydc.data.dataset import Dataset
 from raydc.data.imported import digest_of
 from raydc.errors import InputError
 from raydc.labels.fkd import METADATA_BYTES, FkdFolder, batches, write_batch
-from raydc.labels.imported import read_soft_labels
 from raydc.labels.replayed import ORDER, Replayed, digest_of_labels
+from raydc.labels.soft_label_file import read_soft_labels
 from raydc.spec.facts import bind
 from raydc.spec.plan import Plan, make_plan
-from raydc.spec.study import Study
+from raydc.spec.study import StudySpec
 from raydc.study.label_export import _export
 from raydc.study.preflight import check_files, with_digests
 from raydc.worker.evaluate import attempt
@@ -32,10 +32,10 @@ VIEWS = "base.train.augment=[rrc, flip, cutmix]"
 
 
 @pytest.fixture
-def with_files(digits: Dataset) -> Callable[[Study], Plan]:
+def with_files(digits: Dataset) -> Callable[[StudySpec], Plan]:
     """The plan of a study that names files."""
 
-    def make(study: Study) -> Plan:
+    def make(study: StudySpec) -> Plan:
         evaluations = with_digests(bind(study.evaluations(), digits.facts, study.source))
         check_files(evaluations, digits)
         return make_plan(evaluations, digits.id)
@@ -45,7 +45,7 @@ def with_files(digits: Dataset) -> Callable[[Study], Plan]:
 
 @pytest.fixture
 def exported(
-    small: Callable[..., Study], planned: Callable[[Study], Plan], bench: Workbench, tmp_path: Path
+    small: Callable[..., StudySpec], planned: Callable[[StudySpec], Plan], bench: Workbench, tmp_path: Path
 ) -> Callable[..., tuple[Path, dict]]:
     """(folder of FKD files, row of the student that learnt from the same views)."""
 
@@ -71,8 +71,8 @@ def settings_of(folder: Path, more: str = "") -> tuple[str, ...]:
 @pytest.mark.parametrize("extra", [(), ("base.labels.keep_views=0.4",)])
 def test_a_student_of_exported_labels_is_the_student_of_the_views(
     exported: Callable[..., tuple[Path, dict]],
-    small: Callable[..., Study],
-    with_files: Callable[[Study], Plan],
+    small: Callable[..., StudySpec],
+    with_files: Callable[[StudySpec], Plan],
     bench: Workbench,
     extra: tuple[str, ...],
 ) -> None:
@@ -94,8 +94,8 @@ def test_a_student_of_exported_labels_is_the_student_of_the_views(
 
 def test_ids_hold_the_contents_of_the_folder(
     exported: Callable[..., tuple[Path, dict]],
-    small: Callable[..., Study],
-    with_files: Callable[[Study], Plan],
+    small: Callable[..., StudySpec],
+    with_files: Callable[[StudySpec], Plan],
     tmp_path: Path,
 ) -> None:
     folder, _ = exported()
@@ -140,8 +140,8 @@ def test_without_an_order_the_sampler_says_it(exported: Callable[..., tuple[Path
 )
 def test_labels_that_do_not_fit_are_refused_before_anything_runs(
     exported: Callable[..., tuple[Path, dict]],
-    small: Callable[..., Study],
-    with_files: Callable[[Study], Plan],
+    small: Callable[..., StudySpec],
+    with_files: Callable[[StudySpec], Plan],
     changed: tuple[str, ...],
     said: str,
 ) -> None:
@@ -183,7 +183,7 @@ def test_class_folders_behind_links_have_the_digest_of_their_contents(tmp_path: 
 
 
 def test_labels_that_change_after_the_plan_are_not_learnt_from(
-    small: Callable[..., Study], with_files: Callable[[Study], Plan], bench: Workbench, tmp_path: Path
+    small: Callable[..., StudySpec], with_files: Callable[[StudySpec], Plan], bench: Workbench, tmp_path: Path
 ) -> None:
     file = tmp_path / "labels.pt"
     torch.save(torch.full((20, 10), 0.1), file)
@@ -209,8 +209,8 @@ def test_mixes_of_larger_images_are_refused(exported: Callable[..., tuple[Path, 
 
 def test_the_teachers_logits_can_be_met_as_such(
     exported: Callable[..., tuple[Path, dict]],
-    small: Callable[..., Study],
-    with_files: Callable[[Study], Plan],
+    small: Callable[..., StudySpec],
+    with_files: Callable[[StudySpec], Plan],
     bench: Workbench,
 ) -> None:
     folder, theirs = exported("base.train.loss=mse_ce")
@@ -241,7 +241,7 @@ def test_an_order_that_is_none_is_refused(
 
 
 def test_a_file_of_soft_labels_is_learnt_from(
-    small: Callable[..., Study], with_files: Callable[[Study], Plan], bench: Workbench, tmp_path: Path
+    small: Callable[..., StudySpec], with_files: Callable[[StudySpec], Plan], bench: Workbench, tmp_path: Path
 ) -> None:
     labels = torch.full((20, 10), 0.02)
     labels[torch.arange(20), torch.arange(20) // 2] = 0.82

@@ -13,7 +13,7 @@ from raydc.data.dataset import Dataset
 from raydc.labels import views as view_labels
 from raydc.spec.plan import Plan
 from raydc.spec.seeding import seed_of
-from raydc.spec.study import Study
+from raydc.spec.study import StudySpec
 from raydc.store.local import LocalStore
 from raydc.training.inputs import TensorInputs
 from raydc.worker.evaluate import evaluate
@@ -36,7 +36,7 @@ def bench(digits: Dataset, store: LocalStore, tmp_path: Path) -> Workbench:
 
 
 def test_a_label_is_what_the_teacher_says_of_the_view(
-    small: Callable[..., Study], ready: Callable[[Study], Plan], bench: Workbench
+    small: Callable[..., StudySpec], ready: Callable[[StudySpec], Plan], bench: Workbench
 ) -> None:
     (one,) = ready(small(*SEVEN)).evaluations
     said, _ = bench.view_logits(one.passes, 20, 7)
@@ -50,7 +50,7 @@ def test_a_label_is_what_the_teacher_says_of_the_view(
 
 
 def test_students_share_views_and_each_is_forwarded_once(
-    small: Callable[..., Study], ready: Callable[[Study], Plan], bench: Workbench
+    small: Callable[..., StudySpec], ready: Callable[[StudySpec], Plan], bench: Workbench
 ) -> None:
     study = small(
         *SEVEN, "grid.labels.temperature=[1, 4]", "grid.train.lr=[0.05, 0.1]", "base.train.view_seed=3"
@@ -66,8 +66,8 @@ def test_students_share_views_and_each_is_forwarded_once(
 
 
 def test_a_longer_training_labels_only_what_is_missing(
-    small: Callable[..., Study],
-    ready: Callable[[Study], Plan],
+    small: Callable[..., StudySpec],
+    ready: Callable[[StudySpec], Plan],
     bench: Workbench,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -87,7 +87,7 @@ def test_a_longer_training_labels_only_what_is_missing(
 
 
 def test_pruned_labels_are_used_again_and_take_less(
-    small: Callable[..., Study], ready: Callable[[Study], Plan], bench: Workbench
+    small: Callable[..., StudySpec], ready: Callable[[StudySpec], Plan], bench: Workbench
 ) -> None:
     study = small(*PER_VIEW, "base.train.steps=30", "grid.labels.keep_views=[0.1, 0.2, 1]")
     plan = ready(study)
@@ -132,9 +132,9 @@ def test_the_first_views_of_a_pool_are_those_of_no_pool() -> None:
 
 
 def test_a_pass_is_labelled_only_when_all_its_views_are(
-    small: Callable[..., Study],
-    ready: Callable[[Study], Plan],
-    planned: Callable[[Study], Plan],
+    small: Callable[..., StudySpec],
+    ready: Callable[[StudySpec], Plan],
+    planned: Callable[[StudySpec], Plan],
     bench: Workbench,
 ) -> None:
     ready(small(*SEVEN))
@@ -146,7 +146,7 @@ def test_a_pass_is_labelled_only_when_all_its_views_are(
 
 
 def test_the_same_evaluation_is_equal_bit_for_bit(
-    small: Callable[..., Study], ready: Callable[[Study], Plan], bench: Workbench
+    small: Callable[..., StudySpec], ready: Callable[[StudySpec], Plan], bench: Workbench
 ) -> None:
     (one,) = ready(small(*SEVEN, "grid.labels.codec=[q4]", "grid.labels.keep_views=[0.5]")).evaluations
     assert evaluate(one, bench).test_loss == evaluate(one, bench).test_loss

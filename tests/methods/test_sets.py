@@ -14,7 +14,7 @@ from raydc.data.image_set import CompressedSet
 from raydc.spec import catalog
 from raydc.spec.facts import bind
 from raydc.spec.plan import Plan, make_plan
-from raydc.spec.study import Study
+from raydc.spec.study import StudySpec
 from raydc.store.local import LocalStore
 from raydc.worker.making import make_everything
 from raydc.worker.workbench import Workbench
@@ -23,7 +23,7 @@ from tests.conftest import DIGITS
 SCORER_EPOCHS = max(score.least_epochs for score in catalog.SCORES)
 
 
-def set_up(folder: Path, study: Study) -> tuple[Workbench, Plan]:
+def set_up(folder: Path, study: StudySpec) -> tuple[Workbench, Plan]:
     """A workbench on a store of its own, and the study's plan."""
     store = LocalStore(folder)
     digits = open_dataset(DIGITS, store)
@@ -36,7 +36,7 @@ def sets_of(bench: Workbench, plan: Plan) -> dict[str, CompressedSet]:
 
 
 @pytest.fixture
-def every_method(small: Callable[..., Study], tmp_path: Path) -> Study:
+def every_method(small: Callable[..., StudySpec], tmp_path: Path) -> StudySpec:
     images = torch.rand(30, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     torch.save({"images": images, "labels": torch.arange(30) % 10}, tmp_path / "set.pt")
     names = [method.name for method in catalog.METHODS if method.name != "imported"]
@@ -48,7 +48,7 @@ def every_method(small: Callable[..., Study], tmp_path: Path) -> Study:
 
 
 def test_the_sets_are_whole_and_do_not_depend_on_the_order_of_making(
-    every_method: Study, tmp_path: Path
+    every_method: StudySpec, tmp_path: Path
 ) -> None:
     bench, plan = set_up(tmp_path / "a", every_method)
     assert make_everything(plan, bench) == {}
@@ -71,7 +71,7 @@ def test_the_sets_are_whole_and_do_not_depend_on_the_order_of_making(
             ]
 
 
-def test_an_observer_sees_what_rded_keeps(tmp_path: Path, small: Callable[..., Study]) -> None:
+def test_an_observer_sees_what_rded_keeps(tmp_path: Path, small: Callable[..., StudySpec]) -> None:
     """One whole-image crop an image: the kept ones are those with the smallest cross-entropy."""
     study = small("base.images={method: rded, ipc: 3, combine: 1x1, crops: 1, mipc: 40}", "teacher.epochs=3")
     bench, plan = set_up(tmp_path, study)
@@ -98,7 +98,7 @@ def test_an_observer_sees_what_rded_keeps(tmp_path: Path, small: Callable[..., S
     assert (np.diff(surprise, axis=1) >= -1e-5).all()
 
 
-def test_each_switch_of_pca_alone(tmp_path: Path, small: Callable[..., Study]) -> None:
+def test_each_switch_of_pca_alone(tmp_path: Path, small: Callable[..., StudySpec]) -> None:
     """Every score prunes; without pruning no scorer is needed; combining and cropping are free of both."""
     scores = ", ".join(catalog.SCORES.names())
     study = small(

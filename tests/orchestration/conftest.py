@@ -7,24 +7,24 @@ from collections.abc import Callable
 import pytest
 
 from raydc.data.dataset import Dataset
-from raydc.orchestration.site import Site
+from raydc.orchestration.worker_context import WorkerContext
 from raydc.spec.plan import Plan
-from raydc.spec.study import Study
+from raydc.spec.study import StudySpec
 from raydc.store.local import LocalStore
 from raydc.worker.workbench import Workbench
 from tests.conftest import DIGITS
 
 
 @pytest.fixture
-def site(digits: Dataset, store: LocalStore) -> Site:
-    return Site(DIGITS, digits.cache, store.uri)
+def context(digits: Dataset, store: LocalStore) -> WorkerContext:
+    return WorkerContext(DIGITS, digits.cache, store.uri)
 
 
 @pytest.fixture
-def unlabelled(planned: Callable[[Study], Plan], bench: Workbench) -> Callable[[Study], Plan]:
+def unlabelled(planned: Callable[[StudySpec], Plan], bench: Workbench) -> Callable[[StudySpec], Plan]:
     """The plan of a study, with everything made but its labels."""
 
-    def make(study: Study) -> Plan:
+    def make(study: StudySpec) -> Plan:
         made = planned(study)
         for trajectory in made.trajectories.values():
             bench.make_trajectory(trajectory)
@@ -38,7 +38,7 @@ def unlabelled(planned: Callable[[Study], Plan], bench: Workbench) -> Callable[[
 
 
 @pytest.fixture
-def plan(small: Callable[..., Study], unlabelled: Callable[[Study], Plan]) -> Plan:
+def plan(small: Callable[..., StudySpec], unlabelled: Callable[[StudySpec], Plan]) -> Plan:
     """Twelve sets to be labelled by two checkpoints."""
     grid = "grid={images.ipc: [1, 2], labels.teacher_epoch: [1, 2]}"
     return unlabelled(small("base.labels={kind: soft}", "seeds=6", grid))

@@ -17,7 +17,7 @@ from benchmarks.processes import free_ports
 from raydc.errors import InputError
 from raydc.orchestration import jobs
 from raydc.spec import plugins
-from raydc.spec.study import Study
+from raydc.spec.study import StudySpec
 
 FAR, HERE = "http://head.lab:8265", "http://127.0.0.1:8265"
 SCRIPT = Path(__file__).parents[2] / "cluster" / "local" / "two_nodes.sh"
@@ -53,7 +53,7 @@ METHODS.add(Method("first-ones", "brought:select", "the first images of each cla
     ],
 )
 def test_a_store_that_the_cluster_cannot_use(
-    small: Callable[..., Study], address: str, store: str | None, said: str
+    small: Callable[..., StudySpec], address: str, store: str | None, said: str
 ) -> None:
     with pytest.raises(InputError, match=re.escape(said)):
         jobs.check(jobs.Job(small().located(None, store)), address)
@@ -63,7 +63,7 @@ def test_a_store_that_the_cluster_cannot_use(
     ("address", "store"),
     [(FAR, "s3://bucket/x"), (FAR, "file:///mnt/store"), (HERE, "/data/store"), (HERE, None)],
 )
-def test_a_store_that_it_can(small: Callable[..., Study], address: str, store: str | None) -> None:
+def test_a_store_that_it_can(small: Callable[..., StudySpec], address: str, store: str | None) -> None:
     jobs.check(jobs.Job(small().located(None, store)), address)
 
 
@@ -75,12 +75,12 @@ def test_a_store_that_it_can(small: Callable[..., Study], address: str, store: s
         ("tracking.uri=https://me:secret@lab", "--tracking-uri holds a password"),
     ],
 )
-def test_a_study_that_means_this_machine(small: Callable[..., Study], setting: str, said: str) -> None:
+def test_a_study_that_means_this_machine(small: Callable[..., StudySpec], setting: str, said: str) -> None:
     with pytest.raises(InputError, match=re.escape(said)):
         jobs.check(jobs.Job(small(setting)), HERE)
 
 
-def test_the_command_of_the_driver_is_safe_for_a_shell(small: Callable[..., Study]) -> None:
+def test_the_command_of_the_driver_is_safe_for_a_shell(small: Callable[..., StudySpec]) -> None:
     study = small().located(None, "s3://bucket/a b;c")
     told = jobs.Job(study, "/runs/$(x)", ["--download"]).entrypoint
     assert told == (
@@ -90,7 +90,9 @@ def test_the_command_of_the_driver_is_safe_for_a_shell(small: Callable[..., Stud
     assert '--out "$HOME"/raydc-runs/small --' in jobs.Job(study).entrypoint
 
 
-def test_what_is_packed(small: Callable[..., Study], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_packed(
+    small: Callable[..., StudySpec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     mine = tmp_path / "mine.py"
     mine.write_text("x = 1\n")
     monkeypatch.setenv(plugins.VARIABLE, str(mine))

@@ -13,20 +13,22 @@ import numpy as np
 import pytest
 
 from raydc.errors import EvaluationError
-from raydc.orchestration.site import Site, _bench
+from raydc.orchestration.worker_context import WorkerContext, _bench
 from raydc.spec.plan import Plan
-from raydc.spec.study import Study
+from raydc.spec.study import StudySpec
 from raydc.store.local import LocalStore
 from raydc.worker import label_service, relabeller
-from raydc.worker.label_service import LabelService, Room
-from raydc.worker.relabeller import Said, labelled
+from raydc.worker.label_service import ByteBudget, LabelService
+from raydc.worker.relabeller import Prediction, labelled
 from raydc.worker.workbench import Workbench
 
 
-def test_requests_that_wait_together_are_forwarded_together_and_once(site: Site, plan: Plan) -> None:
+def test_requests_that_wait_together_are_forwarded_together_and_once(
+    context: WorkerContext, plan: Plan
+) -> None:
     async def ask_for_all() -> tuple[LabelService, list[int]]:
         _bench.cache_clear()
-        service = LabelService(site.bench())
+        service = LabelService(context.bench())
         passes = list(plan.passes.values()) * 3  # three clients want the same
         return service, await asyncio.gather(*(service.label(p) for p in passes))
 
@@ -37,14 +39,16 @@ def test_requests_that_wait_together_are_forwarded_together_and_once(site: Site,
     assert service.forwards <= 4
 
 
-def test_a_pass_that_cannot_be_made_tells_its_clients_and_no_others(site: Site, plan: Plan) -> None:
+def test_a_pass_that_cannot_be_made_tells_its_clients_and_no_others(
+    context: WorkerContext, plan: Plan
+) -> None:
     passes = list(plan.passes.values())
     bad = replace(passes[0], id="bad", compressed_set="nowhere", epoch=1)
     good = next(p for p in passes if p.epoch == 2)
 
     async def ask() -> list[object]:
         _bench.cache_clear()
-        service = LabelService(site.bench())
+        service = LabelService(context.bench())
         return await asyncio.gather(service.label(bad), service.label(good), return_exceptions=True)
 
     failed, done = asyncio.run(ask())
@@ -53,7 +57,7 @@ def test_a_pass_that_cannot_be_made_tells_its_clients_and_no_others(site: Site, 
 
 
 def test_labels_that_cannot_be_written_are_told_and_others_are(
-    site: Site, plan: Plan, monkeypatch: pytest.MonkeyPatch
+    context: WorkerContext, plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     passes = [p for p in plan.passes.values() if p.epoch == 1]
     write = relabeller.write_logits
@@ -67,7 +71,7 @@ def test_labels_that_cannot_be_written_are_told_and_others_are(
 
     async def ask() -> list[object]:
         _bench.cache_clear()
-        service = LabelService(site.bench())
+        service = LabelService(context.bench())
         return await asyncio.gather(*map(service.label, passes), return_exceptions=True)
 
     monkeypatch.setattr(relabeller, "write_logits", full)
@@ -91,13 +95,13 @@ class Gate:
         """Passes whose writing has begun."""
         keep = bench.relabeller.keep
 
-        def late(said: Said) -> None:
+        def late(said: Prediction) -> None:
             self.kept.append(said.label_pass)
             self.came.release()
             assert self.opened.wait(60)
             keep(said)
 
-        monkeypatch.setattr(bench.relabeller, "keep", late)
+        monkeypatch.setattr(bench.relabeller, "store", late)
 
     async def wait_for(self, writes: int) -> None:
         """Return when so many more writes have begun."""
@@ -119,7 +123,7 @@ class Door(asyncio.Semaphore):
 
 
 def test_a_client_waits_at_the_door_while_most_waiting_passes_are_inside(
-    site: Site, plan: Plan, monkeypatch: pytest.MonkeyPatch
+    context: WorkerContext, plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     passes = [p for p in plan.passes.values() if p.epoch == 1][:4]
     monkeypatch.setattr(asyncio, "Semaphore", Door)
@@ -127,7 +131,7 @@ def test_a_client_waits_at_the_door_while_most_waiting_passes_are_inside(
 
     async def ask() -> None:
         _bench.cache_clear()
-        bench = site.bench()
+        bench = context.bench()
         gate = Gate(bench, monkeypatch)
         service = LabelService(bench)
         door = service._door
@@ -144,11 +148,11 @@ def test_a_client_waits_at_the_door_while_most_waiting_passes_are_inside(
         assert all(await asyncio.gather(*inside, late))
 
     asyncio.run(ask())
-    assert all(LocalStore(Path(site.store_uri)).find("logits", p.id) is not None for p in passes)
+    assert all(LocalStore(Path(context.store_uri)).find("logits", p.id) is not None for p in passes)
 
 
 def test_the_forward_waits_while_unwritten_bytes_are_in_memory(
-    site: Site, plan: Plan, monkeypatch: pytest.MonkeyPatch
+    context: WorkerContext, plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Sets of ten images: 400 bytes of logits each.
     small = {p.id for p in plan.passes.values() if plan.sets[p.compressed_set].evaluation.ipc == 1}
@@ -157,51 +161,51 @@ def test_the_forward_waits_while_unwritten_bytes_are_in_memory(
     monkeypatch.setattr(label_service, "UNWRITTEN_BYTES", 1000)
     monkeypatch.setattr(label_service, "HANDED_BYTES", 1)
     full = threading.Event()
-    enter = Room.enter
+    enter = ByteBudget.enter
 
-    def watched(self: Room, nbytes: int) -> None:
+    def watched(self: ByteBudget, nbytes: int) -> None:
         if self._taken + nbytes > self._most:
             full.set()
         enter(self, nbytes)
 
-    monkeypatch.setattr(Room, "enter", watched)
+    monkeypatch.setattr(ByteBudget, "enter", watched)
 
     async def ask() -> None:
         _bench.cache_clear()
-        bench = site.bench()
+        bench = context.bench()
         gate = Gate(bench, monkeypatch)
         service = LabelService(bench)
         asked = [asyncio.create_task(service.label(p)) for p in passes]
         assert await asyncio.to_thread(full.wait, 60)
         await gate.wait_for(2)
         # Two are with the writers, one is at hand; there are as many writers as would take four.
-        assert (len(gate.kept), service._room._taken, bench.relabeller.images_forwarded) == (2, 800, 30)
+        assert (len(gate.kept), service._budget._taken, bench.relabeller.images_forwarded) == (2, 800, 30)
         gate.opened.set()
         assert await asyncio.gather(*asked) == [10] * 6
-        assert service._room._taken == 0
+        assert service._budget._taken == 0
 
     assert label_service.WRITERS >= 4
     asyncio.run(ask())
 
 
 def test_a_room_takes_what_is_larger_than_it_alone_and_lets_nobody_else_in() -> None:
-    room = Room(10)
-    room.enter(6)
-    room.enter(4)
+    budget = ByteBudget(10)
+    budget.enter(6)
+    budget.enter(4)
     with ThreadPoolExecutor(2) as threads:
-        large = threads.submit(room.enter, 25)
-        room.leave(6)
+        large = threads.submit(budget.enter, 25)
+        budget.leave(6)
         assert not large.done()
-        room.leave(4)
+        budget.leave(4)
         large.result(60)
-        small = threads.submit(room.enter, 1)
+        small = threads.submit(budget.enter, 1)
         assert not small.done()
-        room.leave(25)
+        budget.leave(25)
         small.result(60)
 
 
 def test_labels_that_cannot_be_written_leave_their_room(
-    site: Site, plan: Plan, monkeypatch: pytest.MonkeyPatch
+    context: WorkerContext, plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     passes = [p for p in plan.passes.values() if p.epoch == 1]
     monkeypatch.setattr(label_service, "UNWRITTEN_BYTES", 1)
@@ -212,9 +216,9 @@ def test_labels_that_cannot_be_written_leave_their_room(
 
     async def ask() -> list[object]:
         _bench.cache_clear()
-        service = LabelService(site.bench())
+        service = LabelService(context.bench())
         said = await asyncio.gather(*map(service.label, passes), return_exceptions=True)
-        assert service._room._taken == 0
+        assert service._budget._taken == 0
         assert service._door._value == label_service.MOST_WAITING
         return said
 
@@ -228,7 +232,7 @@ def test_labels_that_cannot_be_written_leave_their_room(
 
 
 @pytest.fixture
-def mixed(small: Callable[..., Study], unlabelled: Callable[[Study], Plan]) -> Plan:
+def mixed(small: Callable[..., StudySpec], unlabelled: Callable[[StudySpec], Plan]) -> Plan:
     """Sets to be labelled by two checkpoints, image by image and view by view."""
     return unlabelled(
         small(
@@ -240,7 +244,7 @@ def mixed(small: Callable[..., Study], unlabelled: Callable[[Study], Plan]) -> P
 
 
 def test_views_and_images_of_several_checkpoints_are_forwarded_once_and_written_by_writers(
-    site: Site, mixed: Plan, bench: Workbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    context: WorkerContext, mixed: Plan, bench: Workbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("raydc.labels.views.SEGMENT_ROWS", 20)  # three segments of 7 steps
     passes = list(mixed.passes.values())
@@ -254,7 +258,7 @@ def test_views_and_images_of_several_checkpoints_are_forwarded_once_and_written_
 
     async def ask() -> tuple[LabelService, list[int]]:
         _bench.cache_clear()
-        service = LabelService(site.bench())
+        service = LabelService(context.bench())
         forward = service._forward
 
         def noted(*given: object) -> None:
@@ -285,7 +289,7 @@ def test_views_and_images_of_several_checkpoints_are_forwarded_once_and_written_
 
 
 def test_a_pass_over_views_fails_with_a_segment_that_cannot_be_written(
-    site: Site, mixed: Plan, monkeypatch: pytest.MonkeyPatch
+    context: WorkerContext, mixed: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("raydc.labels.views.SEGMENT_ROWS", 20)
     one = next(p for p in mixed.passes.values() if p.views is not None)
@@ -299,23 +303,23 @@ def test_a_pass_over_views_fails_with_a_segment_that_cannot_be_written(
 
     async def ask() -> int:
         _bench.cache_clear()
-        service = LabelService(site.bench())
+        service = LabelService(context.bench())
         with pytest.raises(OSError, match="No space left"):
             await service.label(one)
         return await service.label(one)
 
     monkeypatch.setattr(relabeller, "write_logits", once)
     assert asyncio.run(ask()) > 0
-    assert labelled(one, LocalStore(Path(site.store_uri)))
+    assert labelled(one, LocalStore(Path(context.store_uri)))
 
 
-def test_a_teacher_that_says_nan_fails_its_own_passes_alone(site: Site, mixed: Plan) -> None:
+def test_a_teacher_that_says_nan_fails_its_own_passes_alone(context: WorkerContext, mixed: Plan) -> None:
     passes = list(mixed.passes.values())
     bad = next(p for p in passes if p.epoch == 1)
 
     async def ask() -> list[object]:
         _bench.cache_clear()
-        bench = site.bench()
+        bench = context.bench()
         next(bench.teacher(bad).teacher.network.parameters()).fill_(np.nan)
         service = LabelService(bench)
         return await asyncio.gather(*map(service.label, passes), return_exceptions=True)
@@ -328,12 +332,12 @@ def test_a_teacher_that_says_nan_fails_its_own_passes_alone(site: Site, mixed: P
             assert outcome in (20, 48)
 
 
-def test_a_client_that_goes_away_harms_nobody(site: Site, plan: Plan) -> None:
+def test_a_client_that_goes_away_harms_nobody(context: WorkerContext, plan: Plan) -> None:
     passes = list(plan.passes.values())
 
     async def ask() -> list[int]:
         _bench.cache_clear()
-        service = LabelService(site.bench())
+        service = LabelService(context.bench())
         leaving = asyncio.create_task(service.label(passes[0]))
         staying = [asyncio.create_task(service.label(p)) for p in passes]
         await asyncio.sleep(0)
@@ -342,4 +346,4 @@ def test_a_client_that_goes_away_harms_nobody(site: Site, plan: Plan) -> None:
 
     counts = asyncio.run(ask())
     assert sum(counts) <= sum(10 * plan.sets[p.compressed_set].evaluation.ipc for p in passes)
-    assert all(LocalStore(site.bench().store.root).find("logits", p.id) is not None for p in passes)
+    assert all(LocalStore(context.bench().store.root).find("logits", p.id) is not None for p in passes)

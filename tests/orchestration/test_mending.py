@@ -13,12 +13,12 @@ import ray
 from raydc.data.dataset import Dataset, open_dataset
 from raydc.errors import ArtifactError
 from raydc.orchestration.cluster import Capacity, capacity, connected
-from raydc.orchestration.materials import Materials
+from raydc.orchestration.prerequisites import Prerequisites
 from raydc.orchestration.progress import Silent
 from raydc.orchestration.runner import Runner
-from raydc.orchestration.site import Site
+from raydc.orchestration.worker_context import WorkerContext
 from raydc.spec.plan import Plan
-from raydc.spec.study import Study
+from raydc.spec.study import StudySpec
 from raydc.spec.study_file import Resources
 from raydc.store.local import LocalStore
 from tests.conftest import DIGITS
@@ -43,7 +43,7 @@ class Rig:
         self.plan = plan
         self.runner = Runner(
             plan,
-            site=Site(DIGITS, data.cache, str(root)),
+            context=WorkerContext(DIGITS, data.cache, str(root)),
             facts=data.facts,
             store=self.store,
             resources=Resources(workers=1, retries=retries),
@@ -78,7 +78,7 @@ class Rig:
 
 @pytest.fixture
 def rig(
-    small: Callable[..., Study], planned: Callable[[Study], Plan], digits: Dataset, tmp_path: Path
+    small: Callable[..., StudySpec], planned: Callable[[StudySpec], Plan], digits: Dataset, tmp_path: Path
 ) -> Callable[..., Rig]:
     def make(*settings: str, retries: int = 2) -> Rig:
         plan = planned(small(*settings))
@@ -121,16 +121,16 @@ def test_the_images_of_the_dataset_are_decoded_again(rig: Callable[..., Rig], cl
 def test_a_process_opens_images_again_that_were_made_again(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
     data = open_dataset(DIGITS, store)
-    site = Site(DIGITS, data.cache, str(tmp_path))
-    first = site.bench()
-    assert site.bench() is first
+    context = WorkerContext(DIGITS, data.cache, str(tmp_path))
+    first = context.bench()
+    assert context.bench() is first
     shutil.rmtree(tmp_path / "pixels")
     with pytest.raises(ArtifactError, match="pixels/"):
-        site.bench()
+        context.bench()
     open_dataset(DIGITS, store)
-    again = site.bench()
+    again = context.bench()
     assert again is not first
-    assert site.bench() is again
+    assert context.bench() is again
     assert again.dataset.id == first.dataset.id
 
 
@@ -145,15 +145,15 @@ def test_what_vanishes_while_things_are_made_is_made_again(
     rig: Callable[..., Rig], cluster: Capacity, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = rig("grid.labels.kind=[hard, soft]")
-    real, calls = Materials.labels, []
+    real, calls = Prerequisites.labels, []
 
-    def labels(self: Materials, *arguments: Any) -> None:
+    def labels(self: Prerequisites, *arguments: Any) -> None:
         if not calls:
             one.vanish("checkpoint")
         calls.append(self)
         real(self, *arguments)
 
-    monkeypatch.setattr(Materials, "labels", labels)
+    monkeypatch.setattr(Prerequisites, "labels", labels)
     one.run(cluster, lambda: None)
     # The soft one never began, so this is its first attempt.
     assert sorted(outcome(one)) == [("finished", 1)] * 2

@@ -10,10 +10,10 @@ import pytest
 import ray
 
 from raydc.orchestration.cluster import Capacity
-from raydc.orchestration.materials import TEACHERS_SHARE, teacher_share
+from raydc.orchestration.prerequisites import TEACHERS_SHARE, teacher_share
 from raydc.orchestration.runner import Runner
-from raydc.orchestration.site import Site
 from raydc.orchestration.teacher_actor import only_free
+from raydc.orchestration.worker_context import WorkerContext
 from raydc.spec.study_file import Resources
 from tests.conftest import DIGITS
 
@@ -57,7 +57,9 @@ def test_small_shares_are_on_all_gpus_with_a_student_beside_them(
 
 @pytest.mark.ray
 def test_the_teachers_of_a_run_leave_each_gpu_its_student(gpus: None) -> None:
-    run: Any = SimpleNamespace(resources=Resources(teacher_replicas=2), site=Site(DIGITS, "pixels", "store"))
+    run: Any = SimpleNamespace(
+        resources=Resources(teacher_replicas=2), context=WorkerContext(DIGITS, "pixels", "store")
+    )
     pool = Runner._start_teachers(run, Capacity(1, 1, float(GPUS), GPUS))
     _, beside = placed(GPUS, 1 - TEACHERS_SHARE)
     assert sorted(beside) == [0, 1]

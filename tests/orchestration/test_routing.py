@@ -6,12 +6,12 @@ from itertools import pairwise
 
 from raydc.orchestration.routing import (
     BUNDLE_SECONDS,
-    CROWD,
-    CROWDED_SECONDS,
     IDLE_SECONDS,
     LARGEST_BUNDLE,
+    QUEUE_PER_REPLICA,
+    SCALE_UP_SECONDS,
+    Autoscaler,
     Queue,
-    Staffing,
     replica_for,
     spread,
 )
@@ -30,48 +30,60 @@ def test_a_checkpoint_stays_with_its_replica() -> None:
 
 
 def staffed(
-    staffing: Staffing, seconds: float, replicas: int, waiting: int, helps: bool = True, idle: bool = False
+    autoscaler: Autoscaler,
+    seconds: float,
+    replicas: int,
+    waiting: int,
+    helps: bool = True,
+    idle: bool = False,
 ) -> int:
     """Replicas after so many seconds of the same, looked at twice a second."""
     for moment in range(int(2 * seconds) + 1):
-        wanted = staffing.wanted(moment / 2, replicas, waiting, helps=helps, last_idle=idle)
+        wanted = autoscaler.wanted(moment / 2, replicas, waiting, helps=helps, last_idle=idle)
         if wanted != replicas:
             return wanted
     return replicas
 
 
 def test_a_replica_is_added_where_many_passes_wait_for_long() -> None:
-    assert staffed(Staffing(1, 4), CROWDED_SECONDS, 1, CROWD + 1) == 2
-    assert staffed(Staffing(1, 4), CROWDED_SECONDS - 1, 1, CROWD + 1) == 1
-    assert staffed(Staffing(1, 4), 100, 1, CROWD) == 1
-    assert staffed(Staffing(1, 4), 100, 3, 3 * CROWD + 1) == 4
-    assert staffed(Staffing(1, 4), 100, 4, 1000 * CROWD) == 4  # no more than there may be
-    assert staffed(Staffing(1, 4), 100, 2, 1000 * CROWD, helps=False) == 2  # none that nobody would ask
-    assert staffed(Staffing(3, 3), 100, 3, 1000 * CROWD) == 3
+    assert staffed(Autoscaler(1, 4), SCALE_UP_SECONDS, 1, QUEUE_PER_REPLICA + 1) == 2
+    assert staffed(Autoscaler(1, 4), SCALE_UP_SECONDS - 1, 1, QUEUE_PER_REPLICA + 1) == 1
+    assert staffed(Autoscaler(1, 4), 100, 1, QUEUE_PER_REPLICA) == 1
+    assert staffed(Autoscaler(1, 4), 100, 3, 3 * QUEUE_PER_REPLICA + 1) == 4
+    assert staffed(Autoscaler(1, 4), 100, 4, 1000 * QUEUE_PER_REPLICA) == 4  # no more than there may be
+    assert (
+        staffed(Autoscaler(1, 4), 100, 2, 1000 * QUEUE_PER_REPLICA, helps=False) == 2
+    )  # none that nobody would ask
+    assert staffed(Autoscaler(3, 3), 100, 3, 1000 * QUEUE_PER_REPLICA) == 3
 
 
 def test_a_crowd_that_comes_and_goes_adds_nothing() -> None:
-    staffing = Staffing(1, 4)
+    autoscaler = Autoscaler(1, 4)
     for second in range(100):
-        assert staffing.wanted(second, 1, CROWD + 1 if second % 4 else 0, helps=True, last_idle=False) == 1
+        assert (
+            autoscaler.wanted(
+                second, 1, QUEUE_PER_REPLICA + 1 if second % 4 else 0, helps=True, last_idle=False
+            )
+            == 1
+        )
 
 
 def test_growth_is_a_replica_at_a_time() -> None:
-    staffing, replicas, grew = Staffing(1, 4), 1, []
+    autoscaler, replicas, grew = Autoscaler(1, 4), 1, []
     for second in range(30):
-        wanted = staffing.wanted(second, replicas, 1000 * CROWD, helps=True, last_idle=False)
+        wanted = autoscaler.wanted(second, replicas, 1000 * QUEUE_PER_REPLICA, helps=True, last_idle=False)
         if wanted > replicas:
             grew.append(second)
         replicas = wanted
     assert replicas == 4
-    assert [b - a for a, b in pairwise(grew)] == [CROWDED_SECONDS + 1] * 2
+    assert [b - a for a, b in pairwise(grew)] == [SCALE_UP_SECONDS + 1] * 2
 
 
 def test_a_replica_without_work_is_ended_after_a_while() -> None:
-    assert staffed(Staffing(1, 4), IDLE_SECONDS, 3, 5, idle=True) == 2
-    assert staffed(Staffing(1, 4), IDLE_SECONDS - 1, 3, 5, idle=True) == 3
-    assert staffed(Staffing(1, 4), 100, 3, 5, idle=False) == 3
-    assert staffed(Staffing(2, 4), 100, 2, 0, idle=True) == 2
+    assert staffed(Autoscaler(1, 4), IDLE_SECONDS, 3, 5, idle=True) == 2
+    assert staffed(Autoscaler(1, 4), IDLE_SECONDS - 1, 3, 5, idle=True) == 3
+    assert staffed(Autoscaler(1, 4), 100, 3, 5, idle=False) == 3
+    assert staffed(Autoscaler(2, 4), 100, 2, 0, idle=True) == 2
 
 
 def test_threads_are_shared_by_jobs_that_run_at_once() -> None:

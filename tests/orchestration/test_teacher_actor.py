@@ -16,9 +16,9 @@ from raydc.errors import ArtifactError
 from raydc.orchestration import labelling, routing
 from raydc.orchestration.cluster import connected
 from raydc.orchestration.labelling import label_all
-from raydc.orchestration.routing import Staffing
-from raydc.orchestration.site import Site
+from raydc.orchestration.routing import Autoscaler
 from raydc.orchestration.teacher_actor import TeacherPool
+from raydc.orchestration.worker_context import WorkerContext
 from raydc.spec.plan import Plan
 from raydc.spec.study_file import Resources
 from raydc.store.local import LocalStore
@@ -32,9 +32,9 @@ def cluster() -> Iterator[None]:
 
 @pytest.mark.ray
 def test_a_replica_that_is_killed_comes_back_and_loses_nothing(
-    cluster: None, site: Site, plan: Plan, store: LocalStore
+    cluster: None, context: WorkerContext, plan: Plan, store: LocalStore
 ) -> None:
-    pool = TeacherPool.start(site, 2, {"num_cpus": 0, "max_concurrency": 100})
+    pool = TeacherPool.start(context, 2, {"num_cpus": 0, "max_concurrency": 100})
     ray.get([replica.ready.remote() for replica in pool.replicas])
     asked = [pool.ask(label_pass) for label_pass in plan.passes.values()]
     pids = [ray.get(replica.pid.remote()) for replica in pool.replicas]
@@ -55,13 +55,13 @@ def test_a_replica_that_is_killed_comes_back_and_loses_nothing(
 
 @pytest.mark.ray
 def test_a_replica_comes_while_there_is_much_to_label_and_goes_at_the_end(
-    cluster: None, site: Site, plan: Plan, store: LocalStore, monkeypatch: pytest.MonkeyPatch
+    cluster: None, context: WorkerContext, plan: Plan, store: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(routing, "CROWD", 2)
-    monkeypatch.setattr(routing, "CROWDED_SECONDS", 0.0)
+    monkeypatch.setattr(routing, "QUEUE_PER_REPLICA", 2)
+    monkeypatch.setattr(routing, "SCALE_UP_SECONDS", 0.0)
     monkeypatch.setattr(labelling, "OPEN_PASSES", 1)
     common = {"num_cpus": 0, "max_concurrency": 100}
-    pool = TeacherPool.start(site, 1, common, {**common, "num_cpus": 1, "scheduling_strategy": "SPREAD"})
+    pool = TeacherPool.start(context, 1, common, {**common, "num_cpus": 1, "scheduling_strategy": "SPREAD"})
     first = ray.get(pool.replicas[0].pid.remote())
     served: dict[str, int] = {}
     sizes, real = [], pool.staff
@@ -75,7 +75,7 @@ def test_a_replica_comes_while_there_is_much_to_label_and_goes_at_the_end(
         return changed
 
     monkeypatch.setattr(pool, "staff", patient)
-    for label_pass, outcome in label_all(plan.passes.values(), pool, Staffing(1, 2)):
+    for label_pass, outcome in label_all(plan.passes.values(), pool, Autoscaler(1, 2)):
         assert isinstance(outcome, int)
         assert outcome > 0
         served[label_pass.id] = pool.serves(label_pass)

@@ -19,10 +19,10 @@ from raydc.networks.zoo import build
 from raydc.orchestration.cluster import Capacity, connected
 from raydc.orchestration.progress import Silent
 from raydc.orchestration.runner import Runner
-from raydc.orchestration.site import Site
 from raydc.orchestration.together import Together, train_together
+from raydc.orchestration.worker_context import WorkerContext
 from raydc.spec.plan import Plan, TrajectoryJob
-from raydc.spec.study import Study
+from raydc.spec.study import StudySpec
 from raydc.spec.study_file import Resources
 from raydc.store.artifact import get
 from raydc.store.local import LocalStore
@@ -35,7 +35,7 @@ TWO = Together(workers=2, cpus=1, gpu=0.0, retries=2)
 
 
 @pytest.fixture
-def job(small: Callable[..., Study]) -> TrajectoryJob:
+def job(small: Callable[..., StudySpec]) -> TrajectoryJob:
     # Parts of 16 and 17, a last batch of 10, and pixels that differ in each epoch.
     study = small("teacher.batch_size=33", f"teacher.epochs={EPOCHS}", "teacher.augment=[crop, cutout]")
     return TrajectoryJob("t0", study.teachers["teacher"], 0, tuple(range(EPOCHS + 1)), scored=1)
@@ -93,7 +93,7 @@ def test_two_workers_make_what_one_makes_though_one_dies(
             assert len(pids) == 2
             os.kill(pids[-1], signal.SIGKILL)
 
-    train_together(Site(DIGITS, digits.cache, together.uri), job, TWO, on_progress)
+    train_together(WorkerContext(DIGITS, digits.cache, together.uri), job, TWO, on_progress)
     assert seen[:3] == [0, 1, 2]
     assert seen[-1] == EPOCHS
     # It goes on from what was saved: the first epochs are not trained again.
@@ -113,13 +113,16 @@ def test_two_workers_make_what_one_makes_though_one_dies(
 @pytest.mark.ray
 @pytest.mark.slow
 def test_a_training_that_diverges_says_so(
-    tmp_path: Path, digits: Dataset, store: LocalStore, small: Callable[..., Study], cluster: None
+    tmp_path: Path, digits: Dataset, store: LocalStore, small: Callable[..., StudySpec], cluster: None
 ) -> None:
     hopeless = TrajectoryJob("t0", small("teacher.lr=1e30").teachers["teacher"], 0, (1,))
     own = copied(store, tmp_path / "store")
     with pytest.raises(EvaluationError, match=r"the loss is nan at step 1; lower train\.lr"):
         train_together(
-            Site(DIGITS, digits.cache, own.uri), hopeless, replace(TWO, retries=0), lambda done, total: None
+            WorkerContext(DIGITS, digits.cache, own.uri),
+            hopeless,
+            replace(TWO, retries=0),
+            lambda done, total: None,
         )
 
 
@@ -129,8 +132,8 @@ def test_a_study_asks_for_workers(
     tmp_path: Path,
     digits: Dataset,
     store: LocalStore,
-    small: Callable[..., Study],
-    planned: Callable[[Study], Plan],
+    small: Callable[..., StudySpec],
+    planned: Callable[[StudySpec], Plan],
 ) -> None:
     study = small("base.labels.kind=soft", "resources.teacher_workers=2", "resources.workers=2")
     own = copied(store, tmp_path / "store")
@@ -143,7 +146,7 @@ def test_a_study_asks_for_workers(
     def runner(plan: Plan) -> Runner:
         return Runner(
             plan,
-            site=Site(DIGITS, digits.cache, own.uri),
+            context=WorkerContext(DIGITS, digits.cache, own.uri),
             facts=digits.facts,
             store=own,
             resources=study.resources,

@@ -14,13 +14,13 @@ from raydc.orchestration import trainable
 from raydc.orchestration.trainable import StudentWorker, pack_bundle
 from raydc.spec.plan import Plan
 from raydc.spec.result import Row, make_row
-from raydc.spec.study import Study
+from raydc.spec.study import StudySpec
 from raydc.worker.packs import Attempt
 from raydc.worker.workbench import Workbench
 
 
 @pytest.fixture
-def bundle(small: Callable[..., Study], planned: Callable[[Study], Plan]) -> list[Attempt]:
+def bundle(small: Callable[..., StudySpec], planned: Callable[[StudySpec], Plan]) -> list[Attempt]:
     return [(planned_one, 1) for planned_one in planned(small("seeds=3")).evaluations]
 
 
@@ -39,8 +39,8 @@ class Place:
 
 def worker(bundle: list[Attempt], bench: Workbench | Exception) -> StudentWorker:
     made = StudentWorker.__new__(StudentWorker)  # Tune's own constructor logs to its folders
-    site: Any = Place(bench)
-    made.setup({"bundle": pack_bundle(bundle), "to_come": 0}, site, study="small", dataset_id="d")
+    context: Any = Place(bench)
+    made.setup({"bundle": pack_bundle(bundle), "to_come": 0}, context, study="small", dataset_id="d")
     return made
 
 

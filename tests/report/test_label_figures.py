@@ -11,7 +11,7 @@ from raydc.analysis.labels import divergence, softmax
 from raydc.report import drawing
 from raydc.report.label_figures import divergence_figure, label_figures
 from raydc.spec.plan import Plan
-from raydc.spec.study import Study
+from raydc.spec.study import StudySpec
 from raydc.worker.evaluate import attempt
 from raydc.worker.workbench import Workbench
 
@@ -49,7 +49,7 @@ grid:
 
 
 def test_learned_labels_are_held_against_every_epoch_of_the_teacher(
-    small: Callable[..., Study], ready: Callable[[Study], Plan], bench: Workbench
+    small: Callable[..., StudySpec], ready: Callable[[StudySpec], Plan], bench: Workbench
 ) -> None:
     plan = ready(small("base.images.ipc=1", extra=GRID))
     rows = [attempt(planned, bench, study="x") for planned in plan.evaluations]

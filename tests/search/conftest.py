@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from raydc.data.dataset import Dataset
-from raydc.spec.study import Study
+from raydc.spec.study import StudySpec
 from tests.search.lab import SEARCH, SPACE, Lab, Make
 
 
 @pytest.fixture
-def lab(small: Callable[..., Study], digits: Dataset, tmp_path: Path) -> Make:
+def lab(small: Callable[..., StudySpec], digits: Dataset, tmp_path: Path) -> Make:
     def make(
         *settings: str, folder: str = "out", space: str = SPACE, kind: type[Lab] = Lab, **options: Any
     ) -> Lab:

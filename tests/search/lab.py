@@ -9,13 +9,13 @@ from typing import Any
 
 from raydc.data.dataset import Dataset
 from raydc.search.answers import Answers
+from raydc.search.ask_tell import Search
 from raydc.search.history import history_of, searched
 from raydc.search.points import FILE, Points
-from raydc.search.search import Search
 from raydc.spec.facts import bind
 from raydc.spec.plan import Planned, make_plan
 from raydc.spec.result import FINISHED, Row, make_row
-from raydc.spec.study import Study
+from raydc.spec.study import StudySpec
 from raydc.tracking.ledger import Ledger
 
 SPACE = """
@@ -45,7 +45,7 @@ def accuracy(planned: Planned) -> float:
 class Lab:
     """A worker that trains nothing, with the ledger of one folder."""
 
-    def __init__(self, folder: Path, study: Study, digits: Dataset, students: int = 2) -> None:
+    def __init__(self, folder: Path, study: StudySpec, digits: Dataset, students: int = 2) -> None:
         self.ledger = Ledger(folder)
         self.trained: list[Planned] = []
         self.waiting: list[Planned] = []

@@ -29,10 +29,10 @@ def test_further_replicates_choose_among_the_finalists(lab: Make) -> None:
     told = {trial["number"]: trial["values"][0] for trial in history["trials"]}
     best = sorted(told, key=lambda number: -told[number])[:3]
     finals = [p for p in one.trained if p.evaluation.seed in (2, 3)]
-    assert [p.asked.trial for p in finals if p.asked] == [number for number in best for _ in range(2)]
+    assert [p.origin.trial for p in finals if p.origin] == [number for number in best for _ in range(2)]
     assert not any(p.tested for p in finals)
     for number in best:
-        had = [one.outcome(p)["val_acc"] for p in one.trained if p.asked and p.asked.trial == number]
+        had = [one.outcome(p)["val_acc"] for p in one.trained if p.origin and p.origin.trial == number]
         assert history["finals"][number]["value"] == pytest.approx(sum(had[:4]) / 4)
         assert history["finals"][number]["count"] == 4
     winner = max(best, key=lambda number: history["finals"][number]["value"])
@@ -40,7 +40,7 @@ def test_further_replicates_choose_among_the_finalists(lab: Make) -> None:
     # No replicate that chose is read as a result.
     tested = [p for p in one.trained if p.tested]
     assert [p.evaluation.seed for p in tested] == [4, 5, 6]
-    assert {p.asked.trial for p in tested if p.asked} == {winner}
+    assert {p.origin.trial for p in tested if p.origin} == {winner}
     assert one.search.over()
     assert one.search.to_come() == 0
 
@@ -97,8 +97,8 @@ def test_a_point_is_one_finalist_however_often_it_was_asked(lab: Make) -> None:
 def test_one_finalist_has_nobody_to_beat(lab: Make) -> None:
     class Unlucky(Lab):
         def outcome(self, planned: Planned) -> Row:
-            assert planned.asked is not None
-            if planned.asked.trial != 4:
+            assert planned.origin is not None
+            if planned.origin.trial != 4:
                 return {"status": FAILED, "error": "EvaluationError: lost"}
             return super().outcome(planned)
 
@@ -124,10 +124,10 @@ def test_finals_of_a_scheduler_and_of_several_objectives(lab: Make, settings: tu
 
     one = lab(*FINALS, *settings, kind=Sized)
     history = one.run()
-    finals = {p.asked.trial for p in one.trained if p.asked and p.evaluation.seed in (2, 3)}
+    finals = {p.origin.trial for p in one.trained if p.origin and p.evaluation.seed in (2, 3)}
     assert finals == set(history["finals"])
     assert len(finals) == 3
-    assert not any(p.judged for p in one.trained if p.evaluation.seed >= 2)
+    assert not any(p.prunable for p in one.trained if p.evaluation.seed >= 2)
     assert history["chosen_by"] == "val_acc"
     assert len({p.id for p in one.trained}) == len(one.trained)
     if len(history["metrics"]) > 1:

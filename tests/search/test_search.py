@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from raydc.errors import InputError
-from raydc.search.points import FILE, Referee
+from raydc.search.points import FILE, PointPruner
 from raydc.spec.plan import Planned
 from raydc.spec.result import FAILED, FINISHED, STOPPED, Row
-from raydc.spec.study import Study
+from raydc.spec.study import StudySpec
 from tests.search.lab import Lab, Make, accuracy
 
 
@@ -23,7 +23,7 @@ def test_every_point_is_told_the_mean_of_its_replicates(lab: Make) -> None:
     assert [trial["number"] for trial in history["trials"]] == list(range(12))
     assert one.search.over()
     for trial in history["trials"]:
-        own = [p for p in one.trained if p.asked and p.asked.trial == trial["number"] and not p.tested]
+        own = [p for p in one.trained if p.origin and p.origin.trial == trial["number"] and not p.tested]
         assert [p.evaluation.seed for p in own] == [0, 1]
         assert trial["values"] == [pytest.approx(sum(map(accuracy, own)) / 2)]
         assert ("labels.temperature" in trial["params"]) == (trial["params"]["labels.kind"] == "soft")
@@ -42,7 +42,7 @@ def test_only_fresh_replicates_of_the_winner_are_tested(lab: Make) -> None:
     history = one.run()
     tested = [p for p in one.trained if p.tested]
     assert [p.evaluation.seed for p in tested] == [2, 3, 4]
-    assert {p.asked.trial for p in tested if p.asked} == {history["winner"]}
+    assert {p.origin.trial for p in tested if p.origin} == {history["winner"]}
     assert {row["evaluation_id"] for row in one.ledger.rows.values() if row["test_acc"] is not None} == {
         p.id for p in tested
     }
@@ -54,13 +54,13 @@ def test_only_fresh_replicates_of_the_winner_are_tested(lab: Make) -> None:
 def test_failures_and_nan_are_told_as_failed_and_the_search_goes_on(lab: Make) -> None:
     class Unlucky(Lab):
         def outcome(self, planned: Planned) -> Row:
-            assert planned.asked is not None
-            if planned.asked.trial == 3 and planned.evaluation.seed == 1:
+            assert planned.origin is not None
+            if planned.origin.trial == 3 and planned.evaluation.seed == 1:
                 return {
                     "status": FAILED,
                     "error": "EvaluationError: the loss is nan at step 2; lower train.lr",
                 }
-            if planned.asked.trial == 4:
+            if planned.origin.trial == 4:
                 return {"status": FINISHED, "val_acc": None}
             return super().outcome(planned)
 
@@ -108,7 +108,7 @@ def test_several_objectives_have_a_front(lab: Make) -> None:
     assert history["winner"] == max(history["best"], key=lambda number: trials[number]["values"][0])
 
 
-def test_a_point_that_the_data_refuse_has_failed(lab: Make, small: Callable[..., Study]) -> None:
+def test_a_point_that_the_data_refuse_has_failed(lab: Make, small: Callable[..., StudySpec]) -> None:
     """Ends of a space are checked before; a combination inside may still be impossible."""
     one = lab()
     plan = one.search._plan
@@ -142,28 +142,30 @@ def test_a_scheduler_looks_at_the_first_replicate_and_stops_the_point(
     lab: Make, tmp_path: Path, scheduler: str
 ) -> None:
     class Judged(Lab):
-        referee: Referee
+        referee: PointPruner
 
         def outcome(self, planned: Planned) -> Row:
-            assert planned.asked is not None
-            assert planned.judged == (planned.evaluation.seed == 0)
-            for rung in (1, 3, 9) if planned.judged else ():
-                if not self.referee.goes_on(planned.asked.trial, rung, accuracy(planned)):
+            assert planned.origin is not None
+            assert planned.prunable == (planned.evaluation.seed == 0)
+            for rung in (1, 3, 9) if planned.prunable else ():
+                if not self.referee.should_continue(planned.origin.trial, rung, accuracy(planned)):
                     return {"status": STOPPED, "val_acc": None, "error": f"StoppedError: at {rung}"}
             return super().outcome(planned)
 
     settings = (f"search.optuna.scheduler={scheduler}", "search.optuna.trials=30")
     one = lab(*settings, kind=Judged)
     spec = one.search.spec
-    Judged.referee = Referee(tmp_path / "out" / FILE, "small", spec)
+    Judged.referee = PointPruner(tmp_path / "out" / FILE, "small", spec)
     history = one.run()
     stopped = {t["number"] for t in history["trials"] if t["state"] == "stopped"}
     complete = {t["number"] for t in history["trials"] if t["state"] == "complete"}
     assert stopped
     assert len(stopped | complete) == 30
-    seeds = {n: [p.evaluation.seed for p in one.trained if p.asked and p.asked.trial == n] for n in range(30)}
+    seeds = {
+        n: [p.evaluation.seed for p in one.trained if p.origin and p.origin.trial == n] for n in range(30)
+    }
     assert all(seeds[number] == [0] for number in stopped)
     assert all(seeds[number][:2] == [0, 1] for number in complete)
     assert history["winner"] in complete
     # Stopped students are no results for anybody.
-    assert not {p.id for p in one.trained if p.asked and p.asked.trial in stopped} & one.ledger.finished()
+    assert not {p.id for p in one.trained if p.origin and p.origin.trial in stopped} & one.ledger.finished()

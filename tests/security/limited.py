@@ -16,7 +16,7 @@ from pathlib import Path
 import h5py  # noqa: F401 (so that a fork need not)
 
 from raydc.data.array_file import read_array
-from raydc.data.folder import folder
+from raydc.data.image_folder import folder
 from raydc.data.imported import read_set
 from raydc.data.parquet import parquet
 from raydc.data.pixels import planes

@@ -18,8 +18,8 @@ import torch
 
 from raydc.data.builtin import cifar10, cifar100
 from raydc.data.dataset import dataset_from
-from raydc.data.folder import folder as folder_source
 from raydc.data.hub import FILES
+from raydc.data.image_folder import folder as folder_source
 from raydc.data.image_set import CompressedSet
 from raydc.data.imported import read_set
 from raydc.data.parquet import parquet
@@ -27,7 +27,7 @@ from raydc.data.source import Source
 from raydc.data.whitening import Whitening
 from raydc.errors import ArtifactError, InputError, TrackingError
 from raydc.labels.fkd import read_batch
-from raydc.labels.store import FILE, read_logits
+from raydc.labels.logits_file import FILE, read_logits
 from raydc.search import history
 from raydc.search.cma_state import STATE
 from raydc.search.points import Points

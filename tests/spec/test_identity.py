@@ -10,22 +10,22 @@ from pathlib import Path
 import pytest
 
 from raydc.spec.evaluation import Evaluation
-from raydc.spec.identity import Namer, dataset_id
-from raydc.spec.study import Study, parse_study
+from raydc.spec.identity import IdBuilder, dataset_id
+from raydc.spec.study import StudySpec, parse_study
 from tests.conftest import DIGITS
 from tests.spec.test_study import EXAMPLE
 
 SAMPLE = Path(__file__).with_name("ids.json")
 
 
-def ids_of(study: Study) -> dict[str, list[str]]:
-    namer = Namer(dataset_id("0" * 64, study.dataset))
+def ids_of(study: StudySpec) -> dict[str, list[str]]:
+    id_builder = IdBuilder(dataset_id("0" * 64, study.dataset))
     evaluations = study.evaluations()
     teacher = next(e.teacher for e in evaluations if e.teacher is not None)
     return {
-        "trajectory": [namer.trajectory(teacher, 0)],
-        "set": sorted({namer.compressed_set(e) for e in evaluations}),
-        "evaluation": [namer.evaluation(e) for e in evaluations],
+        "trajectory": [id_builder.trajectory(teacher, 0)],
+        "set": sorted({id_builder.compressed_set(e) for e in evaluations}),
+        "evaluation": [id_builder.evaluation(e) for e in evaluations],
     }
 
 
@@ -34,13 +34,13 @@ def test_ids_are_those_of_the_committed_sample() -> None:
     assert ids_of(parse_study(EXAMPLE, "f")) == json.loads(SAMPLE.read_text())
 
 
-def one(study: Study) -> Evaluation:
+def one(study: StudySpec) -> Evaluation:
     (evaluation,) = study.evaluations()
     return evaluation
 
 
-def name(study: Study) -> str:
-    return Namer("data").evaluation(one(study))
+def name(study: StudySpec) -> str:
+    return IdBuilder("data").evaluation(one(study))
 
 
 SOFT = "base.labels={kind: soft, temperature: 2}"
@@ -67,7 +67,7 @@ SOFT = "base.labels={kind: soft, temperature: 2}"
         "store.uri=elsewhere",
     ],
 )
-def test_what_does_not_matter_does_not_rename(small: Callable[..., Study], same: str) -> None:
+def test_what_does_not_matter_does_not_rename(small: Callable[..., StudySpec], same: str) -> None:
     settings = [SOFT, same]
     if same.startswith("base.labels."):
         key, _, value = same.removeprefix("base.labels.").partition("=")
@@ -91,15 +91,15 @@ def test_what_does_not_matter_does_not_rename(small: Callable[..., Study], same:
         "seeds=[1]",
     ],
 )
-def test_what_matters_renames(small: Callable[..., Study], other: str) -> None:
+def test_what_matters_renames(small: Callable[..., StudySpec], other: str) -> None:
     assert name(small(SOFT, other)) != name(small(SOFT))
 
 
-def test_a_longer_training_at_a_constant_rate_is_the_same_trajectory(small: Callable[..., Study]) -> None:
-    namer = Namer("data")
+def test_a_longer_training_at_a_constant_rate_is_the_same_trajectory(small: Callable[..., StudySpec]) -> None:
+    id_builder = IdBuilder("data")
 
     def trajectory(*settings: str) -> str:
-        return namer.trajectory(small(*settings).teachers["teacher"], 0)
+        return id_builder.trajectory(small(*settings).teachers["teacher"], 0)
 
     assert trajectory("teacher.epochs=9") == trajectory("teacher.epochs=5")
     assert trajectory("teacher.schedule=cosine", "teacher.epochs=9") != trajectory(
@@ -107,7 +107,7 @@ def test_a_longer_training_at_a_constant_rate_is_the_same_trajectory(small: Call
     )
 
 
-def test_a_recipe_is_its_values(small: Callable[..., Study]) -> None:
+def test_a_recipe_is_its_values(small: Callable[..., StudySpec]) -> None:
     values = (
         "base.train={recipe: mtt-expert, optimizer: sgd, momentum: 0.9, weight_decay: 5e-4, "
         "schedule: quarters, steps: 5, lr: 0.05, augment: none}"
@@ -115,12 +115,12 @@ def test_a_recipe_is_its_values(small: Callable[..., Study]) -> None:
     assert name(small(values)) == name(small())
 
 
-def test_replicates_of_a_fixed_method_share_their_set(small: Callable[..., Study]) -> None:
-    namer = Namer("data")
+def test_replicates_of_a_fixed_method_share_their_set(small: Callable[..., StudySpec]) -> None:
+    id_builder = IdBuilder("data")
     herded = small("base.images.method=herding", "seeds=3").evaluations()
     drawn = small("seeds=3").evaluations()
-    assert len({namer.compressed_set(e) for e in herded}) == 1
-    assert len({namer.compressed_set(e) for e in drawn}) == 3
+    assert len({id_builder.compressed_set(e) for e in herded}) == 1
+    assert len({id_builder.compressed_set(e) for e in drawn}) == 3
 
 
 def test_the_data_are_named_by_contents_and_options() -> None:
@@ -130,6 +130,6 @@ def test_the_data_are_named_by_contents_and_options() -> None:
     assert dataset_id("a", DIGITS) != dataset_id("a", replace(DIGITS, val_fraction=0.1))
 
 
-def test_an_evaluation_survives_json(small: Callable[..., Study]) -> None:
+def test_an_evaluation_survives_json(small: Callable[..., StudySpec]) -> None:
     evaluation = one(small("base.labels={kind: soft}", "base.train.augment=[crop, rrc]"))
     assert Evaluation.from_json(evaluation.to_json()) == evaluation

@@ -11,14 +11,14 @@ from raydc.spec import catalog
 from raydc.spec.catalog import RecipeEntry
 from raydc.spec.plan import Plan
 from raydc.spec.point import point_grammar
-from raydc.spec.study import Study, parse_study
+from raydc.spec.study import StudySpec, parse_study
 from raydc.worker.evaluate import evaluate
 from raydc.worker.workbench import Workbench
 
 every_recipe = pytest.mark.parametrize("recipe", list(catalog.RECIPES), ids=lambda recipe: recipe.name)
 
 
-def study(recipe: str, labels: str, *settings: str) -> Study:
+def study(recipe: str, labels: str, *settings: str) -> StudySpec:
     text = f"""
 name: recipes
 dataset: digits
@@ -89,7 +89,7 @@ def test_values_are_those_of_the_source(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["standard-soft", "rded", "sre2l-tiny"])
-def test_a_student_is_trained_by_it(name: str, ready: Callable[[Study], Plan], bench: Workbench) -> None:
+def test_a_student_is_trained_by_it(name: str, ready: Callable[[StudySpec], Plan], bench: Workbench) -> None:
     images = "base.images={method: rded, ipc: 2, crops: 2, mipc: 20}"
     plan = ready(study(name, "{kind: per_view}", images, "base.train.epochs=6"))
     measured = evaluate(plan.evaluations[0], bench)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from raydc.errors import InputError
-from raydc.spec.study import Study, load_study, parse_study
+from raydc.spec.study import StudySpec, load_study, parse_study
 
 SEARCH = """
 search:
@@ -25,7 +25,7 @@ SPACE = "search.optuna.space."
 
 
 @pytest.fixture
-def search(small: Callable[..., Study]) -> Callable[..., Study]:
+def search(small: Callable[..., StudySpec]) -> Callable[..., StudySpec]:
     return lambda *settings: small(*settings, extra=SEARCH)
 
 
@@ -82,7 +82,7 @@ def search(small: Callable[..., Study]) -> Callable[..., Study]:
         ("dataset.val_fraction=0", "dataset.val_fraction is 0, but a search chooses by validation images"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_is_refused(search: Callable[..., Study], setting: str, said: str) -> None:
+def test_what_cannot_be_is_refused(search: Callable[..., StudySpec], setting: str, said: str) -> None:
     with pytest.raises(InputError) as refused:
         search(setting)
     sentence = str(refused.value)
@@ -102,7 +102,7 @@ def test_what_cannot_be_is_refused(search: Callable[..., Study], setting: str, s
          "at most 100,000 are listed"),
     ],
 )  # fmt: skip
-def test_a_block_that_lacks_something(small: Callable[..., Study], block: str, said: str) -> None:
+def test_a_block_that_lacks_something(small: Callable[..., StudySpec], block: str, said: str) -> None:
     with pytest.raises(InputError, match=re.escape(said)):
         small(extra=f"search: {{optuna: {block}}}\n")
 
@@ -118,13 +118,13 @@ def test_a_block_that_lacks_something(small: Callable[..., Study], block: str, s
     ],
 )  # fmt: skip
 def test_what_does_not_go_together(
-    search: Callable[..., Study], settings: tuple[str, ...], said: str
+    search: Callable[..., StudySpec], settings: tuple[str, ...], said: str
 ) -> None:
     with pytest.raises(InputError, match=said):
         search(*(f"search.optuna.{setting}" for setting in settings))
 
 
-def test_a_search_survives_its_own_yaml(search: Callable[..., Study]) -> None:
+def test_a_search_survives_its_own_yaml(search: Callable[..., StudySpec]) -> None:
     study = search("search.optuna.enqueue=[{labels.kind: hard}]", "search.optuna.trials=9")
     again = parse_study(study.to_yaml(), "small.yaml")
     assert again == study
@@ -132,7 +132,7 @@ def test_a_search_survives_its_own_yaml(search: Callable[..., Study]) -> None:
     assert again.search.trials == 9
 
 
-def test_settings_reach_into_the_space(search: Callable[..., Study]) -> None:
+def test_settings_reach_into_the_space(search: Callable[..., StudySpec]) -> None:
     study = search(f"{SPACE}train.lr={{uniform: [0.02, 0.03]}}", f"{SPACE}labels.temperature=null")
     assert study.search is not None
     dimensions = {d.key: d for d in study.search.space}
@@ -141,7 +141,7 @@ def test_settings_reach_into_the_space(search: Callable[..., Study]) -> None:
 
 
 def test_the_smoke_block_shrinks_a_search(
-    study_file: Callable[[str], Path], search: Callable[..., Study]
+    study_file: Callable[[str], Path], search: Callable[..., StudySpec]
 ) -> None:
     text = search().to_yaml() + "smoke:\n  search.optuna.trials: 2\n  search: {optuna: {winner_seeds: 0}}\n"
     path = study_file(text)
@@ -150,7 +150,7 @@ def test_the_smoke_block_shrinks_a_search(
     assert (small.trials, small.winner_seeds) == (2, 0)
 
 
-def test_a_range_of_teacher_epochs_means_those_that_are_kept(search: Callable[..., Study]) -> None:
+def test_a_range_of_teacher_epochs_means_those_that_are_kept(search: Callable[..., StudySpec]) -> None:
     settings = (
         "teacher.epochs=9",
         "teacher.keep=[0, 2, 5, 9]",
@@ -166,7 +166,7 @@ def test_a_range_of_teacher_epochs_means_those_that_are_kept(search: Callable[..
     assert {e.point["labels.teacher_epoch"] for e in every.evaluations() if e.teacher} == {3, 4, 5, 6, 7, 8}
 
 
-def test_a_later_count_replaces_its_rival(search: Callable[..., Study]) -> None:
+def test_a_later_count_replaces_its_rival(search: Callable[..., StudySpec]) -> None:
     study = search(f"{SPACE}train.epochs={{int: [1, 5]}}")
     assert {e.point.get("train.epochs") for e in study.evaluations()} == {1, 5}
     assert all("train.steps" not in e.point for e in study.evaluations())

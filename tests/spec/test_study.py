@@ -12,7 +12,7 @@ from raydc.data.dataset import Dataset
 from raydc.errors import InputError
 from raydc.spec.facts import DataFacts, bind
 from raydc.spec.shipped import studies
-from raydc.spec.study import Study, load_study, parse_study
+from raydc.spec.study import StudySpec, load_study, parse_study
 from raydc.spec.yaml_file import dump_yaml, parse_yaml
 
 EXAMPLE = """
@@ -35,7 +35,7 @@ smoke: {base.train.steps: 20}
 """
 
 
-def example(*settings: str, smoke: bool = False) -> Study:
+def example(*settings: str, smoke: bool = False) -> StudySpec:
     return parse_study(EXAMPLE, "example.yaml", settings=settings, smoke=smoke)
 
 
@@ -249,7 +249,7 @@ def test_files_that_are_not_there_or_not_text(tmp_path: Path) -> None:
     ],
 )
 def test_what_the_data_cannot_bear_is_refused(
-    small: Callable[..., Study], digits: Dataset, settings: list[str], said: str
+    small: Callable[..., StudySpec], digits: Dataset, settings: list[str], said: str
 ) -> None:
     study = small(*settings)
     with pytest.raises(InputError) as error:
@@ -260,7 +260,7 @@ def test_what_the_data_cannot_bear_is_refused(
 
 @pytest.mark.parametrize("key", ["top_k", "store_top_k"])
 def test_more_classes_than_class_numbers_are_refused_where_these_are_stored(
-    small: Callable[..., Study], digits: Dataset, key: str
+    small: Callable[..., StudySpec], digits: Dataset, key: str
 ) -> None:
     def facts(classes: int) -> DataFacts:
         names = tuple(map(str, range(classes)))

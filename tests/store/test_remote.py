@@ -98,7 +98,7 @@ def test_a_process_that_doubts_brings_back_what_the_object_store_has_lost(tmp_pa
     other = remote(tmp_path, "cache2")
     assert made.find("thing", "a") is not None
     assert other.find("thing", "a") is None
-    made.doubt()
+    made.recheck()
     assert made.find("thing", "a") is not None
     assert get(other, "thing", "a").path("file.bin").read_bytes() == b"content"
 
@@ -164,7 +164,7 @@ def test_no_message_holds_the_stores_password(
     with pytest.raises(ArtifactError, match="test://KEY@bucket/x,") as absent:
         get(store, "thing", "a")
     put(store, "a")
-    store.doubt()
+    store.recheck()
     handler.failing = 10**6
     with pytest.raises(StoreError, match="'test://KEY@bucket/x' does not answer") as away:
         store.names("thing")
@@ -177,7 +177,7 @@ def test_whether_it_is_there_is_asked_without_a_download(
     handler, node = faulty
     put(node("one"), "a")
     other = node("two")
-    assert (other.sound("thing", "a"), other.sound("thing", "b")) == (True, False)
+    assert (other.is_intact("thing", "a"), other.is_intact("thing", "b")) == (True, False)
     assert handler.opened == []
     assert other.find("thing", "a") is not None
     assert handler.opened

@@ -17,7 +17,7 @@ from raydc.orchestration import cluster
 from raydc.orchestration.cluster import Capacity
 from raydc.orchestration.progress import Silent
 from raydc.orchestration.runner import Runner
-from raydc.spec.study import Study
+from raydc.spec.study import StudySpec
 from raydc.store.local import LocalStore
 from raydc.study import launch
 from raydc.tracking.ledger import read_rows
@@ -43,7 +43,7 @@ def no_space(*_: Any, **__: Any) -> None:
 
 @pytest.fixture
 def run(
-    small: Callable[..., Study], tmp_path: Path, store: LocalStore, monkeypatch: pytest.MonkeyPatch
+    small: Callable[..., StudySpec], tmp_path: Path, store: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., tuple[launch.Summary, list[str]]]:
     """A run on a cluster that raises an error when it is asked for."""
 
@@ -96,7 +96,7 @@ def test_who_ends_a_run_early_does_not_wait_long_for_its_record(
 
 @pytest.mark.parametrize(("gpus", "said"), [(0.0, True), (1.0, False)])
 def test_a_run_says_that_its_students_run_eagerly_for_want_of_a_compiler(
-    small: Callable[..., Study],
+    small: Callable[..., StudySpec],
     tmp_path: Path,
     store: LocalStore,
     monkeypatch: pytest.MonkeyPatch,
@@ -146,7 +146,7 @@ def test_what_is_made_of_the_results_may_lack_space(
 @pytest.mark.ray
 @pytest.mark.slow
 def test_a_search_gets_back_what_it_has_lost(
-    small: Callable[..., Study], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small: Callable[..., StudySpec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     searched = """
 search:

@@ -13,23 +13,23 @@ import torch
 from raydc.data.dataset import Dataset
 from raydc.errors import InputError
 from raydc.networks.zoo import initialised
-from raydc.spec.study import Study, parse_study
+from raydc.spec.study import StudySpec, parse_study
 from raydc.store.local import LocalStore
-from raydc.study.preflight import Ready, get_ready
+from raydc.study.preflight import ReadyStudy, preflight
 from raydc.worker.evaluate import evaluate
 from raydc.worker.making import make_everything
 from raydc.worker.workbench import Workbench
 
-Ask = Callable[..., Ready]
+Ask = Callable[..., ReadyStudy]
 
 
 @pytest.fixture
-def ask(small: Callable[..., Study], store: LocalStore) -> Ask:
+def ask(small: Callable[..., StudySpec], store: LocalStore) -> Ask:
     """The small study on an imported set, found possible."""
 
-    def ready(path: Path, *settings: str, images: str = "ipc: 2") -> Ready:
+    def ready(path: Path, *settings: str, images: str = "ipc: 2") -> ReadyStudy:
         chosen = f"base.images={{method: imported, path: {path}, {images}}}"
-        return get_ready(small(chosen, "teacher.epochs=1", *settings), store)
+        return preflight(small(chosen, "teacher.epochs=1", *settings), store)
 
     return ready
 
@@ -89,7 +89,7 @@ def test_a_set_that_cannot_be_used(ask: Ask, tmp_path: Path, images: str, kind: 
     assert str(refused.value).startswith("small.yaml: ")
 
 
-def test_labels_that_nobody_brings(ask: Ask, small: Callable[..., Study], tmp_path: Path) -> None:
+def test_labels_that_nobody_brings(ask: Ask, small: Callable[..., StudySpec], tmp_path: Path) -> None:
     with pytest.raises(InputError, match="sets of the method random bring no labels"):
         small("base.labels.kind=stored").evaluations()
     with pytest.raises(InputError, match=r"small\.yaml: images\.path is '.*none\.pt', which cannot be read"):
@@ -123,14 +123,14 @@ def buffers(folder: Path) -> Path:
     return folder
 
 
-def buffer_study(path: Path, *settings: str) -> Study:
+def buffer_study(path: Path, *settings: str) -> StudySpec:
     return parse_study(BUFFER.replace("BUFFERS", str(path)), "buffer.yaml", settings=settings)
 
 
 def test_trajectories_of_others_label_by_network_and_epoch(bench: Workbench, tmp_path: Path) -> None:
     path = buffers(tmp_path / "buffers")
     study = buffer_study(path, "grid={labels.teacher_epoch: [0, 2], labels.ensemble: [1, 3]}")
-    plan = get_ready(study, bench.store).plan
+    plan = preflight(study, bench.store).plan
     assert len(plan.trajectories) == 3
     assert len(plan.passes) == 2 + 4
     assert make_everything(plan, bench) == {}
@@ -159,7 +159,7 @@ def test_a_buffer_that_cannot_be_used(
 ) -> None:
     path = buffers(tmp_path / "buffers")
     with pytest.raises(InputError) as refused:
-        get_ready(buffer_study(path, *settings), store)
+        preflight(buffer_study(path, *settings), store)
     assert said in str(refused.value)
 
 
@@ -172,5 +172,5 @@ def test_a_buffer_is_not_executed(store: LocalStore, tmp_path: Path) -> None:
     torch.save([[[Bomb()]]], tmp_path / "replay_buffer_1.pt")
     for name in ("replay_buffer_0.pt", "replay_buffer_1.pt"):
         with pytest.raises(InputError, match="is no file of tensors"):
-            get_ready(buffer_study(tmp_path / name, "teacher.count=1"), store)
+            preflight(buffer_study(tmp_path / name, "teacher.count=1"), store)
     assert not (tmp_path / "canary").exists()

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from raydc.teachers.entropy import Said, cropped, entropy_and_nll, places, said_of
+from raydc.teachers.entropy import CropPrediction, crop_predictions, cropped, entropy_and_nll, places
 from raydc.teachers.teacher import Teacher
 
 IMAGES = torch.randn(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -23,8 +23,8 @@ class Corner(nn.Module):
         return torch.stack([flat.mean(1), flat[:, 0], torch.zeros(len(flat))], 1)
 
 
-def look(ratios: list[float], draws: int = 3, key: int = 7) -> list[Said]:
-    return said_of(Teacher(Corner(), torch.device("cpu")), IMAGES, CLASSES, ratios, draws, key)
+def look(ratios: list[float], draws: int = 3, key: int = 7) -> list[CropPrediction]:
+    return crop_predictions(Teacher(Corner(), torch.device("cpu")), IMAGES, CLASSES, ratios, draws, key)
 
 
 def test_entropy_and_nll_are_their_formulas() -> None:

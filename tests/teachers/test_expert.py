@@ -17,7 +17,7 @@ from raydc.errors import InputError
 from raydc.networks.zoo import build
 from raydc.spec.evaluation import TeacherSpec
 from raydc.spec.plan import TrajectoryJob
-from raydc.spec.study import Study
+from raydc.spec.study import StudySpec
 from raydc.store.artifact import get
 from raydc.store.local import LocalStore
 from raydc.teachers import expert
@@ -31,7 +31,7 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def teacher(small: Callable[..., Study]) -> TeacherSpec:
+def teacher(small: Callable[..., StudySpec]) -> TeacherSpec:
     study = small("teacher.augment=[crop]", "teacher.epochs=4", "teacher.schedule=cosine")
     return study.teachers["teacher"]
 

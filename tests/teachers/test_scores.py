@@ -15,7 +15,7 @@ import torch
 from raydc.data.dataset import Dataset
 from raydc.spec import catalog
 from raydc.spec.plan import TrajectoryJob
-from raydc.spec.study import Study
+from raydc.spec.study import StudySpec
 from raydc.store.local import LocalStore
 from raydc.teachers.checkpoint import load_checkpoint, score_records
 from raydc.teachers.expert import train_trajectory
@@ -124,7 +124,7 @@ def test_an_image_that_is_never_right_is_the_hardest(said: tuple[np.ndarray, np.
 
 
 def test_stored_scores_are_those_of_the_checkpoints(
-    tmp_path: Path, digits: Dataset, small: Callable[..., Study]
+    tmp_path: Path, digits: Dataset, small: Callable[..., StudySpec]
 ) -> None:
     """Two tiny scorers train on digits; their checkpoints say what the stored scores were made of."""
     teacher = small("teacher.augment=[crop]", f"teacher.epochs={EPOCHS}").teachers["teacher"]

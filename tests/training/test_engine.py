@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from raydc.networks.zoo import initialised
 from raydc.spec.evaluation import Recipe
 from raydc.spec.plan import Plan
-from raydc.spec.study import Study
+from raydc.spec.study import StudySpec
 from raydc.training import engine as engines
-from raydc.training.engine import COMPILED, EAGER, Chassis
+from raydc.training.engine import COMPILED, EAGER, NetworkSlot
 from raydc.training.fit import fit
 from raydc.training.inputs import TensorInputs
 from raydc.training.losses import Targets
@@ -33,18 +33,18 @@ RECIPE = Recipe("sgd", 0.05, 5e-4, "quarters", 8, momentum=0.9, steps=6, loss="c
 
 
 @pytest.fixture
-def chassis() -> Chassis:
-    return Chassis(ARCH, 3, 4, 16, CPU)
+def slot() -> NetworkSlot:
+    return NetworkSlot(ARCH, 3, 4, 16, CPU)
 
 
 def test_short_trainings_are_eager_and_long_ones_compiled(
-    chassis: Chassis, monkeypatch: pytest.MonkeyPatch
+    slot: NetworkSlot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engines, "compiler", lambda: "g++")
     images = 8
-    steps = int(engines.LEAST_FLOP / (3 * chassis.flop_per_image * images))
-    assert chassis.engine(replace(RECIPE, steps=steps - 1), images) == EAGER
-    assert chassis.engine(replace(RECIPE, steps=steps + 1), images) == COMPILED
+    steps = int(engines.LEAST_FLOP / (3 * slot.flop_per_image * images))
+    assert slot.engine(replace(RECIPE, steps=steps - 1), images) == EAGER
+    assert slot.engine(replace(RECIPE, steps=steps + 1), images) == COMPILED
 
 
 @pytest.fixture
@@ -56,12 +56,12 @@ def warnings(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
 
 
 def test_without_a_compiler_everything_is_eager_and_it_is_said_once(
-    chassis: Chassis, monkeypatch: pytest.MonkeyPatch, warnings: Callable[[], list[str]]
+    slot: NetworkSlot, monkeypatch: pytest.MonkeyPatch, warnings: Callable[[], list[str]]
 ) -> None:
     monkeypatch.setenv("TORCHDYNAMO_DISABLE", "1")
-    assert chassis.engine(replace(RECIPE, steps=1), 8) == EAGER
+    assert slot.engine(replace(RECIPE, steps=1), 8) == EAGER
     assert warnings() == []  # it would have been eager with one
-    assert [chassis.engine(replace(RECIPE, steps=n), 8) for n in (10**8, 10**9)] == [EAGER, EAGER]
+    assert [slot.engine(replace(RECIPE, steps=n), 8) for n in (10**8, 10**9)] == [EAGER, EAGER]
     assert warnings() == ["TORCHDYNAMO_DISABLE is 1: students run eagerly, slower where there is much work"]
 
 
@@ -80,32 +80,32 @@ class _Refusing(nn.Module):
 
 
 def test_what_cannot_be_compiled_runs_eagerly_and_the_rest_is_compiled(
-    chassis: Chassis, warnings: Callable[[], list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    slot: NetworkSlot, warnings: Callable[[], list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
-    chassis._compiled = _Refusing(chassis.network)
+    slot._compiled = _Refusing(slot.network)
     # Whichever evaluation comes first: the same ones are eager.
-    assert chassis.warm(COMPILED, RECIPE, 12) == EAGER  # batches of 8 and 4
-    assert chassis.warm(COMPILED, RECIPE, 16) == COMPILED
-    assert chassis.warm(COMPILED, RECIPE, 12) == EAGER
-    assert chassis.warm(EAGER, RECIPE, 16) == EAGER
+    assert slot.warm(COMPILED, RECIPE, 12) == EAGER  # batches of 8 and 4
+    assert slot.warm(COMPILED, RECIPE, 16) == COMPILED
+    assert slot.warm(COMPILED, RECIPE, 12) == EAGER
+    assert slot.warm(EAGER, RECIPE, 16) == EAGER
     assert warnings() == [
         "torch.compile failed (RuntimeError: C++ compile error): "
         "students run eagerly, slower where there is much work"
     ]
-    assert all(p.grad is None for p in chassis.network.parameters())
+    assert all(p.grad is None for p in slot.network.parameters())
 
 
 def test_a_networks_own_errors_are_not_taken_for_the_compilers(
-    chassis: Chassis, warnings: Callable[[], list[str]]
+    slot: NetworkSlot, warnings: Callable[[], list[str]]
 ) -> None:
     def fail(*_: object) -> Tensor:
         raise ValueError("Expected more than 1 value per channel")
 
-    chassis.network.forward = fail  # type: ignore[method-assign]
-    chassis._compiled = _Refusing(chassis.network)
+    slot.network.forward = fail  # type: ignore[method-assign]
+    slot._compiled = _Refusing(slot.network)
     with pytest.raises(ValueError, match="more than 1 value"):
-        chassis.warm(COMPILED, RECIPE, 16)
+        slot.warm(COMPILED, RECIPE, 16)
     assert warnings() == []
 
 
@@ -117,8 +117,8 @@ def test_a_networks_own_errors_are_not_taken_for_the_compilers(
     ],
 )
 def test_a_student_that_cannot_be_compiled_has_the_result_of_an_eager_one(
-    small: Callable[..., Study],
-    ready: Callable[[Study], Plan],
+    small: Callable[..., StudySpec],
+    ready: Callable[[StudySpec], Plan],
     bench: Workbench,
     monkeypatch: pytest.MonkeyPatch,
     warnings: Callable[[], list[str]],
@@ -140,31 +140,31 @@ def test_a_student_that_cannot_be_compiled_has_the_result_of_an_eager_one(
     assert said in warning
 
 
-def test_a_second_student_on_a_chassis_is_as_on_a_new_one(chassis: Chassis) -> None:
-    def train(chassis: Chassis, seed: int) -> list[torch.Tensor]:
-        chassis.load(initialised(ARCH, 3, 4, 16, "student", seed).state_dict())
-        fit(chassis.network, *_task(), RECIPE, key=seed, device=CPU)
-        return [p.detach().clone() for p in chassis.network.parameters()]
+def test_a_second_student_on_a_chassis_is_as_on_a_new_one(slot: NetworkSlot) -> None:
+    def train(slot: NetworkSlot, seed: int) -> list[torch.Tensor]:
+        slot.load(initialised(ARCH, 3, 4, 16, "student", seed).state_dict())
+        fit(slot.network, *_task(), RECIPE, key=seed, device=CPU)
+        return [p.detach().clone() for p in slot.network.parameters()]
 
-    train(chassis, 0)
-    again = train(chassis, 1)
-    fresh = train(Chassis(ARCH, 3, 4, 16, CPU), 1)
+    train(slot, 0)
+    again = train(slot, 1)
+    fresh = train(NetworkSlot(ARCH, 3, 4, 16, CPU), 1)
     assert all(torch.equal(a, b) for a, b in zip(again, fresh, strict=True))
 
 
 @pytest.mark.compiler
 def test_compiled_code_trains_and_tests_as_eager_code(
-    chassis: Chassis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    slot: NetworkSlot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     inputs, targets = _task()
     results = []
     for engine in (EAGER, COMPILED):
-        assert chassis.warm(engine, RECIPE, len(inputs)) == engine
-        chassis.load(initialised(ARCH, 3, 4, 16, "student", 3).state_dict())
-        forward = chassis.forward(engine)
-        training = fit(chassis.network, inputs, targets, RECIPE, key=5, device=CPU, forward=forward)
-        score = measure(chassis.network, inputs, torch.arange(12) % 4, 4, forward=forward)
+        assert slot.warm(engine, RECIPE, len(inputs)) == engine
+        slot.load(initialised(ARCH, 3, 4, 16, "student", 3).state_dict())
+        forward = slot.forward(engine)
+        training = fit(slot.network, inputs, targets, RECIPE, key=5, device=CPU, forward=forward)
+        score = measure(slot.network, inputs, torch.arange(12) % 4, 4, forward=forward)
         results.append((training.losses, score.loss))
     (eager, eager_loss), (compiled, compiled_loss) = results
     torch.testing.assert_close(compiled, eager, rtol=1e-5, atol=1e-6)

@@ -15,7 +15,7 @@ from torch.nn import Module
 from raydc.networks.zoo import build, initialised
 from raydc.spec.evaluation import Recipe
 from raydc.training.fit import fit
-from raydc.training.forwards import State, roads_for
+from raydc.training.forwards import State, kernels_for
 from raydc.training.inputs import TensorInputs
 from raydc.training.losses import Targets
 from raydc.training.packed import Looks, Member, fit_pack, shape_of
@@ -65,9 +65,9 @@ def alone(member: Member, arch: str = ARCH) -> tuple[Tensor, dict[str, Tensor]]:
     return done.losses, network.state_dict()
 
 
-def differences(pack: Sequence[Member], road: str, arch: str = ARCH) -> float:
+def differences(pack: Sequence[Member], kernel: str, arch: str = ARCH) -> float:
     """Largest relative difference of a loss between the pack and single runs; weights are compared."""
-    done = fit_pack(build(arch, *SHAPE), pack, road, CPU)
+    done = fit_pack(build(arch, *SHAPE), pack, kernel, CPU)
     worst = 0.0
     for number, member in enumerate(pack):
         losses, state = alone(member, arch)
@@ -78,15 +78,15 @@ def differences(pack: Sequence[Member], road: str, arch: str = ARCH) -> float:
 
 
 @pytest.mark.parametrize("arch", [ARCH, "convnet-d2-w4-bn"])
-@pytest.mark.parametrize("road", ["grouped", "unfold", "vmap"])
-def test_every_loss_of_200_steps_equals_single_runs_in_float64(road: str, arch: str) -> None:
+@pytest.mark.parametrize("kernel", ["grouped", "unfold", "vmap"])
+def test_every_loss_of_200_steps_equals_single_runs_in_float64(kernel: str, arch: str) -> None:
     recipe = replace(RECIPE, steps=200, lr=0.01)
-    assert differences(members(recipe, arch=arch), road, arch) < 1e-8
+    assert differences(members(recipe, arch=arch), kernel, arch) < 1e-8
 
 
-@pytest.mark.parametrize("road", ["grouped", "unfold", "vmap"])
-def test_losses_of_20_steps_equal_single_runs_in_float32(road: str) -> None:
-    assert differences(members(replace(RECIPE, steps=20), dtype=torch.float32), road) < 1e-4
+@pytest.mark.parametrize("kernel", ["grouped", "unfold", "vmap"])
+def test_losses_of_20_steps_equal_single_runs_in_float32(kernel: str) -> None:
+    assert differences(members(replace(RECIPE, steps=20), dtype=torch.float32), kernel) < 1e-4
 
 
 @pytest.mark.parametrize("loss", ["soft_ce", "kl", "kl_t2", "mse_ce"])
@@ -129,20 +129,20 @@ def test_a_small_set_is_one_batch() -> None:
 
 def test_other_networks_take_the_general_road() -> None:
     network = build("resnet18-small", *SHAPE)
-    assert roads_for(network) == ("vmap",)
+    assert kernels_for(network) == ("vmap",)
     pack = members(replace(RECIPE, steps=3, lr=0.01), 2, "resnet18-small")
     assert differences(pack, "vmap", "resnet18-small") < 1e-8
 
 
 def test_networks_with_dropout_are_not_packed() -> None:
-    assert roads_for(build("torchvision/alexnet", 3, 5, 64)) == ()
+    assert kernels_for(build("torchvision/alexnet", 3, 5, 64)) == ()
 
 
 @pytest.mark.compiler
-@pytest.mark.parametrize("road", COMPILED)
-def test_compiled_roads(road: str) -> None:
+@pytest.mark.parametrize("kernel", COMPILED)
+def test_compiled_roads(kernel: str) -> None:
     pack = members(replace(RECIPE, steps=3, batch_size=64), dtype=torch.float32)
-    assert differences(pack, road) < 1e-4
+    assert differences(pack, kernel) < 1e-4
 
 
 def test_a_student_that_diverges_harms_nobody() -> None:
@@ -173,9 +173,9 @@ def test_epochs_are_shown_and_not_timed() -> None:
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-@pytest.mark.parametrize("road", ["grouped", "unfold", "vmap"])
+@pytest.mark.parametrize("kernel", ["grouped", "unfold", "vmap"])
 def test_students_that_end_leave_the_others_as_they_are(
-    road: str, optimizer: str, monkeypatch: pytest.MonkeyPatch
+    kernel: str, optimizer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pack = members(
         replace(RECIPE, optimizer=optimizer, lr=0.02, batch_size=5), 5, "convnet-d2-w4-bn"
@@ -190,7 +190,7 @@ def test_students_that_end_leave_the_others_as_they_are(
 
     monkeypatch.setattr(Program, "__init__", counted)
     looks = Looks(lambda _: True, lambda epochs, states: ends.get(epochs, set()))
-    done = fit_pack(build("convnet-d2-w4-bn", *SHAPE), pack, road, CPU, looks=looks)
+    done = fit_pack(build("convnet-d2-w4-bn", *SHAPE), pack, kernel, CPU, looks=looks)
     assert [len(losses) for losses in done.losses] == [6, 12, 9, 6, 3]
     assert stacked == [5, 2, 1]
     for number, member in enumerate(pack):
@@ -210,15 +210,15 @@ def test_a_pack_ends_when_all_its_students_have_ended() -> None:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize(
-    "road", ["grouped", "unfold", "vmap", *(pytest.param(r, marks=pytest.mark.compiler) for r in COMPILED)]
+    "kernel", ["grouped", "unfold", "vmap", *(pytest.param(r, marks=pytest.mark.compiler) for r in COMPILED)]
 )
-def test_a_captured_pack_equals_single_runs(road: str) -> None:
+def test_a_captured_pack_equals_single_runs(kernel: str) -> None:
     cuda = torch.device("cuda")
     pack = [
         replace(m, inputs=TensorInputs(m.inputs.take(None).to(cuda)), targets=m.targets.to(cuda))
         for m in members(replace(RECIPE, steps=200, lr=0.01))
     ]
-    done = fit_pack(build(ARCH, *SHAPE).to(cuda), pack, road, cuda)
+    done = fit_pack(build(ARCH, *SHAPE).to(cuda), pack, kernel, cuda)
     for number, member in enumerate(pack):
         network = build(ARCH, *SHAPE).to(cuda, torch.float64)
         network.load_state_dict(member.state)

@@ -14,9 +14,9 @@ import torch
 
 from raydc.data.dataset import Dataset
 from raydc.labels import learned, learning
-from raydc.labels.store import FILE as LOGITS
+from raydc.labels.logits_file import FILE as LOGITS
 from raydc.spec.plan import Plan
-from raydc.spec.study import Study
+from raydc.spec.study import StudySpec
 from raydc.store.local import LocalStore
 from raydc.training import engine
 from raydc.training.compiling import no_compiler
@@ -30,7 +30,7 @@ SOFT = "base.labels={kind: soft, temperature: 2}"
 
 
 def test_the_same_evaluation_twice_is_equal_bit_for_bit(
-    small: Callable[..., Study], ready: Callable[[Study], Plan], bench: Workbench, store: LocalStore
+    small: Callable[..., StudySpec], ready: Callable[[StudySpec], Plan], bench: Workbench, store: LocalStore
 ) -> None:
     study = small(SOFT, "base.train.augment=dsa", "base.train.steps=20", "base.train.batch_size=8")
     (one,) = ready(study).evaluations
@@ -44,7 +44,7 @@ def test_the_same_evaluation_twice_is_equal_bit_for_bit(
 
 
 def test_replicates_differ_and_temperature_does_not_touch_the_rest(
-    small: Callable[..., Study], ready: Callable[[Study], Plan], bench: Workbench
+    small: Callable[..., StudySpec], ready: Callable[[StudySpec], Plan], bench: Workbench
 ) -> None:
     plan = ready(small(SOFT, "seeds=2", "grid.labels.temperature=[1, 4]"))
     assert len(plan.evaluations) == 4
@@ -53,7 +53,7 @@ def test_replicates_differ_and_temperature_does_not_touch_the_rest(
 
 
 def test_every_label_is_forwarded_once(
-    small: Callable[..., Study], ready: Callable[[Study], Plan], bench: Workbench
+    small: Callable[..., StudySpec], ready: Callable[[StudySpec], Plan], bench: Workbench
 ) -> None:
     study = small(SOFT, "base.images.ipc=4", "grid.labels.temperature=[1, 2, 4]", "grid.labels.top_k=[1, 5]")
     plan = ready(study)
@@ -66,7 +66,7 @@ def test_every_label_is_forwarded_once(
 
 
 def test_training_leaves_stored_labels_alone(
-    small: Callable[..., Study], ready: Callable[[Study], Plan], bench: Workbench
+    small: Callable[..., StudySpec], ready: Callable[[StudySpec], Plan], bench: Workbench
 ) -> None:
     (one,) = ready(small(SOFT)).evaluations
     artifact = bench.store.find("logits", one.passes[0].id)
@@ -81,7 +81,7 @@ LEARNED = (
 
 
 def test_learned_labels_are_made_once_for_all_students_of_a_set(
-    small: Callable[..., Study], ready: Callable[[Study], Plan], bench: Workbench
+    small: Callable[..., StudySpec], ready: Callable[[StudySpec], Plan], bench: Workbench
 ) -> None:
     plan = ready(small(LEARNED, "base.images.ipc=1", "grid.train.lr=[0.01, 0.05]"))
     assert (len(plan.evaluations), len(plan.learned)) == (2, 1)
@@ -96,7 +96,7 @@ def test_learned_labels_are_made_once_for_all_students_of_a_set(
 
 
 def test_learning_may_begin_at_a_teachers_labels(
-    small: Callable[..., Study], ready: Callable[[Study], Plan], bench: Workbench
+    small: Callable[..., StudySpec], ready: Callable[[StudySpec], Plan], bench: Workbench
 ) -> None:
     given = LEARNED.replace("learned,", "learned, init: teacher, temperature: 2,").replace(
         "lr: 0.1", "lr: 1e-6"
@@ -109,8 +109,8 @@ def test_learning_may_begin_at_a_teachers_labels(
 
 
 def test_a_killed_learning_goes_on_where_it_was_saved(
-    small: Callable[..., Study],
-    planned: Callable[[Study], Plan],
+    small: Callable[..., StudySpec],
+    planned: Callable[[StudySpec], Plan],
     digits: Dataset,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -145,7 +145,7 @@ def test_a_killed_learning_goes_on_where_it_was_saved(
 
 
 def test_no_steps_cost_only_the_system(
-    small: Callable[..., Study], ready: Callable[[Study], Plan], bench: Workbench
+    small: Callable[..., StudySpec], ready: Callable[[StudySpec], Plan], bench: Workbench
 ) -> None:
     (one,) = ready(small("base.train.steps=0")).evaluations
     measured = evaluate(one, bench)
@@ -154,7 +154,7 @@ def test_no_steps_cost_only_the_system(
 
 
 def test_extra_tests_are_kept_by_epoch_only_when_asked_for(
-    small: Callable[..., Study], ready: Callable[[Study], Plan], bench: Workbench
+    small: Callable[..., StudySpec], ready: Callable[[StudySpec], Plan], bench: Workbench
 ) -> None:
     (plain,) = ready(small()).evaluations
     (tested,) = ready(small("base.train.test_every=2")).evaluations
@@ -167,7 +167,7 @@ def test_extra_tests_are_kept_by_epoch_only_when_asked_for(
 
 
 def test_sizes_are_counted(
-    small: Callable[..., Study], ready: Callable[[Study], Plan], bench: Workbench
+    small: Callable[..., StudySpec], ready: Callable[[StudySpec], Plan], bench: Workbench
 ) -> None:
     (hard,) = ready(small("base.images.ipc=3")).evaluations
     (soft,) = ready(small(SOFT, "base.images.ipc=3")).evaluations
@@ -178,7 +178,7 @@ def test_sizes_are_counted(
 
 
 def test_a_class_without_images_is_left_out(
-    small: Callable[..., Study], ready: Callable[[Study], Plan], bench: Workbench
+    small: Callable[..., StudySpec], ready: Callable[[StudySpec], Plan], bench: Workbench
 ) -> None:
     plan = ready(small("base.images.drop_class='7'"))
     compressed, _ = bench.compressed_set(plan.evaluations[0].compressed_set)
@@ -186,7 +186,7 @@ def test_a_class_without_images_is_left_out(
 
 
 def test_a_student_that_diverges_is_a_failed_row_with_its_step(
-    small: Callable[..., Study], ready: Callable[[Study], Plan], bench: Workbench
+    small: Callable[..., StudySpec], ready: Callable[[StudySpec], Plan], bench: Workbench
 ) -> None:
     (one,) = ready(small("base.train.lr=1e30", "base.train.steps=70")).evaluations
     row = attempt(one, bench, study="small")
@@ -196,7 +196,7 @@ def test_a_student_that_diverges_is_a_failed_row_with_its_step(
 
 
 def test_a_damaged_set_fails_its_evaluations_only(
-    small: Callable[..., Study], planned: Callable[[Study], Plan], digits: object, tmp_path: Path
+    small: Callable[..., StudySpec], planned: Callable[[StudySpec], Plan], digits: object, tmp_path: Path
 ) -> None:
     store = LocalStore(tmp_path)
     plan = planned(small())
@@ -214,8 +214,8 @@ def test_a_damaged_set_fails_its_evaluations_only(
 
 @pytest.fixture
 def exported(
-    small: Callable[..., Study], planned: Callable[[Study], Plan], tmp_path: Path
-) -> tuple[Path, Plan, Study]:
+    small: Callable[..., StudySpec], planned: Callable[[StudySpec], Plan], tmp_path: Path
+) -> tuple[Path, Plan, StudySpec]:
     study = small(SOFT, "grid.images.ipc=[1, 2]")
     plan = planned(study)
     file = tmp_path / "study.jsonl"
@@ -225,7 +225,7 @@ def exported(
 
 
 def test_an_exported_file_runs_alone_and_goes_on(
-    exported: tuple[Path, Plan, Study], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    exported: tuple[Path, Plan, StudySpec], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file, plan, _ = exported
     arguments = [str(file), "--out", str(tmp_path / "out"), "--device", "cpu"]
@@ -242,7 +242,7 @@ def test_an_exported_file_runs_alone_and_goes_on(
 
 
 def test_an_exported_run_says_once_that_its_students_run_eagerly_for_want_of_a_compiler(
-    exported: tuple[Path, Plan, Study],
+    exported: tuple[Path, Plan, StudySpec],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -260,7 +260,7 @@ def test_an_exported_run_says_once_that_its_students_run_eagerly_for_want_of_a_c
 
 @pytest.mark.tmpfs
 def test_an_exported_run_whose_disk_fills_up_goes_on_when_there_is_space(
-    exported: tuple[Path, Plan, Study],
+    exported: tuple[Path, Plan, StudySpec],
     small_disk: Callable[[str], Path],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -300,7 +300,7 @@ def test_a_file_that_is_no_export_is_refused(
 
 
 def test_other_data_than_the_plans_are_refused(
-    exported: tuple[Path, Plan, Study], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    exported: tuple[Path, Plan, StudySpec], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file, _, _ = exported
     lines = [json.loads(line) for line in file.read_text().splitlines()]
@@ -312,8 +312,8 @@ def test_other_data_than_the_plans_are_refused(
 
 
 def test_an_error_that_nobody_foresaw_is_recorded_with_its_words(
-    small: Callable[..., Study],
-    ready: Callable[[Study], Plan],
+    small: Callable[..., StudySpec],
+    ready: Callable[[StudySpec], Plan],
     bench: Workbench,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -328,7 +328,7 @@ def test_an_error_that_nobody_foresaw_is_recorded_with_its_words(
 
 
 def test_a_network_that_is_not_finite_after_its_last_step_fails(
-    small: Callable[..., Study], ready: Callable[[Study], Plan], bench: Workbench
+    small: Callable[..., StudySpec], ready: Callable[[StudySpec], Plan], bench: Workbench
 ) -> None:
     (one,) = ready(small("base.train.lr=1e38", "base.train.steps=1")).evaluations
     row = attempt(one, bench, study="small")
@@ -337,7 +337,7 @@ def test_a_network_that_is_not_finite_after_its_last_step_fails(
 
 
 def test_a_teacher_that_cannot_be_trained_fails_what_waits_for_it(
-    exported: tuple[Path, Plan, Study], tmp_path: Path
+    exported: tuple[Path, Plan, StudySpec], tmp_path: Path
 ) -> None:
     file, _, _ = exported
     lines = [json.loads(line) for line in file.read_text().splitlines()]
@@ -353,7 +353,7 @@ def test_a_teacher_that_cannot_be_trained_fails_what_waits_for_it(
 
 
 def test_a_torn_line_is_cut_off_and_its_evaluation_run_again(
-    exported: tuple[Path, Plan, Study], tmp_path: Path
+    exported: tuple[Path, Plan, StudySpec], tmp_path: Path
 ) -> None:
     file, plan, _ = exported
     arguments = [str(file), "--out", str(tmp_path / "out"), "--device", "cpu"]
@@ -371,7 +371,7 @@ def test_a_torn_line_is_cut_off_and_its_evaluation_run_again(
     [("--device", "tpu9", "--device is 'tpu9'"), ("--out", "/dev/null/x", "cannot be written")],
 )
 def test_options_of_the_export_command_that_cannot_be(
-    exported: tuple[Path, Plan, Study],
+    exported: tuple[Path, Plan, StudySpec],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     option: str,

@@ -5,17 +5,17 @@ from __future__ import annotations
 import pytest
 
 from raydc.worker import lru_cache
-from raydc.worker.lru_cache import Recent
+from raydc.worker.lru_cache import LruCache
 
 
 def test_values_are_held_by_number_and_by_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lru_cache, "HELD_BYTES", 10)
     made: list[int] = []
 
-    def get(held: Recent, size: int) -> None:
+    def get(held: LruCache, size: int) -> None:
         assert held.get(size, lambda: made.append(size) or size) == size
 
-    few, light = Recent(2), Recent(9, lambda value: value)
+    few, light = LruCache(2), LruCache(9, lambda value: value)
     for size in (4, 5, 4, 6, 4, 5):
         get(few, size)
     assert made == [4, 5, 6, 5]  # the least recently used goes

@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from raydc.networks.zoo import build
-from raydc.spec.plan import Asked, Plan, Planned
-from raydc.spec.study import Study
-from raydc.training import roads
-from raydc.training.roads import students_that_fit
+from raydc.spec.plan import Plan, Planned, SearchOrigin
+from raydc.spec.study import StudySpec
+from raydc.training import kernels
+from raydc.training.kernels import students_that_fit
 from raydc.worker import evaluate, packs
 from raydc.worker.evaluate import attempt
 from raydc.worker.making import make_everything
@@ -37,12 +37,12 @@ GRID = (
 @pytest.fixture
 def on_this_device(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> Workbench:
     """A bench that packs although it may have no GPU."""
-    monkeypatch.setattr(bench.engines, "road", lambda *_: "grouped")
+    monkeypatch.setattr(bench.engines, "kernel", lambda *_: "grouped")
     return bench
 
 
 def test_a_pack_gives_the_rows_of_single_runs(
-    small: Callable[..., Study], planned: Callable[[Study], Plan], on_this_device: Workbench
+    small: Callable[..., StudySpec], planned: Callable[[StudySpec], Plan], on_this_device: Workbench
 ) -> None:
     plan = planned(small(*GRID, "seeds=2", "base.train.test_every=2"))
     make_everything(plan, on_this_device)
@@ -63,7 +63,7 @@ def test_a_pack_gives_the_rows_of_single_runs(
 
 
 def test_times_add_up(
-    small: Callable[..., Study], planned: Callable[[Study], Plan], on_this_device: Workbench
+    small: Callable[..., StudySpec], planned: Callable[[StudySpec], Plan], on_this_device: Workbench
 ) -> None:
     plan = planned(small("grid.train.lr=[0.01, 0.05, 0.1]"))
     make_everything(plan, on_this_device)
@@ -74,7 +74,7 @@ def test_times_add_up(
 
 
 def test_a_student_that_diverges_is_the_only_failed_row(
-    small: Callable[..., Study], planned: Callable[[Study], Plan], on_this_device: Workbench
+    small: Callable[..., StudySpec], planned: Callable[[StudySpec], Plan], on_this_device: Workbench
 ) -> None:
     plan = planned(small("grid.train.lr=[0.05, 1e30, 0.1]", "base.train.steps=30"))
     make_everything(plan, on_this_device)
@@ -85,8 +85,8 @@ def test_a_student_that_diverges_is_the_only_failed_row(
 
 
 def test_students_that_a_scheduler_stops_leave_their_pack(
-    small: Callable[..., Study],
-    planned: Callable[[Study], Plan],
+    small: Callable[..., StudySpec],
+    planned: Callable[[StudySpec], Plan],
     on_this_device: Workbench,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -95,7 +95,7 @@ def test_students_that_a_scheduler_stops_leave_their_pack(
     make_everything(plan, on_this_device)
     group = [(_asked(p, number, plan), 1) for number, p in enumerate(plan.evaluations)]
     strict = Strict({0: 1, 2: 3, 4: 1})
-    monkeypatch.setattr(on_this_device, "judge", strict)
+    monkeypatch.setattr(on_this_device, "pruner", strict)
     rows = _attempt_pack(group, on_this_device, "small")
     # The one that diverged fails, as it would alone.
     assert [row["status"] for row in rows] == ["stopped", "finished", "stopped", "failed", "stopped"]
@@ -127,18 +127,18 @@ class Strict:
         self.ends = ends
         self.heard: list[tuple[int, int, float]] = []
 
-    def goes_on(self, trial: int, rung: int, val_acc: float) -> bool:
+    def should_continue(self, trial: int, rung: int, val_acc: float) -> bool:
         self.heard.append((trial, rung, val_acc))
         return self.ends.get(trial) != rung
 
 
 def _asked(planned: Planned, trial: int, plan: Plan) -> Planned:
     """As a search asks for an evaluation."""
-    return replace(planned, asked=Asked(trial, plan.sets[planned.compressed_set], judged=True))
+    return replace(planned, origin=SearchOrigin(trial, plan.sets[planned.compressed_set], prunable=True))
 
 
 def test_on_a_cpu_evaluations_come_one_by_one(
-    small: Callable[..., Study], planned: Callable[[Study], Plan], bench: Workbench
+    small: Callable[..., StudySpec], planned: Callable[[StudySpec], Plan], bench: Workbench
 ) -> None:
     plan = planned(small("grid.train.lr=[0.05, 0.1]"))
     make_everything(plan, bench)
@@ -159,19 +159,21 @@ def test_pack_size_follows_memory_and_batch() -> None:
 def test_a_road_is_compiled_where_the_packs_of_its_shape_take_long(
     monkeypatch: pytest.MonkeyPatch, to_come: int, tried: bool
 ) -> None:
-    monkeypatch.setattr(roads, "roads_for", lambda _: ("grouped", "compiled-unfold"))
+    monkeypatch.setattr(kernels, "kernels_for", lambda _: ("grouped", "compiled-unfold"))
     monkeypatch.setattr(
-        roads, "_step_seconds", lambda _, members, road, *__: {"grouped": 1.0, "compiled-unfold": 0.5}[road]
+        kernels,
+        "_step_seconds",
+        lambda _, members, kernel, *__: {"grouped": 1.0, "compiled-unfold": 0.5}[kernel],
     )
-    monkeypatch.setattr(roads, "COMPILE_SECONDS", 7.5)
+    monkeypatch.setattr(kernels, "COMPILE_SECONDS", 7.5)
     member = Mock(recipe=Mock(total_steps=lambda _: 10), inputs=[])
-    found = roads.fastest_road(Mock(), [member, member], torch.device("cpu"), None, to_come)
+    found = kernels.fastest_kernel(Mock(), [member, member], torch.device("cpu"), None, to_come)
     assert found == ("compiled-unfold" if tried else "grouped")
 
 
 @pytest.mark.gpu
 def test_on_a_gpu_evaluations_are_packed(
-    small: Callable[..., Study], planned: Callable[[Study], Plan], bench: Workbench
+    small: Callable[..., StudySpec], planned: Callable[[StudySpec], Plan], bench: Workbench
 ) -> None:
     cuda = Workbench(bench.dataset, bench.store, torch.device("cuda"))
     plan = planned(small(*GRID))
@@ -182,7 +184,7 @@ def test_on_a_gpu_evaluations_are_packed(
 
 
 def test_pruned_views_with_a_smaller_last_batch_are_packed(
-    small: Callable[..., Study], planned: Callable[[Study], Plan], on_this_device: Workbench
+    small: Callable[..., StudySpec], planned: Callable[[StudySpec], Plan], on_this_device: Workbench
 ) -> None:
     settings = (
         "base.labels={kind: per_view, keep_views: 0.3}",
@@ -202,8 +204,8 @@ def test_pruned_views_with_a_smaller_last_batch_are_packed(
 
 
 def test_memory_that_does_not_suffice_halves_the_pack(
-    small: Callable[..., Study],
-    planned: Callable[[Study], Plan],
+    small: Callable[..., StudySpec],
+    planned: Callable[[StudySpec], Plan],
     on_this_device: Workbench,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -237,8 +239,8 @@ def test_memory_that_other_libraries_lack_counts_too(said: str) -> None:
 
 
 def test_students_that_cannot_be_trained_together_are_trained_alone(
-    small: Callable[..., Study],
-    planned: Callable[[Study], Plan],
+    small: Callable[..., StudySpec],
+    planned: Callable[[StudySpec], Plan],
     on_this_device: Workbench,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -261,8 +263,8 @@ def test_students_that_cannot_be_trained_together_are_trained_alone(
 
 
 def test_a_student_that_does_not_fit_alone_fails_in_one_sentence(
-    small: Callable[..., Study],
-    planned: Callable[[Study], Plan],
+    small: Callable[..., StudySpec],
+    planned: Callable[[StudySpec], Plan],
     on_this_device: Workbench,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -290,8 +292,8 @@ def test_a_student_that_does_not_fit_alone_fails_in_one_sentence(
 
 @pytest.mark.parametrize("jump_seconds", [-3600.0, 24 * 3600.0])
 def test_a_clock_that_jumps_changes_no_duration(
-    small: Callable[..., Study],
-    planned: Callable[[Study], Plan],
+    small: Callable[..., StudySpec],
+    planned: Callable[[StudySpec], Plan],
     on_this_device: Workbench,
     monkeypatch: pytest.MonkeyPatch,
     jump_seconds: float,

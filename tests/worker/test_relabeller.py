@@ -14,10 +14,10 @@ import torch
 
 from raydc.data.dataset import Dataset
 from raydc.errors import ArtifactError, EvaluationError
-from raydc.labels.store import FILE, read_logits, read_together, write_logits
+from raydc.labels.logits_file import FILE, read_logits, read_together, write_logits
 from raydc.labels.views import segment_name
 from raydc.spec.plan import LabelPass, Plan
-from raydc.spec.study import Study
+from raydc.spec.study import StudySpec
 from raydc.store.artifact import MANIFEST
 from raydc.store.local import LocalStore
 from raydc.teachers.teacher import Teacher
@@ -41,16 +41,16 @@ def bench(digits: Dataset, store: LocalStore, tmp_path: Path) -> Workbench:
 
 
 def test_large_sets_say_what_they_say_whole(
-    small: Callable[..., Study],
-    ready: Callable[[Study], Plan],
+    small: Callable[..., StudySpec],
+    ready: Callable[[StudySpec], Plan],
     bench: Workbench,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     passes = list(ready(small(SOFT, "seeds=5", "base.images.ipc=3")).passes.values())
-    whole = [said.logits for said in bench.relabeller.say(passes)]
+    whole = [said.logits for said in bench.relabeller.label(passes)]
     monkeypatch.setattr(relabeller, "WHOLE_BYTES", 0)
-    assert all(torch.equal(a.logits, b) for a, b in zip(bench.relabeller.say(passes), whole, strict=True))
-    alone = [said.logits for p in passes for said in bench.relabeller.say([p])]
+    assert all(torch.equal(a.logits, b) for a, b in zip(bench.relabeller.label(passes), whole, strict=True))
+    alone = [said.logits for p in passes for said in bench.relabeller.label([p])]
     assert all(torch.equal(a, b) for a, b in zip(alone, whole, strict=True))
 
 
@@ -59,7 +59,10 @@ def test_large_sets_say_what_they_say_whole(
 
 @pytest.mark.parametrize("kind", [(SOFT,), PER_VIEW])
 def test_a_teacher_that_says_nan_is_named_by_the_rows(
-    kind: tuple[str, ...], small: Callable[..., Study], ready: Callable[[Study], Plan], bench: Workbench
+    kind: tuple[str, ...],
+    small: Callable[..., StudySpec],
+    ready: Callable[[StudySpec], Plan],
+    bench: Workbench,
 ) -> None:
     plan = ready(small(*kind))
     (label_pass,) = plan.passes.values()
@@ -81,22 +84,22 @@ def test_a_teacher_that_says_nan_is_named_by_the_rows(
 
 
 def test_one_bad_image_is_enough_and_sets_before_it_are_said(
-    small: Callable[..., Study],
-    ready: Callable[[Study], Plan],
+    small: Callable[..., StudySpec],
+    ready: Callable[[StudySpec], Plan],
     bench: Workbench,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     passes = list(ready(small(SOFT, "seeds=3")).passes.values())
     real = Teacher._paced
 
-    def spoiled(self: Teacher, parts: object) -> object:
+    def broken(self: Teacher, parts: object) -> object:
         for logits, pace in real(self, parts):
             logits = logits.clone()
             logits[45, 3] = torch.inf  # the third of sets of 20
             yield logits, pace
 
-    monkeypatch.setattr(Teacher, "_paced", spoiled)
-    said = bench.relabeller.say(passes)
+    monkeypatch.setattr(Teacher, "_paced", broken)
+    said = bench.relabeller.label(passes)
     assert [next(said).label_pass for _ in range(2)] == [p.id for p in passes[:2]]
     with pytest.raises(EvaluationError, match="not finite of 1 of 20 images"):
         next(said)
@@ -134,7 +137,11 @@ WRONG = {
 @pytest.mark.parametrize("wrong", WRONG)
 @pytest.mark.parametrize("kind", ["soft", "per_view"])
 def test_logits_of_another_shape_are_refused_and_made_again_once_they_are_removed(
-    wrong: str, kind: str, small: Callable[..., Study], ready: Callable[[Study], Plan], bench: Workbench
+    wrong: str,
+    kind: str,
+    small: Callable[..., StudySpec],
+    ready: Callable[[StudySpec], Plan],
+    bench: Workbench,
 ) -> None:
     plan = ready(small(*((SOFT,) if kind == "soft" else (*PER_VIEW[:3], "base.train.steps=3"))))
     (planned,) = plan.evaluations
@@ -157,7 +164,7 @@ def _segment(bench: Workbench, passes: tuple[LabelPass, ...]) -> str:
 
 @pytest.mark.parametrize("stop", [None, 0, "7", -1])
 def test_views_that_do_not_say_where_they_end_are_refused(
-    stop: object, small: Callable[..., Study], ready: Callable[[Study], Plan], bench: Workbench
+    stop: object, small: Callable[..., StudySpec], ready: Callable[[StudySpec], Plan], bench: Workbench
 ) -> None:
     (planned,) = ready(small(*PER_VIEW)).evaluations
     name = _segment(bench, planned.passes)
@@ -171,7 +178,7 @@ def test_views_that_do_not_say_where_they_end_are_refused(
 
 @pytest.mark.parametrize("key", ["seconds", "teacher_test_acc"])
 def test_a_manifest_that_lacks_what_a_row_says_is_refused(
-    key: str, small: Callable[..., Study], ready: Callable[[Study], Plan], bench: Workbench
+    key: str, small: Callable[..., StudySpec], ready: Callable[[StudySpec], Plan], bench: Workbench
 ) -> None:
     (planned,) = ready(small(SOFT)).evaluations
     (name,) = bench.store.names("logits")
@@ -192,7 +199,7 @@ def test_networks_that_say_other_shapes_are_not_put_together(tmp_path: Path) -> 
 
 
 def test_views_without_a_noted_size_are_looked_at(
-    small: Callable[..., Study], ready: Callable[[Study], Plan], bench: Workbench
+    small: Callable[..., StudySpec], ready: Callable[[StudySpec], Plan], bench: Workbench
 ) -> None:
     (planned,) = ready(small(*PER_VIEW)).evaluations
     noted = bench.view_logits(planned.passes, 20, 7)[0].size

@@ -22,7 +22,7 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Doubling:
+class ExchangeRate:
     """What 2 k kept entries instead of k bring at n images."""
 
     n: float
@@ -73,7 +73,7 @@ class Doubling:
         }
 
 
-def doublings(found: JointLaw | NoJointLaw) -> list[Doubling]:
+def exchange_rates(found: JointLaw | NoJointLaw) -> list[ExchangeRate]:
     """Every measured (n, k) whose 2 k lies inside the data; empty where there is no law."""
     law = found.inside if isinstance(found, NoJointLaw) else found
     if law is None:
@@ -84,7 +84,7 @@ def doublings(found: JointLaw | NoJointLaw) -> list[Doubling]:
     gain, images = _answers(law.form, law.values[None], n, k)
     gains, counts = _answers(law.form, law.draws, n, k)
     return [
-        Doubling(
+        ExchangeRate(
             n=float(n[i]),
             k=float(k[i]),
             gain=interval_of(float(gain[0, i]), gains[:, i]),
@@ -124,13 +124,13 @@ def _interval(value: float, draws: Array) -> Interval:
     return Interval(value, float(min(low, value)), float(max(high, value)))
 
 
-def describe(item: Doubling) -> str:
+def describe(item: ExchangeRate) -> str:
     """Part of a sentence, such as `5 images a class with 2 kept entries do as well as 5.7 with 1`."""
     now, twice = f"{item.k:g}", f"{2 * item.k:g}"
     return f"{item.n:g} images a class with {twice} kept entries do as well as {item.text()} with {now}"
 
 
-def typical(found: Sequence[Doubling]) -> Doubling | None:
+def typical(found: Sequence[ExchangeRate]) -> ExchangeRate | None:
     """The answer that a summary tells: that of the smallest k, nearest the geometric middle of n."""
     inside = [item for item in found if item.ratio is not None]
     if not inside:

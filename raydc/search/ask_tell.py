@@ -25,11 +25,11 @@ from raydc.errors import InputError
 from raydc.search.points import REASON, TOLD, Points
 from raydc.spec.evaluation import Evaluation
 from raydc.spec.keys import Value
-from raydc.spec.plan import Asked, Plan, Planned
+from raydc.spec.plan import Plan, Planned, SearchOrigin
 from raydc.spec.point import flat_value
 from raydc.spec.result import FAILED, FINISHED, STOPPED, Row
 from raydc.spec.search import SearchSpec
-from raydc.spec.study import Study
+from raydc.spec.study import StudySpec
 
 STATES = {
     TrialState.COMPLETE: "complete",
@@ -57,8 +57,8 @@ class _Open:
 
 def _judged(planned: Planned) -> Planned:
     """The same, which a scheduler may stop."""
-    assert planned.asked is not None
-    return replace(planned, asked=replace(planned.asked, judged=True))
+    assert planned.origin is not None
+    return replace(planned, origin=replace(planned.origin, prunable=True))
 
 
 def measure(row: Row, metric: str) -> float:
@@ -72,7 +72,7 @@ class Search:
 
     def __init__(
         self,
-        study: Study,
+        study: StudySpec,
         points: Points,
         plan: Callable[[Sequence[Evaluation]], Plan],
         answer: Callable[[Planned], Row | None],
@@ -96,7 +96,7 @@ class Search:
     def keep_busy(self, students: int) -> None:
         """So many students are wanted in training or waiting; the points that are open at a time follow."""
         # A scheduler looks at the first replicate of a point before the others begin.
-        together = 1 if self.spec.judged else len(self.study.seeds)
+        together = 1 if self.spec.prunes else len(self.study.seeds)
         self._most_open = max(2, -(-students // together))
 
     # --- asking -------------------------------------------------------------------------------
@@ -127,7 +127,7 @@ class Search:
     def _begin(self, trial: Trial) -> list[Planned]:
         try:
             planned = self._planned(trial.number, self.points.values(trial), self.study.seeds)
-            if self.spec.judged:
+            if self.spec.prunes:
                 planned[0] = _judged(planned[0])
         except InputError as error:
             self.points.tell_failed(trial, str(error))
@@ -140,7 +140,7 @@ class Search:
     ) -> list[Planned]:
         plan = self._plan(self.study.at(values, seeds))
         return [
-            replace(planned, asked=Asked(trial, plan.sets[planned.compressed_set], tested=tested))
+            replace(planned, origin=SearchOrigin(trial, plan.sets[planned.compressed_set], tested=tested))
             for planned in plan.evaluations
         ]
 
@@ -150,7 +150,7 @@ class Search:
         for planned in point.planned:
             if planned.id in point.rows:
                 continue
-            if self.spec.judged and point.lost is not None:
+            if self.spec.prunes and point.lost is not None:
                 break
             if planned.id in self._waiting:
                 # Another point has the same evaluation, or this one waits for it already.
@@ -162,7 +162,7 @@ class Search:
             else:
                 self._waiting[planned.id] = [point]
                 fresh.append(planned)
-            if planned.judged:
+            if planned.prunable:
                 break
         if not any(point in points for points in self._waiting.values()):
             self._tell(point)

@@ -11,11 +11,11 @@ import pytest
 from ray.tune.search import Searcher
 
 from raydc.errors import FolderError, StoreError
-from raydc.orchestration.feeder import CannotGoOn, Feeder
+from raydc.orchestration.bundle_searcher import BundleSearcher, CannotGoOn
 from raydc.orchestration.trainable import pack_bundle, unpack_bundle
 from raydc.spec.plan import Plan, Planned
 from raydc.spec.result import make_row
-from raydc.spec.study import Study
+from raydc.spec.study import StudySpec
 
 
 class Desk:
@@ -23,7 +23,7 @@ class Desk:
 
     def __init__(self, plan: Plan, retries: int, **options: Any) -> None:
         self.rows: list[dict[str, Any]] = []
-        self.feeder = Feeder(
+        self.bundle_searcher = BundleSearcher(
             plan.evaluations,
             cost=lambda _: 1.0,
             workers=1,
@@ -37,7 +37,7 @@ class Desk:
 
     def suggest(self) -> tuple[str, Any]:
         self.trials += 1
-        return f"t{self.trials}", self.feeder.suggest(f"t{self.trials}")
+        return f"t{self.trials}", self.bundle_searcher.suggest(f"t{self.trials}")
 
     def finish(self, trial: str, bundle: list[tuple[Planned, int]], **values: Any) -> None:
         rows = [
@@ -47,11 +47,11 @@ class Desk:
             )
             for planned, attempts in bundle
         ]  # fmt: skip
-        self.feeder.on_trial_complete(trial, {"rows": json.dumps(rows)})
+        self.bundle_searcher.on_trial_complete(trial, {"rows": json.dumps(rows)})
 
 
 @pytest.fixture
-def desk(small: Callable[..., Study], planned: Callable[[Study], Plan]) -> Callable[..., Desk]:
+def desk(small: Callable[..., StudySpec], planned: Callable[[StudySpec], Plan]) -> Callable[..., Desk]:
     def make(count: int = 4, retries: int = 2, **options: Any) -> Desk:
         return Desk(planned(small(f"seeds={count}")), retries, **options)
 
@@ -68,7 +68,7 @@ def run(desk: Desk, dies: Callable[[list[tuple[Planned, int]]], bool]) -> int:
         bundle = unpack_bundle(config["bundle"])
         if dies(bundle):
             deaths += 1
-            desk.feeder.on_trial_complete(trial, None, error=True)
+            desk.bundle_searcher.on_trial_complete(trial, None, error=True)
         else:
             desk.finish(trial, bundle)
 
@@ -91,7 +91,7 @@ def test_a_worker_that_dies_once_costs_a_retry(desk: Callable[..., Desk]) -> Non
 
 def test_an_evaluation_that_kills_its_worker_fails_alone(desk: Callable[..., Desk]) -> None:
     one = desk(retries=2)
-    poison = one.feeder.queue._waiting[0].id
+    poison = one.bundle_searcher.queue._waiting[0].id
     run(one, lambda bundle: any(planned.id == poison for planned, _ in bundle))
     by_status = {row["evaluation_id"]: row for row in one.rows}
     assert len(by_status) == 4
@@ -105,15 +105,15 @@ def test_of_what_a_worker_died_is_said_where_it_said_so_itself(desk: Callable[..
     one = desk(1, retries=1)
     for error in ("RuntimeError: no GPU", "OSError: no space"):
         trial, _ = one.suggest()
-        one.feeder.on_trial_result(trial, {"rows": "[]", "done": False, "broken": error})
-        one.feeder.on_trial_complete(trial, None, error=True)
+        one.bundle_searcher.on_trial_result(trial, {"rows": "[]", "done": False, "broken": error})
+        one.bundle_searcher.on_trial_complete(trial, None, error=True)
     (row,) = one.rows
     assert row["error"] == "WorkerDied: its worker process died 2 times, at last of OSError: no space"
 
 
 def test_rows_reported_before_a_death_are_kept(desk: Callable[..., Desk]) -> None:
     one = desk(30)
-    one.feeder.queue.learn(one.feeder.queue._waiting[0], 0.01)
+    one.bundle_searcher.queue.learn(one.bundle_searcher.queue._waiting[0], 0.01)
     trial, config = one.suggest()
     bundle = unpack_bundle(config["bundle"])
     assert len(bundle) > 2
@@ -127,8 +127,8 @@ def test_rows_reported_before_a_death_are_kept(desk: Callable[..., Desk]) -> Non
         finished_at=0.01,
         attempts=attempts,
     )
-    one.feeder.on_trial_result(trial, {"rows": json.dumps([row])})
-    one.feeder.on_trial_complete(trial, None, error=True)
+    one.bundle_searcher.on_trial_result(trial, {"rows": json.dumps([row])})
+    one.bundle_searcher.on_trial_complete(trial, None, error=True)
     run(one, lambda _: False)
     assert len(one.rows) == len({r["evaluation_id"] for r in one.rows}) == 30
 
@@ -143,11 +143,11 @@ def test_nothing_is_offered_while_a_bundle_may_come_back(desk: Callable[..., Des
 
 def test_only_what_was_under_way_is_charged_for_a_death(desk: Callable[..., Desk]) -> None:
     one = desk(30, retries=0)
-    one.feeder.queue.learn(one.feeder.queue._waiting[0], 0.01)
+    one.bundle_searcher.queue.learn(one.bundle_searcher.queue._waiting[0], 0.01)
     trial, config = one.suggest()
     bundle = unpack_bundle(config["bundle"])
     assert len(bundle) > 2
-    one.feeder.on_trial_complete(trial, None, error=True)
+    one.bundle_searcher.on_trial_complete(trial, None, error=True)
     run(one, lambda _: False)
     by_status = {row["evaluation_id"]: row["status"] for row in one.rows}
     assert [name for name, status in by_status.items() if status == "failed"] == [bundle[0][0].id]
@@ -170,13 +170,13 @@ def test_what_lacks_an_artifact_is_set_aside_and_its_attempts_are_counted_on(
         assert number == round_
         one.finish(trial, [(planned, number)], **LACKING)
         assert one.rows == []
-        assert one.feeder.spoiled == [planned]
+        assert one.bundle_searcher.lost == [planned]
         assert one.suggest()[1] == Searcher.FINISHED
     one = desk(1, retries=2, attempts=attempts)
     trial, config = one.suggest()
     one.finish(trial, unpack_bundle(config["bundle"]), **LACKING)
     assert [(row["status"], row["attempts"]) for row in one.rows] == [("failed", 3)]
-    assert one.feeder.spoiled == []
+    assert one.bundle_searcher.lost == []
 
 
 def test_what_lacks_an_artifact_has_failed_where_nobody_mends(desk: Callable[..., Desk]) -> None:
@@ -228,7 +228,7 @@ def test_what_took_too_long_is_told_from_what_died_whatever_the_clock_says(
 
 
 def test_no_message_grows_with_the_images_or_the_labels(
-    small: Callable[..., Study], planned: Callable[[Study], Plan]
+    small: Callable[..., StudySpec], planned: Callable[[StudySpec], Plan]
 ) -> None:
     def bundle(*settings: str) -> int:
         plan = planned(small("seeds=20", *settings))

@@ -13,7 +13,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler
 
 
-class Turns(FIFOScheduler):
+class WorkerScheduler(FIFOScheduler):
     """The oldest trial that waits, but not those whose own workers are being started."""
 
     def __init__(self, workers: int) -> None:

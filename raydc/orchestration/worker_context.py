@@ -19,7 +19,7 @@ from raydc.worker.workbench import Labeller, Workbench
 
 
 @dataclass(frozen=True)
-class Site:
+class WorkerContext:
     """Where the data and the store of a study are; small, and the same for all processes."""
 
     dataset: DatasetSpec

@@ -9,7 +9,7 @@ from math import inf
 import torch
 from torch import nn
 
-from raydc.training.forwards import is_compiled, roads_for
+from raydc.training.forwards import is_compiled, kernels_for
 from raydc.training.memory import out_of_memory
 from raydc.training.packed import Member, fit_pack
 
@@ -27,7 +27,7 @@ FREE_PART = 0.8
 """Part of the free memory that a pack may take."""
 
 
-def fastest_road(
+def fastest_kernel(
     network: nn.Module, members: Sequence[Member], device: torch.device, pool: int | None, to_come: int = 0
 ) -> str:
     """The road that trains `members` fastest on `device`, by a trial of some steps each.
@@ -35,32 +35,32 @@ def fastest_road(
     to_come: students of this shape that are to be trained, `members` among them.
     """
     total = members[0].recipe.total_steps(len(members[0].inputs))
-    roads = roads_for(network)
-    if total == 0 or len(roads) == 1:
-        return roads[0]
+    kernels = kernels_for(network)
+    if total == 0 or len(kernels) == 1:
+        return kernels[0]
     packs = max(1, to_come / len(members))
     seconds: dict[str, float] = {}
     problem: Exception | None = None
-    for road in roads:
+    for kernel in kernels:
         # Where nothing fits into memory, compiled code would not either.
         fastest = min(
             seconds.values(), default=0.0 if problem is not None and out_of_memory(problem) else inf
         )
-        if is_compiled(road) and not worth_compiling(fastest, total * packs):
+        if is_compiled(kernel) and not worth_compiling(fastest, total * packs):
             continue
         try:
-            seconds[road] = _step_seconds(network, members, road, device, pool, min(TRIAL_STEPS, total))
+            seconds[kernel] = _step_seconds(network, members, kernel, device, pool, min(TRIAL_STEPS, total))
         except Exception as error:  # another road may do; with none, the error is the caller's
             # Out of memory says less than an error that also smaller packs will meet.
             if problem is None or out_of_memory(problem):
                 problem = error.with_traceback(None)
-            logger.warning("%d students by %s: %s", len(members), road, str(error).split("\n")[0][:200])
+            logger.warning("%d students by %s: %s", len(members), kernel, str(error).split("\n")[0][:200])
             continue
-        logger.info("%d students by %s: %.3g ms a step", len(members), road, 1e3 * seconds[road])
+        logger.info("%d students by %s: %.3g ms a step", len(members), kernel, 1e3 * seconds[kernel])
     if not seconds:
         assert problem is not None
         raise problem
-    return min(seconds, key=lambda road: seconds[road])
+    return min(seconds, key=lambda kernel: seconds[kernel])
 
 
 def worth_compiling(seconds_a_step: float, steps: float) -> bool:
@@ -71,13 +71,13 @@ def worth_compiling(seconds_a_step: float, steps: float) -> bool:
 def _step_seconds(
     network: nn.Module,
     members: Sequence[Member],
-    road: str,
+    kernel: str,
     device: torch.device,
     pool: int | None,
     steps: int,
 ) -> float:
     """Seconds a step of the first `steps`."""
-    done = fit_pack(network, members, road, device, pool=pool, last_step=steps)
+    done = fit_pack(network, members, kernel, device, pool=pool, last_step=steps)
     return done.train_seconds / max(1, steps)
 
 

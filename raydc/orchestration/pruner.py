@@ -16,40 +16,40 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from raydc.search.points import Referee
+from raydc.search.points import PointPruner
 from raydc.spec.search import SearchSpec
 
 
 @ray.remote
-class JudgeActor:
+class PrunerActor:
     """A referee for students of other processes."""
 
     def __init__(self, path: Path, name: str, search: SearchSpec) -> None:
-        self._referee = Referee(path, name, search)
+        self._pruner = PointPruner(path, name, search)
 
-    def goes_on(self, trial: int, rung: int, val_acc: float) -> bool:
-        """As `Referee.goes_on`; a report that is sent again after a restart changes nothing."""
-        return self._referee.goes_on(trial, rung, val_acc)
+    def should_continue(self, trial: int, rung: int, val_acc: float) -> bool:
+        """As `PointPruner.should_continue`; a report that is sent again after a restart changes nothing."""
+        return self._pruner.should_continue(trial, rung, val_acc)
 
 
-class RemoteJudge:
-    """The judge as students see it (`raydc.workbench.Judge`); it may be sent to other processes."""
+class RemotePruner:
+    """The judge as students see it (`raydc.workbench.Pruner`); it may be sent to other processes."""
 
     def __init__(self, actor: Any) -> None:
         self._actor = actor
 
     @staticmethod
-    def start(path: Path, name: str, search: SearchSpec) -> RemoteJudge:
+    def start(path: Path, name: str, search: SearchSpec) -> RemotePruner:
         """Start an actor that outlives its failures."""
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        remote_class: Any = JudgeActor
+        remote_class: Any = PrunerActor
         actor = remote_class.options(
             num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=here
         )
-        return RemoteJudge(actor.remote(path, name, search))
+        return RemotePruner(actor.remote(path, name, search))
 
-    def goes_on(self, trial: int, rung: int, val_acc: float) -> bool:
-        answer: bool = ray.get(self._actor.goes_on.remote(trial, rung, val_acc))
+    def should_continue(self, trial: int, rung: int, val_acc: float) -> bool:
+        answer: bool = ray.get(self._actor.should_continue.remote(trial, rung, val_acc))
         return answer
 
     def stop(self) -> None:

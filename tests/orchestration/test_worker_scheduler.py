@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from raydc.orchestration.turns import Turns
+from raydc.orchestration.worker_scheduler import WorkerScheduler
 
 
 @pytest.mark.parametrize(
@@ -24,5 +24,5 @@ from raydc.orchestration.turns import Turns
 def test_a_free_worker_goes_to_whom_none_is_started_for(statuses: str, chosen: int | None) -> None:
     names = {"R": "RUNNING", "P": "PENDING", "T": "TERMINATED", "E": "ERROR"}
     trials = [SimpleNamespace(status=names[letter]) for letter in statuses]
-    found = Turns(workers=2).choose_trial_to_run(SimpleNamespace(get_trials=lambda: trials))
+    found = WorkerScheduler(workers=2).choose_trial_to_run(SimpleNamespace(get_trials=lambda: trials))
     assert found is (None if chosen is None else trials[chosen])

@@ -5,7 +5,7 @@ Queue --bundle--> Tune trial --rows--> sink (ledger, then everyone else) --> mor
   | +-- put back ----+ the worker died: each unfinished evaluation alone, at most `retries` times
   +---------------------------------------------------------------------------+
 
-What met an artifact that is missing or damaged is set aside (`spoiled`), for the runner to mend.
+What met an artifact that is missing or damaged is set aside (`lost`), for the runner to mend.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ray.tune.search import Searcher
 from raydc.orchestration.routing import Queue
 from raydc.orchestration.trainable import pack_bundle
 from raydc.spec.plan import Planned
-from raydc.spec.result import Row, compact, failed, spoiled
+from raydc.spec.result import Row, compact, failed, lost_artifact
 from raydc.worker.packs import pack_key
 
 Sink = Callable[[Sequence[Row]], None]
@@ -42,7 +42,7 @@ class CannotGoOn(BaseException):
         self.reason = reason
 
 
-class Feeder(Searcher):
+class BundleSearcher(Searcher):
     """Hands out bundles and takes in rows; all on the driver's thread."""
 
     def __init__(
@@ -62,7 +62,7 @@ class Feeder(Searcher):
         mends: bool = True,
     ) -> None:
         """`attempts`: how often evaluations were tried before, by id, which is counted on; `mends`: whether
-        somebody looks after `spoiled`, or such evaluations have failed."""
+        somebody looks after `lost`, or such evaluations have failed."""
         super().__init__()
         self.queue = Queue(evaluations, cost, workers, shape=pack_key if packed else None)
         self._packed = packed
@@ -73,8 +73,8 @@ class Feeder(Searcher):
         self._more = more
         self._timeout = timeout_seconds
         self._attempts = {} if attempts is None else attempts
-        self._mends = mends
-        self.spoiled: list[Planned] = []
+        self._rebuilds = mends
+        self.lost: list[Planned] = []
         """Evaluations that met a missing or damaged artifact and may be tried again."""
         self._running: dict[str, dict[str, Planned]] = {}
         self._heard: dict[str, float] = {}
@@ -101,8 +101,8 @@ class Feeder(Searcher):
             self._broken[trial_id] = result["broken"]
         for row in map(compact, json.loads(result.get("rows", "[]"))):
             planned = running.pop(row["evaluation_id"], None)
-            if planned is not None and self._mends and spoiled(row) and self._may_try(planned):
-                self.spoiled.append(planned)
+            if planned is not None and self._rebuilds and lost_artifact(row) and self._may_try(planned):
+                self.lost.append(planned)
                 continue
             if planned is not None:
                 self.queue.learn(planned, row["finished_at"] - row["started_at"])

@@ -21,10 +21,10 @@ from raydc.networks import zoo
 from raydc.orchestration.cluster import Capacity
 from raydc.orchestration.labelling import label_all
 from raydc.orchestration.progress import Progress
-from raydc.orchestration.routing import Staffing, spread
-from raydc.orchestration.site import Site
+from raydc.orchestration.routing import Autoscaler, spread
 from raydc.orchestration.teacher_actor import TeacherPool
 from raydc.orchestration.together import Together, train_together
+from raydc.orchestration.worker_context import WorkerContext
 from raydc.spec.facts import DataFacts
 from raydc.spec.plan import LabelPass, Plan, Planned, SetJob, TrajectoryJob, trajectory_jobs
 from raydc.spec.study_file import Resources
@@ -57,7 +57,7 @@ def teacher_share(teachers: int, gpus: float) -> float:
 
 
 @ray.remote(num_returns="streaming", max_retries=2)
-def _train(site: Site, job: TrajectoryJob, together: Together | None) -> Any:
+def _train(context: WorkerContext, job: TrajectoryJob, together: Together | None) -> Any:
     """Make a trajectory, here or by several workers, yielding (epochs done, epochs in all)."""
     events: SimpleQueue[tuple[int, int] | BaseException | None] = SimpleQueue()
 
@@ -67,9 +67,9 @@ def _train(site: Site, job: TrajectoryJob, together: Together | None) -> Any:
     def work() -> None:
         try:
             if together is None:
-                site.bench().make_trajectory(job, tell)
+                context.bench().make_trajectory(job, tell)
             else:
-                train_together(site, job, together, tell)
+                train_together(context, job, together, tell)
             events.put(None)
         except BaseException as error:
             events.put(error)
@@ -82,12 +82,12 @@ def _train(site: Site, job: TrajectoryJob, together: Together | None) -> Any:
 
 
 @ray.remote(max_retries=2)
-def _make_sets(site: Site, jobs: list[SetJob]) -> list[tuple[str, Exception | None]]:
+def _make_sets(context: WorkerContext, jobs: list[SetJob]) -> list[tuple[str, Exception | None]]:
     """Make compressed sets; each id with None or why it cannot be made."""
     made: list[tuple[str, Exception | None]] = []
     for job in jobs:
         try:
-            site.bench().make_set(job)
+            context.bench().make_set(job)
             made.append((job.id, None))
         except Exception as error:  # the evaluations that wait for this set fail, and only those
             made.append((job.id, _portable(error)))
@@ -100,12 +100,12 @@ def _portable(error: Exception) -> Exception:
 
 
 @ray.remote(max_retries=2)
-def _learn(site: Site, planned: Planned) -> None:
+def _learn(context: WorkerContext, planned: Planned) -> None:
     """Learn the labels of an evaluation."""
-    site.bench().learn_labels(planned)
+    context.bench().learn_labels(planned)
 
 
-class Materials:
+class Prerequisites:
     """What the evaluations of a plan wait for."""
 
     def __init__(
@@ -113,7 +113,7 @@ class Materials:
         plan: Plan,
         capacity: Capacity,
         *,
-        site: Site,
+        context: WorkerContext,
         facts: DataFacts,
         store: Store,
         resources: Resources,
@@ -121,14 +121,14 @@ class Materials:
     ) -> None:
         self.plan = plan
         self.capacity = capacity
-        self.site = site
+        self.context = context
         self.facts = facts
         self.store = store
         self.resources = resources
         self.progress = progress
         self.broken: dict[str, str] = {}
         """What could not be made (trajectory, set or pass), with the reason."""
-        self.spoiled: set[str] = set()
+        self.lost: set[str] = set()
         """What of it could not be made for want of an artifact that is missing or damaged."""
         self.images_forwarded = 0
         """Images that teachers labelled."""
@@ -141,15 +141,15 @@ class Materials:
         if need is None:
             return True
         self.broken[name] = self.broken[need]
-        if need in self.spoiled:
-            self.spoiled.add(name)
+        if need in self.lost:
+            self.lost.add(name)
         return False
 
     def _failed(self, name: str, error: Exception, what: str = "") -> None:
         """Remember why `name` cannot be made; `what` says what it is."""
         self.broken[name] = what + _cause(error)
         if isinstance(getattr(error, "cause", error), ArtifactError):
-            self.spoiled.add(name)
+            self.lost.add(name)
 
     # --- trajectories -------------------------------------------------------------------------
 
@@ -184,12 +184,12 @@ class Materials:
         workers = self.resources.teacher_workers
         if workers == 1 or not job.teacher.trained_here:
             return _train.options(num_cpus=threads, **self._gpu).remote(
-                replace(self.site, threads=threads), job, None
+                replace(self.context, threads=threads), job, None
             )
         cpus = max(1, int(self.capacity.cpus // max(self.capacity.gpus, workers)))
         gpu_part = 1 - TEACHERS_SHARE if self.capacity.gpus else 0.0
         together = Together(workers, cpus, gpu_part, self.resources.retries)
-        return _train.options(num_cpus=0).remote(replace(self.site, threads=cpus), job, together)
+        return _train.options(num_cpus=0).remote(replace(self.context, threads=cpus), job, together)
 
     def check_together(self) -> None:
         """Raise `InputError` if teachers cannot be trained by as many workers as the study asks for."""
@@ -231,7 +231,7 @@ class Materials:
         while jobs or open_parts:
             while jobs and len(open_parts) < lanes:
                 part = [jobs.pop() for _ in range(min(SETS_TOGETHER, len(jobs)))]
-                open_parts[_make_sets.options(num_cpus=1, **self._gpu).remote(self.site, part)] = part
+                open_parts[_make_sets.options(num_cpus=1, **self._gpu).remote(self.context, part)] = part
             ready, _ = ray.wait(list(open_parts), timeout=1.0)
             for reference in ready:
                 part = open_parts.pop(reference)
@@ -255,25 +255,25 @@ class Materials:
         if not waiting or pool is None:
             return
         self.progress.stage("labels", len(waiting), "label passes")
-        staffing = Staffing(*self.resources.replicas(self.capacity.places))
-        for done, (label_pass, outcome) in enumerate(label_all(waiting, pool, staffing), 1):
+        autoscaler = Autoscaler(*self.resources.replicas(self.capacity.places))
+        for done, (label_pass, outcome) in enumerate(label_all(waiting, pool, autoscaler), 1):
             if isinstance(outcome, Exception):
                 self._failed(label_pass.id, outcome, "its label pass: ")
             else:
                 self.images_forwarded += outcome
-            self.progress.advance(done, f"{pool.size} teachers" if staffing.most > 1 else "")
+            self.progress.advance(done, f"{pool.size} teachers" if autoscaler.most > 1 else "")
 
     # --- learned labels -----------------------------------------------------------------------
 
     def learned(self) -> None:
         """Learn the labels of the plan that are learnt; what they begin with must be made."""
-        asked_for = {n: p for n, p in self.plan.learned.items() if not self.store.sound("learned", n)}
-        jobs = {n: p for n, p in asked_for.items() if self._possible(n, p.materials)}
+        asked_for = {n: p for n, p in self.plan.learned.items() if not self.store.is_intact("learned", n)}
+        jobs = {n: p for n, p in asked_for.items() if self._possible(n, p.prerequisites)}
         if not jobs:
             return
         self.progress.stage("learned labels", len(jobs), "sets")
         total = len(jobs)
-        asked = {_learn.options(num_cpus=1, **self._gpu).remote(self.site, p): n for n, p in jobs.items()}
+        asked = {_learn.options(num_cpus=1, **self._gpu).remote(self.context, p): n for n, p in jobs.items()}
         while asked:
             ready, _ = ray.wait(list(asked), timeout=1.0)
             for reference in ready:
