@@ -1,7 +1,8 @@
 """Augmentations of a batch, each image with its own parameters; no loop over images.
 
 All take images [B, C, H, W] (standardised, so that 0 is the mean of the data) and uniform numbers
-`u` [B, 4], and return images of the same shape. `strength` scales the ranges; 1 is as published.
+`u` [B, 4], and return images of the same shape. `strength` scales the ranges; 1 is as published. The
+catalogue says which further arguments each takes (raydc.spec.training_entries.Augmentation).
 """
 
 from __future__ import annotations
@@ -12,8 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-DSA_OPERATIONS = ("colour", "crop", "cutout", "flip", "scale", "rotate")
-"""Strategy color_crop_cutout_flip_scale_rotate (VICO-UoE/DatasetCondensation: utils.py)."""
 CROP_RATIO = 0.125
 CUTOUT_RATIO = 0.5
 SCALE_RATIO = 1.2
@@ -80,21 +79,24 @@ def colour(images: Tensor, u: Tensor, strength: float = 1.0) -> Tensor:
     return (images - mean) * (1 + (_column(u, 2) - 0.5) * 2 * CONTRAST * strength) + mean
 
 
-def dsa(images: Tensor, u: Tensor, operation: str, strength: float = 1.0) -> Tensor:
-    """One operation of differentiable siamese augmentation (arXiv 2102.08259, mode S)."""
-    if operation == "flip":
+def dsa(images: Tensor, u: Tensor, choice: str, strength: float = 1.0) -> Tensor:
+    """One operation of differentiable siamese augmentation (arXiv 2102.08259, mode S).
+
+    Strategy color_crop_cutout_flip_scale_rotate (VICO-UoE/DatasetCondensation: utils.py).
+    """
+    if choice == "flip":
         return flip(images, u)
     by_name = {"colour": colour, "crop": crop, "cutout": cutout, "scale": scale, "rotate": rotate}
-    return by_name[operation](images, u, strength)
+    return by_name[choice](images, u, strength)
 
 
-def rrc(images: Tensor, u: Tensor, area: tuple[float, float] = (0.08, 1.0)) -> Tensor:
+def rrc(images: Tensor, u: Tensor, crop_scale: tuple[float, float] = (0.08, 1.0)) -> Tensor:
     """Random resized crop: area uniform, log aspect uniform in 3/4 to 4/3, bilinear.
 
     As torchvision's RandomResizedCrop, but a window that would not fit is clamped instead of drawn
     again, so that a view takes a fixed number of draws.
     """
-    return resized(images, *rrc_window(u, area))
+    return resized(images, *rrc_window(u, crop_scale))
 
 
 def rrc_window(u: Tensor, area: tuple[float, float]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -120,19 +122,19 @@ def resized(images: Tensor, x: Tensor, y: Tensor, width: Tensor, height: Tensor)
 
 
 def tile_crop(
-    images: Tensor, u: Tensor, choice: Tensor, grid: Tensor, area: tuple[float, float] = (0.08, 1.0)
+    images: Tensor, u: Tensor, tile: Tensor, grid: Tensor, crop_scale: tuple[float, float] = (0.08, 1.0)
 ) -> Tensor:
     """`rrc` inside one tile of each image, drawn uniformly; no pixel of another tile is looked at.
 
-    choice: [B, 4] uniform numbers; grid: [B, 2] int64, rows and columns of tiles, which meet at
+    tile: [B, 4] uniform numbers, which tile; grid: [B, 2] int64, rows and columns of tiles, which meet at
     round(i side / tiles).
     """
-    x, y, width, height = rrc_window(u, area)
+    x, y, width, height = rrc_window(u, crop_scale)
     windows, limits = [], []
     for axis, (centre, length) in enumerate(((y, height), (x, width))):
         side = images.shape[2 + axis]
         tiles = grid[:, axis]
-        number = torch.floor(choice[:, axis] * tiles)
+        number = torch.floor(tile[:, axis] * tiles)
         # As Python's round for the sides that occur: half goes to the even number.
         first, last = (torch.round(n * side / tiles) for n in (number, number + 1))
         part = (last - first) / side
@@ -175,8 +177,14 @@ def _strips(u: Tensor, tiles: Tensor, side: int) -> Tensor:
     return place + (first - ends + length).gather(1, strip)
 
 
-def mixup(images: Tensor, partner: Tensor, share: Tensor) -> Tensor:
+def mixup(images: Tensor, partner: Tensor, share: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
     """share * image + (1 - share) * its partner; partner: [B] positions, share: [B]."""
+    del u
+    return blended(images, partner, share), share
+
+
+def blended(images: Tensor, partner: Tensor, share: Tensor) -> Tensor:
+    """share * image + (1 - share) * its partner."""
     share = share.view(-1, 1, 1, 1)
     return images * share + images[partner] * (1 - share)
 

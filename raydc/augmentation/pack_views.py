@@ -109,8 +109,8 @@ class PackViews:
             self._recipe,
             images.flatten(0, 2),
             {name: cut(numbers).flatten(0, 2) for name, numbers in drawn.draws.items()},
-            dsa=self._rows(drawn.dsa, chosen, count),
-            mixes=self._rows(drawn.mixes, chosen, count),
+            choices={name: self._rows(rows, chosen, count) for name, rows in drawn.choices.items()},
+            mixes={} if drawn.mixes is None else self._rows(drawn.mixes, chosen, count),
             partner=flat_partner,
             share=flat_share,
             grids=self._grids[:, None, None].expand(-1, steps, count, -1).flatten(0, 2),
@@ -130,10 +130,8 @@ class PackViews:
             for i, step in enumerate(chosen)
         ]
 
-    def _rows(self, names: list[list[str]] | None, chosen: list[int], count: int) -> dict[str, Tensor | None]:
-        """Rows of the block's images that each operation applies to; None for all of them."""
-        if names is None:
-            return {}
+    def _rows(self, names: list[list[str]], chosen: list[int], count: int) -> dict[str, Tensor | None]:
+        """Rows of the block's images that each of some names applies to; None for all of them."""
         flat = [row[i] for row in names for i in chosen]
         if len(set(flat)) == 1:
             return {flat[0]: None}

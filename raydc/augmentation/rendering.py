@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
 
 from torch import Tensor
 
-from raydc.augmentation import operations
+from raydc.spec import catalog
 from raydc.spec.evaluation import Recipe
+from raydc.spec.training_entries import Augmentation
+
+Rows = Mapping[str, Tensor | None]
+"""The rows that each of some names applies to; None for all of them."""
+
+
+def policy_of(recipe: Recipe) -> tuple[list[Augmentation], list[Augmentation]]:
+    """(augmentations of single images, augmentations that mix images), in the order in which they are
+    applied."""
+    chosen = [entry for entry in catalog.AUGMENTATIONS if entry.name in recipe.augment]
+    return [entry for entry in chosen if not entry.mixes], [entry for entry in chosen if entry.mixes]
 
 
 def augmented(
@@ -15,62 +28,67 @@ def augmented(
     images: Tensor,
     draws: dict[str, Tensor],
     *,
-    dsa: Mapping[str, Tensor | None],
-    mixes: Mapping[str, Tensor | None],
+    choices: Mapping[str, Rows],
+    mixes: Rows,
     partner: Tensor | None,
     share: Tensor | None,
     grids: Tensor,
 ) -> tuple[Tensor, Tensor | None]:
     """(images [n, C, H, W] after all augmentations, share [n] that remains of each).
 
-    dsa, mixes: the rows that an operation applies to, by its name; None for all. partner: [n] rows.
+    draws: [n, 4] by stream; choices: the rows of each choice, by augmentation; mixes: the rows of each mix.
+    partner: [n] rows; grids: [n, 2].
     """
-    strength = recipe.augment_strength
-    if dsa:
-        images = _by_rows(
-            images,
-            dsa,
-            lambda name, part, rows: operations.dsa(part, _at(draws["dsa"], rows), name, strength),
-        )
-    if "patch rows" in draws:
-        images = operations.patch_shuffle(images, draws["patch rows"], draws["patch columns"], grids)
-    if "crop" in draws:
-        images = operations.crop(images, draws["crop"], strength)
-    if "rrc" in draws:
-        images = operations.rrc(images, draws["rrc"], recipe.crop_scale)
-    if "tile" in draws:
-        images = operations.tile_crop(images, draws["tile"], draws["tile choice"], grids, recipe.crop_scale)
-    if "flip" in draws:
-        images = operations.flip(images, draws["flip"])
-    if "cutout" in draws:
-        images = operations.cutout(images, draws["cutout"], strength)
+    singles, _ = policy_of(recipe)
+    for entry in singles:
+        more: dict[str, Any] = recipe.arguments(entry.keys)
+        if "strength" in entry.needs:
+            more["strength"] = recipe.augment_strength
+        numbers = [draws[stream] for stream in entry.drawn]
+        change = partial(entry.load(), **more)
+        if not entry.choices and "grid" in entry.needs:
+            images = change(images, *numbers, grid=grids)
+        elif not entry.choices:
+            images = change(images, *numbers)
+        else:
+            images = _by_choice(
+                images, numbers, choices[entry.name], change, grids if "grid" in entry.needs else None
+            )
     if not mixes:
         return images, None
     assert partner is not None
     assert share is not None
-    remaining = share
-    mixed = images
+    return _mixed(recipe, images, draws, mixes, partner, share)
+
+
+def _by_choice(
+    images: Tensor,
+    numbers: list[Tensor],
+    rows_of: Rows,
+    change: Callable[..., Tensor],
+    grids: Tensor | None,
+) -> Tensor:
+    """Each group of rows changed by its own choice."""
+    for choice, rows in rows_of.items():
+        more = {} if grids is None else {"grid": _at(grids, rows)}
+        changed = change(_at(images, rows), *(_at(u, rows) for u in numbers), choice=choice, **more)
+        images = changed if rows is None else images.index_copy(0, rows, changed)
+    return images
+
+
+def _mixed(
+    recipe: Recipe, images: Tensor, draws: dict[str, Tensor], mixes: Rows, partner: Tensor, share: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Each group of rows mixed by its own mix, and the share that remains of each image."""
+    mixed, remaining = images, share
     for name, rows in mixes.items():
-        if name == "mixup":
-            whole = operations.mixup(images, partner, share)
-        else:
-            whole, left = operations.cutmix(images, partner, share, draws["mix"][:, :2])
-            remaining = left if rows is None else remaining.index_copy(0, rows, left[rows])
+        entry = catalog.AUGMENTATIONS[name]
+        keys = [key for key in entry.keys if key.name != entry.alpha]
+        whole, left = entry.load()(images, partner, share, draws["mix"][:, :2], **recipe.arguments(keys))
         mixed = whole if rows is None else mixed.index_copy(0, rows, whole[rows])
+        remaining = left if rows is None else remaining.index_copy(0, rows, left[rows])
     return mixed, remaining
 
 
 def _at(values: Tensor, rows: Tensor | None) -> Tensor:
     return values if rows is None else values[rows]
-
-
-def _by_rows(
-    images: Tensor,
-    groups: Mapping[str, Tensor | None],
-    change: Callable[[str, Tensor, Tensor | None], Tensor],
-) -> Tensor:
-    """Each group of rows changed by its own operation."""
-    for name, rows in groups.items():
-        changed = change(name, _at(images, rows), rows)
-        images = changed if rows is None else images.index_copy(0, rows, changed)
-    return images

@@ -6,6 +6,7 @@ pinned by a golden file.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,9 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from raydc.augmentation import operations
 from raydc.augmentation.philox import permutations, uniforms
+from raydc.augmentation.rendering import policy_of
 from raydc.spec.evaluation import Recipe
+from raydc.spec.training_entries import Augmentation
 
 STREAMS = {
     name: number
@@ -39,6 +41,8 @@ STREAMS = {
         )
     )
 }
+FIRST_OF_PLUGINS = 1 << 30
+"""Streams of plugins are numbered from here on, by a hash of their names."""
 CHUNK = 64
 """Steps whose parameters are drawn together."""
 
@@ -55,8 +59,8 @@ class Drawn:
     """[V, L, B]; None for the whole set in its own order."""
     draws: dict[str, Tensor]
     """[V, L, B, 4] by stream."""
-    dsa: list[list[str]] | None
-    """[V][L]"""
+    choices: dict[str, list[list[str]]]
+    """[V][L] by augmentation, the choice that each batch draws."""
     mixes: list[list[str]] | None
     """[V][L]"""
     partner: Tensor | None
@@ -79,12 +83,8 @@ class Streams:
         self.pool = pool
         self._here = torch.tensor(list(keys), dtype=torch.int64).view(-1, 1, 1)
         self._keys = self._here.to(device)
-        self._names: list[str] = [n for n in ("crop", "rrc", "flip", "cutout", "dsa") if n in recipe.augment]
-        if "tile_crop" in recipe.augment:
-            self._names += ["tile", "tile choice"]
-        if "patch_shuffle" in recipe.augment:
-            self._names += ["patch rows", "patch columns"]
-        self._mixes: list[str] = [name for name in ("mixup", "cutmix") if name in recipe.augment]
+        self._singles, self._mixes = policy_of(recipe)
+        self._names = [stream for entry in self._singles for stream in entry.drawn]
 
     def draw(self, first: int, last: int) -> Drawn:
         """Parameters of the steps first..last-1."""
@@ -92,9 +92,13 @@ class Streams:
         size = self.batch_size
         epochs_here, batches_here = met // self.per_epoch, met % self.per_epoch
         epochs, batches = epochs_here.to(self.device), batches_here.to(self.device)
-        draws = {name: uniforms(self._keys, STREAMS[name], epochs, batches, size) for name in self._names}
+        draws = {name: uniforms(self._keys, number_of(name), epochs, batches, size) for name in self._names}
         counts = [min(size, self.images - batch * size) for batch in batches_here[0].tolist()]
-        dsa = self._dsa_choices(epochs_here, batches_here) if "dsa" in self.recipe.augment else None
+        choices = {
+            entry.name: self._choices(entry, epochs_here, batches_here)
+            for entry in self._singles
+            if entry.choices
+        }
         mixes = partner = share = None
         if self._mixes:
             mixes, shares, centres = self._mix_parameters(epochs_here, batches_here)
@@ -105,7 +109,7 @@ class Streams:
                 inside = torch.tensor(counts, device=self.device)[:, None]
                 partner = partner.gather(2, (partner >= inside).int().argsort(dim=2, stable=True))
         index = self._index(epochs_here, batches)
-        return Drawn(met.tolist(), counts, index, draws, dsa, mixes, partner, share)
+        return Drawn(met.tolist(), counts, index, draws, choices, mixes, partner, share)
 
     def _met(self, first: int, last: int) -> Tensor:
         """Number of the view that each of the steps first..last-1 meets: [V, last - first], on the CPU.
@@ -147,18 +151,20 @@ class Streams:
         stream = torch.arange(len(orders), device=self.device)[:, None, None]
         return orders[stream, where[..., None], position]
 
-    def _dsa_choices(self, epochs: Tensor, batches: Tensor) -> list[list[str]]:
-        u = uniforms(self._here, STREAMS["dsa choice"], epochs, batches, 1)[..., 0, 0]
-        names = operations.DSA_OPERATIONS
+    def _choices(self, entry: Augmentation, epochs: Tensor, batches: Tensor) -> list[list[str]]:
+        """The choice of each batch [V][L]."""
+        u = uniforms(self._here, number_of(f"{entry.name} choice"), epochs, batches, 1)[..., 0, 0]
+        names = entry.choices
         return [[names[int(number * len(names))] for number in row] for row in u.tolist()]
 
     def _mix_parameters(self, epochs: Tensor, batches: Tensor) -> tuple[list[list[str]], Tensor, Tensor]:
         """(which mix [V][L], share of the image itself [V, L], centre of the box [V, L, 1, 2])."""
         u = uniforms(self._here, STREAMS["mix"], epochs, batches, 1)[..., 0, :]
-        alphas = {"mixup": self.recipe.mixup_alpha, "cutmix": self.recipe.cutmix_alpha}
+        alphas = {entry.name: self._alpha(entry) for entry in self._mixes}
+        mixes = list(alphas)
         names, shares = [], []
         for row in u.tolist():
-            chosen = [self._mixes[int(numbers[0] * len(self._mixes))] for numbers in row]
+            chosen = [mixes[int(numbers[0] * len(mixes))] for numbers in row]
             names.append(chosen)
             shares.append(
                 [
@@ -167,6 +173,18 @@ class Streams:
                 ]
             )
         return names, torch.tensor(shares, dtype=torch.float32), u[:, :, None, 2:]
+
+    def _alpha(self, entry: Augmentation) -> float:
+        """Alpha of the Beta(alpha, alpha) that the shares of a mix are drawn from."""
+        (value,) = self.recipe.arguments([key for key in entry.keys if key.name == entry.alpha]).values()
+        return float(value)
+
+
+def number_of(stream: str) -> int:
+    """The number of a stream of random numbers, below 2**31."""
+    if stream in STREAMS:
+        return STREAMS[stream]
+    return FIRST_OF_PLUGINS | zlib.crc32(stream.encode()) >> 2
 
 
 @lru_cache(maxsize=16)

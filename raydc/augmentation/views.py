@@ -51,9 +51,10 @@ class Step:
     """[B], images of the batch; None for the whole set in its own order."""
     draws: dict[str, Tensor]
     """[B, 4] uniform numbers by stream."""
-    dsa_operation: str | None
+    choices: dict[str, str]
+    """What the batch draws, by augmentation."""
     mix: str | None
-    """mixup, cutmix or None."""
+    """Name of the mix, if there is one."""
     partner: Tensor | None
     share: Tensor | None
     grid: tuple[int, int] = (1, 1)
@@ -104,7 +105,7 @@ class Views:
                     batch=batch,
                     index=None if drawn.index is None else drawn.index[0, i, :count],
                     draws={name: numbers[0, i, :count] for name, numbers in drawn.draws.items()},
-                    dsa_operation=None if drawn.dsa is None else drawn.dsa[0][i],
+                    choices={name: rows[0][i] for name, rows in drawn.choices.items()},
                     mix=None if drawn.mixes is None else drawn.mixes[0][i],
                     partner=None if drawn.partner is None else drawn.partner[0, i, :count],
                     share=None if drawn.share is None else drawn.share[0, i],
@@ -122,7 +123,7 @@ class Views:
             self.recipe,
             images,
             step.draws,
-            dsa={} if step.dsa_operation is None else {step.dsa_operation: None},
+            choices={name: {choice: None} for name, choice in step.choices.items()},
             mixes={} if step.mix is None else {step.mix: None},
             partner=step.partner,
             share=share,

@@ -13,6 +13,11 @@ KINDS = (
     "labels",
     "recipes",
     "augmentations",
+    "losses",
+    "schedules",
+    "optimizers",
+    "networks",
+    "codecs",
     "studies",
     "reproductions",
 )

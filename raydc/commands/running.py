@@ -29,7 +29,7 @@ from raydc.commands.terminal import (
 )
 from raydc.errors import InputError
 from raydc.report.tables import duration
-from raydc.spec import shipped
+from raydc.spec import plugins, shipped
 from raydc.study.console import LiveProgress
 from raydc.study.reporting import write
 
@@ -93,7 +93,10 @@ def _launched(loaded: StudySpec, folder: Path, *, quiet: bool = False, **options
         with LiveProgress(out) as progress:
             return launch.run(loaded, folder, progress=progress, **options)
     except KeyboardInterrupt:
-        err.print(f"interrupted; `raydc run {loaded.source} --out {folder}` goes on", style="yellow")
+        err.print(
+            f"interrupted; `raydc {plugins.options()}run {loaded.source} --out {folder}` goes on",
+            style="yellow",
+        )
         raise typer.Exit(130) from None
 
 
@@ -132,7 +135,7 @@ def print_summary(summary: Summary) -> None:
             f"  parallel efficiency: {summary.efficiency:.2f} ({summary.student_seconds:.0f} student "
             f"seconds, {summary.workers} workers, {summary.stage_seconds['evaluations']:.0f} s)"
         )
-    again = f"raydc run {summary.out / 'study.yaml'} --out {summary.out}"
+    again = f"raydc {plugins.options()}run {summary.out / 'study.yaml'} --out {summary.out}"
     if summary.interrupted:
         say(f"  interrupted; `{again}` goes on")
     elif summary.stopped is not None:

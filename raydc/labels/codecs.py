@@ -19,23 +19,117 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from raydc.errors import EvaluationError
+from raydc.spec import catalog
 from raydc.spec.facts import NUMBERED_CLASSES
 
-NAMES = ("fp16", "fp32", "q8", "q4")
-_BITS = {"fp32": 32, "fp16": 16, "q8": 8, "q4": 4}
-_RANGE_BYTES = 4
-"""Smallest value and step of a quantised record, fp16 each."""
 _CLASS_BYTES = 2
 assert NUMBERED_CLASSES == 256**_CLASS_BYTES
-MOST = {"fp32": torch.finfo(torch.float32).max} | dict.fromkeys(
-    ("fp16", "q8", "q4"), torch.finfo(torch.float16).max
-)
-"""The largest logit that a codec holds."""
+
+
+class Codec(Protocol):
+    """How records of n values are stored; the target of a catalogue entry makes one without arguments."""
+
+    largest: float
+    """The largest absolute value that it holds."""
+
+    def encode(self, values: Tensor) -> tuple[Tensor, ...]:
+        """Values [N, n] float32 as they are stored: tensors whose first dimension is N."""
+
+    def decode(self, parts: tuple[Tensor, ...], count: int) -> Tensor:
+        """[N, n] float32 of what `encode` returned; n is `count`."""
+
+    def record_bytes(self, count: int) -> int:
+        """Bytes of a record of `count` values, those of its tensors together."""
+
+
+class Float32:
+    """fp32: as they are."""
+
+    largest = torch.finfo(torch.float32).max
+
+    def encode(self, values: Tensor) -> tuple[Tensor, ...]:
+        return (values,)
+
+    def decode(self, parts: tuple[Tensor, ...], count: int) -> Tensor:
+        del count
+        return parts[0]
+
+    def record_bytes(self, count: int) -> int:
+        return 4 * count
+
+
+class Float16:
+    """fp16: half precision."""
+
+    largest = torch.finfo(torch.float16).max
+
+    def encode(self, values: Tensor) -> tuple[Tensor, ...]:
+        return (values.half(),)
+
+    def decode(self, parts: tuple[Tensor, ...], count: int) -> Tensor:
+        del count
+        return parts[0].float()
+
+    def record_bytes(self, count: int) -> int:
+        return 2 * count
+
+
+class Quantised8:
+    """q8: steps uint8 [N, n] between the smallest and the largest value of a record; ranges fp16 [N, 2]."""
+
+    bits = 8
+    largest = torch.finfo(torch.float16).max
+
+    def encode(self, values: Tensor) -> tuple[Tensor, ...]:
+        most = 2**self.bits - 1
+        low = values.amin(1).half()
+        step = ((values.amax(1) - low.float()) / most).half()
+        # Steps are counted in the range as it is stored.
+        width = step.float().clamp_min(1e-12)[:, None]
+        steps = ((values - low.float()[:, None]) / width).round().clamp(0, most).to(torch.uint8)
+        return self._packed(steps), torch.stack([low, step], 1)
+
+    def decode(self, parts: tuple[Tensor, ...], count: int) -> Tensor:
+        packed, ranges = parts
+        low, step = ranges.float().unbind(1)
+        return low[:, None] + self._unpacked(packed, count).float() * step[:, None]
+
+    def record_bytes(self, count: int) -> int:
+        return -(-self.bits * count // 8) + 4
+
+    def _packed(self, steps: Tensor) -> Tensor:
+        return steps
+
+    def _unpacked(self, packed: Tensor, count: int) -> Tensor:
+        del count
+        return packed
+
+
+class Quantised4(Quantised8):
+    """q4: as q8 with 4-bit steps, two in a byte."""
+
+    bits = 4
+
+    def _packed(self, steps: Tensor) -> Tensor:
+        even = torch.cat([steps, steps.new_zeros(len(steps), steps.shape[1] % 2)], 1)
+        return even[:, 0::2] | (even[:, 1::2] << 4)
+
+    def _unpacked(self, packed: Tensor, count: int) -> Tensor:
+        return torch.stack([packed & 15, packed >> 4], 2).flatten(1)[:, :count]
+
+
+@cache
+def codec_of(name: str) -> Codec:
+    """The codec of a catalogue entry."""
+    made: Codec = catalog.CODECS[name].load()()
+    return made
 
 
 @dataclass(frozen=True)
@@ -43,43 +137,32 @@ class Encoded:
     """N records as they are stored."""
 
     codec: str
-    values: Tensor
-    """[N, n] fp32 or fp16, or packed steps uint8 [N, n] (q8) or [N, ceil(n / 2)] (q4)."""
+    parts: tuple[Tensor, ...]
+    """What the codec's `encode` returned."""
     classes: int
     count: int
     """n, values a record."""
     places: Tensor | None = None
     """[N, n] int16, the 16 bits of the class of each value (from 32,768 on a negative number); None where all
     classes are stored in order."""
-    ranges: Tensor | None = None
-    """[N, 2] fp16, smallest value and step, where values are quantised."""
 
     @property
     def nbytes(self) -> int:
         """Bytes of all records."""
-        parts = (self.values, self.places, self.ranges)
-        return sum(part.numel() * part.element_size() for part in parts if part is not None)
+        places = () if self.places is None else (self.places,)
+        return sum(part.numel() * part.element_size() for part in (*self.parts, *places))
 
     def decode(self) -> Tensor:
         """Logits [N, C] float32; -inf where nothing was stored."""
-        values = self._values()
+        values = codec_of(self.codec).decode(self.parts, self.count)
         if self.places is None:
             return values
         full = values.new_full((len(values), self.classes), -torch.inf)
         return full.scatter_(1, self.places.long() & (NUMBERED_CLASSES - 1), values)
 
-    def _values(self) -> Tensor:
-        if self.ranges is None:
-            return self.values.float()
-        steps = self.values
-        if self.codec == "q4":
-            steps = torch.stack([steps & 15, steps >> 4], 2).flatten(1)[:, : self.count]
-        low, step = self.ranges.float().unbind(1)
-        return low[:, None] + steps.float() * step[:, None]
-
 
 def size_of(logits: Tensor) -> float:
-    """How far logits are from 0 at most; NaN if one of them is, 0 if there are none."""
+    """Largest absolute value of logits; NaN if one of them is, 0 if there are none."""
     if not logits.numel():
         return 0.0
     low, high = torch.aminmax(logits.detach())
@@ -92,9 +175,9 @@ def check(codec: str, size: float) -> None:
         raise EvaluationError(
             f"the logits hold {size}, of which no label can be made; choose another teacher or epoch"
         )
-    if size > MOST[codec]:
+    if size > (largest := codec_of(codec).largest):
         raise EvaluationError(
-            f"labels.codec is {codec}, which holds at most {MOST[codec]:,.0f}, but the logits reach "
+            f"labels.codec is {codec}, which holds at most {largest:,.0f}, but the logits reach "
             f"{size:,.0f}; choose fp32"
         )
 
@@ -115,25 +198,7 @@ def _encoded(logits: Tensor, codec: str, keep: int | None) -> Encoded:
         _check_numbers(classes)
         values, order = logits.topk(keep, dim=1)
         places = order.to(torch.int16)
-    count = values.shape[1]
-    if codec in ("fp32", "fp16"):
-        stored = values.half() if codec == "fp16" else values
-        return Encoded(codec, stored, classes, count, places)
-    steps, ranges = _quantised(values, _BITS[codec])
-    if codec == "q4":
-        steps = torch.cat([steps, steps.new_zeros(len(steps), count % 2)], 1)
-        steps = steps[:, 0::2] | (steps[:, 1::2] << 4)
-    return Encoded(codec, steps, classes, count, places, ranges)
-
-
-def _quantised(values: Tensor, bits: int) -> tuple[Tensor, Tensor]:
-    """(steps uint8 [N, n], ranges fp16 [N, 2]); steps are counted in the range as it is stored."""
-    most = 2**bits - 1
-    low = values.amin(1).half()
-    step = ((values.amax(1) - low.float()) / most).half()
-    width = step.float().clamp_min(1e-12)[:, None]
-    steps = ((values - low.float()[:, None]) / width).round().clamp(0, most)
-    return steps.to(torch.uint8), torch.stack([low, step], 1)
+    return Encoded(codec, codec_of(codec).encode(values), classes, values.shape[1], places)
 
 
 def _check_numbers(classes: int) -> None:
@@ -155,15 +220,10 @@ def round_trip(logits: Tensor, codec: str, store_top_k: int | None = None) -> Te
 
 def record_bytes(codec: str, classes: int, keep: int | None = None) -> int:
     """Bytes of one soft label of `classes` classes, or of its `keep` largest values."""
-
-    def size(count: int) -> int:
-        plain = -(-_BITS[codec] * count // 8)
-        return plain + _RANGE_BYTES if codec in ("q8", "q4") else plain
-
     if keep is None or keep >= classes:
-        return size(classes)
+        return codec_of(codec).record_bytes(classes)
     _check_numbers(classes)
-    return size(keep) + _CLASS_BYTES * keep
+    return codec_of(codec).record_bytes(keep) + _CLASS_BYTES * keep
 
 
 def hard_bytes(classes: int) -> int:

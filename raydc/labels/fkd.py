@@ -80,7 +80,7 @@ class FkdBatch:
             return operations.pasted(images, partner, box)[0]
         assert self.share is not None
         share = images.new_full((len(images),), self.share)
-        return operations.mixup(images, partner, share)
+        return operations.blended(images, partner, share)
 
 
 def write_batch(path: Path, batch: FkdBatch) -> None:
@@ -335,10 +335,10 @@ def export_views(folder: Path, views: Views, logits: ViewLogits, resolution: int
     epoch of views, of which nobody could tell how many images there are.
     """
     check_views(views, steps)
-    if logits.size > codecs.MOST["fp16"]:
+    if logits.size > codecs.Float16.largest:
         raise InputError(
             f"the labels reach {logits.size:,.0f}, but FKD files hold fp16, which ends at "
-            f"{codecs.MOST['fp16']:,.0f}; export those of another teacher"
+            f"{codecs.Float16.largest:,.0f}; export those of another teacher"
         )
     for step in views.steps(0, steps):
         said = logits.at(step.epoch, step.batch).mean(0).cpu()

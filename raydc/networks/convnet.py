@@ -9,6 +9,11 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 
+def convnet(channels: int, classes: int, resolution: int, *, depth: str, width: str, norm: str) -> ConvNet:
+    """convnet-dDEPTH-wWIDTH, or with -bn."""
+    return ConvNet(channels, classes, resolution, int(depth), int(width), norm == "-bn")
+
+
 class ConvNet(nn.Module):
     """convnet-dD-wW: [N, channels, S, S] -> logits [N, classes]; S is at least 2**depth."""
 

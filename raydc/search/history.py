@@ -46,7 +46,11 @@ def searched(study: StudySpec, dataset_id: str) -> str:
 
 def _teacher(teacher: Any) -> dict[str, Any]:
     """A teacher without the epochs that it keeps, of which more may be kept later."""
-    return {key: value for key, value in asdict(teacher).items() if key != "keep"}
+    described = asdict(teacher)
+    del described["keep"]
+    if not described["code"]:
+        del described["code"]  # searches of studies without plugins keep their digest
+    return described
 
 
 def history_of(search: Search, ledger: Ledger) -> dict[str, Any]:

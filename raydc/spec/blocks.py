@@ -12,6 +12,7 @@ from typing import Any
 
 from raydc.errors import InputError, did_you_mean, one_of
 from raydc.spec import catalog, point
+from raydc.spec.code import code_of_training
 from raydc.spec.evaluation import DatasetSpec, TeacherSpec
 from raydc.spec.keys import LARGEST, Grammar, Key, Many, OneOf, Point, Text, Value, Whole, show
 from raydc.spec.study_file import MOST_REPLICATES, SEEDS, SOURCES, DatasetFile, StudyFile
@@ -184,7 +185,10 @@ def teacher_spec(grammar: Grammar, name: str, given: Mapping[str, Any], where: s
         raise InputError(f"{where}arch is missing; it must be {point.ARCH.describe()}")
     elsewhere = [key for key in ("checkpoint", "weights") if cast_own.get(key) is not None]
     if elsewhere:
-        chosen = TeacherSpec(name, cast_own["arch"], **{elsewhere[0]: cast_own[elsewhere[0]]})
+        arch = cast_own["arch"]
+        chosen = TeacherSpec(
+            name, arch, code=code_of_training(arch, {}), **{elsewhere[0]: cast_own[elsewhere[0]]}
+        )
         alone = ("keep",) if chosen.is_buffer else ("keep", "count")
         misfits = [key for key in (*trained, *alone) if key in given] + elsewhere[1:]
         if misfits:
@@ -208,6 +212,7 @@ def teacher_spec(grammar: Grammar, name: str, given: Mapping[str, Any], where: s
     return TeacherSpec(
         name=name,
         arch=cast_own["arch"],
+        code=code_of_training(cast_own["arch"], resolved),
         train=resolved,
         keep=tuple(range(epochs + 1)) if keep == "all" else keep and tuple(sorted(set(keep))),
         count=cast_own.get("count", 1),

@@ -1,27 +1,43 @@
-"""The catalogue: datasets, scores, methods, label kinds, augmentations and recipes by name.
+"""The catalogue: all parts by name, from datasets to codecs.
 
-A new one is one file with its code and one entry here, in label_kinds or recipes (or in a plugin); listing,
-study files, the docs and the contract tests find it by themselves.
+A new one is one file with its code and one entry: here, in label_kinds, recipes or training_parts, or in a
+plugin. Listing, study files, the docs and the contract tests find it by themselves.
 """
 
 from __future__ import annotations
 
+from typing import Any, TypeAlias
+
 from raydc.spec import label_kinds, recipes
 from raydc.spec.entries import DatasetEntry, LabelKind, Method, RecipeEntry, Score
 from raydc.spec.keys import Choice, Key, OneOf, Real, Text, Whole
-from raydc.spec.registry import Entry, Registry
+from raydc.spec.registry import Registry
+from raydc.spec.training_entries import Augmentation, Codec, Loss, Network, Optimizer, Schedule
+from raydc.spec.training_parts import AUGMENTATIONS, CODECS, LOSSES, NETWORKS, OPTIMIZERS, SCHEDULES
 
 __all__ = [
     "AUGMENTATIONS",
+    "CODECS",
     "DATASETS",
     "LABELS",
+    "LOSSES",
     "METHODS",
+    "NETWORKS",
+    "OPTIMIZERS",
     "RECIPES",
+    "REGISTRIES",
+    "SCHEDULES",
     "SCORES",
+    "Augmentation",
+    "Codec",
     "DatasetEntry",
     "LabelKind",
+    "Loss",
     "Method",
+    "Network",
+    "Optimizer",
     "RecipeEntry",
+    "Schedule",
     "Score",
 ]
 
@@ -30,7 +46,22 @@ METHODS: Registry[Method] = Registry("method")
 SCORES: Registry[Score] = Registry("score")
 LABELS: Registry[LabelKind] = Registry("label kind")
 RECIPES: Registry[RecipeEntry] = Registry("recipe")
-AUGMENTATIONS: Registry[Entry] = Registry("augmentation")
+
+REGISTRIES: tuple[Registry[Any], ...] = (
+    DATASETS,
+    METHODS,
+    SCORES,
+    LABELS,
+    AUGMENTATIONS,
+    LOSSES,
+    SCHEDULES,
+    OPTIMIZERS,
+    NETWORKS,
+    RECIPES,
+    CODECS,
+)  # fmt: skip """All registries, in the order in which `raydc list` names them."""
+WithKeys: TypeAlias = Method | LabelKind | Augmentation | Loss | Schedule | Optimizer
+"""Entries that declare keys of study files."""
 
 # --- datasets -----------------------------------------------------------------------------------
 
@@ -269,21 +300,6 @@ METHODS.add(
 
 for _kind in label_kinds.KINDS:
     LABELS.add(_kind)
-
-# --- augmentations, in the order in which they are applied -----------------------------------------
-
-for _name, _summary in (
-    ("dsa", "one of six operations a batch, random parameters an image (arXiv 2102.08259, mode S)"),
-    ("patch_shuffle", "the image's rows and columns of tiles in a random order (RDED, arXiv 2312.03526)"),
-    ("crop", "zero-padded by an eighth and shifted back at random"),
-    ("rrc", "random resized crop, area `crop_scale`, aspect 3/4 to 4/3"),
-    ("tile_crop", "random resized crop inside one tile of the image (PCA, arXiv 2502.06434)"),
-    ("flip", "mirrored left to right with probability one half"),
-    ("cutout", "a square of half the side set to zero"),
-    ("mixup", "each image blended with another of the batch (arXiv 1710.09412)"),
-    ("cutmix", "a box of each image replaced from another of the batch (arXiv 1905.04899)"),
-):
-    AUGMENTATIONS.add(Entry(_name, f"raydc.augmentation.operations:{_name}", _summary))
 
 # --- recipes ------------------------------------------------------------------------------------
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from raydc.spec.keys import Key, Point, Value, Where
 from raydc.spec.registry import Entry
+from raydc.spec.training_entries import misplaced_key
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,15 @@ class Method(Entry):
     """Whether its images come from the train part, which then must hold enough of each class."""
     brings_labels: bool = False
     """Whether its sets may bring soft labels of their own."""
+
+    NEEDS: ClassVar[tuple[str, ...]] = ("nothing", "scores", "features", "observer")
+
+    def problem(self) -> str | None:
+        return (
+            super().problem()
+            or misplaced_key(self.keys, "images")
+            or self.not_one_of("needs", self.needs, self.NEEDS)
+        )
 
     def scores_of(self, point: Mapping[str, Value]) -> tuple[str, ...]:
         """Scores that it reads at a point, each once."""
@@ -81,6 +92,9 @@ class LabelKind(Entry):
     differentiable: bool = False
     """Whether gradients of the targets reach the logits, or the labels that the set brings."""
 
+    def problem(self) -> str | None:
+        return super().problem() or misplaced_key(self.keys, "labels")
+
     def needs_teacher(self, point: Point) -> bool:
         """Whether a teacher's logits are needed at a point."""
         return self.teacher and all(where.holds(point) for where in self.teacher_where)
@@ -97,6 +111,8 @@ class RecipeEntry(Entry):
 
     `target` names the source of the values (paper, repository), not code.
     """
+
+    has_code: ClassVar[bool] = False
 
     values: Mapping[str, Value] = field(default_factory=dict)
     note: str = ""

@@ -7,14 +7,14 @@ reads these, never a study file.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import PurePath
 from typing import Any
 
 from raydc.files.plain_json import parse_json
 from raydc.spec import catalog
-from raydc.spec.keys import Point, Value
+from raydc.spec.keys import Key, Point, Value
 
 PROTOCOL_VERSION = 1
 """Rises only when an equal evaluation would give another number."""
@@ -75,7 +75,7 @@ class Recipe:
     """How a network is trained: the typed view of a point's `train` keys."""
 
     optimizer: str
-    """sgd, adam or adamw."""
+    """Name of the optimizer."""
     lr: float
     """Peak learning rate, above 0."""
     weight_decay: float
@@ -95,7 +95,7 @@ class Recipe:
     steps: int | None = None
     """Optimizer steps; 0 leaves the network as initialised."""
     loss: str = "ce"
-    """ce, soft_ce, kl, kl_t2 or mse_ce (raydc.training.losses)."""
+    """Name of the loss (raydc.training.losses)."""
     precision: str = "fp32"
     """fp32 (TF32 off), tf32 or bf16."""
     augment: tuple[str, ...] = ()
@@ -112,18 +112,22 @@ class Recipe:
     """Epochs between extra test passes."""
     view_seed: int | None = None
     """Seed of the views; null means the replicate."""
+    more: tuple[tuple[str, Value], ...] = ()
+    """(name, value) of the keys of `train` that parts of plugins declare."""
 
     @staticmethod
     def of(point: Point) -> Recipe:
         """The recipe in the `train.` keys of `point`."""
-        known = {f.name for f in fields(Recipe)}
-        return Recipe(
-            **{
-                name: value
-                for key, value in point.items()
-                if (name := key.removeprefix("train.")) != key and name in known
-            }
-        )
+        known = {f.name for f in fields(Recipe)} - {"more"}
+        given = {k.removeprefix("train."): v for k, v in point.items() if k.startswith("train.")}
+        more = sorted((name, value) for name, value in given.items() if name not in (*known, "recipe"))
+        return Recipe(**{k: v for k, v in given.items() if k in known}, more=tuple(more))
+
+    def arguments(self, keys: Iterable[Key]) -> dict[str, Value]:
+        """Values of the keys of `train` that a part declares, by their name in the block."""
+        more = dict(self.more)
+        names = [key.name.removeprefix("train.") for key in keys]
+        return {name: more[name] if name in more else getattr(self, name) for name in names}
 
     def steps_per_epoch(self, images: int) -> int:
         """Steps of one pass over `images` images; the last batch may be smaller."""
@@ -162,6 +166,8 @@ class TeacherSpec:
     """Tag of published weights (torchvision, timm), instead of training."""
     digest: str | None = None
     """SHA-256 of the checkpoint file, which names it in ids."""
+    code: Mapping[str, str] = field(default_factory=dict)
+    """Digests of the code of plugins that its training runs (raydc.spec.code)."""
 
     @property
     def trained_here(self) -> bool:
@@ -198,6 +204,8 @@ class Evaluation:
     """Who scores or embeds the images, where the method needs it."""
     digests: Mapping[str, str] = field(default_factory=dict)
     """SHA-256 of the files that keys name, by key; they stand in ids instead of the paths."""
+    code: Mapping[str, str] = field(default_factory=dict)
+    """Digests of the code of plugins that it runs (raydc.spec.code)."""
 
     @property
     def method(self) -> str:
@@ -273,4 +281,5 @@ class Evaluation:
             teacher=teacher(content["teacher"]),
             scorer=teacher(content["scorer"]),
             digests=content.get("digests", {}),
+            code=content.get("code", {}),
         )

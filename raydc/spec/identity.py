@@ -12,18 +12,26 @@ from dataclasses import dataclass
 from typing import Any
 
 from raydc.spec import catalog
+from raydc.spec.code import Code, of_keys
 from raydc.spec.evaluation import PROTOCOL_VERSION, DatasetSpec, Evaluation, TeacherSpec, canonical_json
 from raydc.spec.keys import Grammar, Point, Value
 from raydc.spec.point import point_grammar
 
 VIEW_KEYS = ("augment", "augment_strength", "batch_size", "crop_scale", "cutmix_alpha", "mixup_alpha")
 """Keys of `train` that make the views of a set."""
+TRAIN_PARTS = ("train.optimizer", "train.schedule", "train.loss", "train.augment")
+"""Keys of `train` that name parts with code."""
 
 
 def digest(kind: str, content: Any) -> str:
     """20 hexadecimal digits that name `content`, an object that JSON can hold."""
     text = canonical_json([kind, PROTOCOL_VERSION, content])
     return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+def _with_code(code: Code) -> dict[str, Value]:
+    """The code of plugins as ids hold it; nothing without any."""
+    return {"code": dict(code)} if code else {}
 
 
 def dataset_id(fingerprint: str, spec: DatasetSpec) -> str:
@@ -55,11 +63,12 @@ class IdBuilder:
     def trajectory(self, teacher: TeacherSpec, index: int) -> str:
         """Network `index` of a teacher, over all its epochs."""
         known = (
-            canonical_json([teacher.arch, teacher.train, teacher.digest, teacher.weights]),
+            canonical_json([teacher.arch, teacher.train, teacher.digest, teacher.weights, teacher.code]),
             index,
         )
         if known not in self._trajectories:
             content: dict[str, Value] = {"arch": teacher.arch, "dataset": self.dataset}
+            content |= _with_code(teacher.code)
             if teacher.checkpoint is not None:
                 content["checkpoint"] = teacher.digest
                 if teacher.is_buffer:
@@ -68,7 +77,7 @@ class IdBuilder:
                 content["weights"] = teacher.weights
             else:
                 train = self._train(teacher.train)
-                if train["schedule"] == "constant":
+                if not catalog.SCHEDULES[str(train["schedule"])].needs_length:
                     del train["epochs"]
                 content |= {"train": train, "index": index}
             self._trajectories[known] = digest("trajectory", content)
@@ -80,6 +89,7 @@ class IdBuilder:
         if catalog.METHODS[evaluation.method].seeded:
             images["seed"] = evaluation.image_seed
         content: dict[str, Value] = {"dataset": self.dataset, "images": images}
+        content |= _with_code(of_keys(evaluation.code, "images.method", "images.score"))
         if (need := scoring(evaluation)) is not None:
             content["scorer"] = {
                 "trajectories": [self.trajectory(need.scorer, i) for i in range(need.networks)],
@@ -99,20 +109,26 @@ class IdBuilder:
         """What makes the views that a teacher labels; None where it labels images."""
         if not evaluation.labels_views:
             return None
+        return {**self._view_keys(evaluation), "seed": evaluation.view_seed}
+
+    def _view_keys(self, evaluation: Evaluation) -> dict[str, Value]:
+        """Keys of `train` that make the views of a set, and the code of plugins that does."""
         train = self._train(evaluation.point)
-        return {**{k: train[k] for k in VIEW_KEYS if k in train}, "seed": evaluation.view_seed}
+        declared = {key.name for entry in catalog.AUGMENTATIONS for key in entry.keys}
+        names = (*VIEW_KEYS, *(name.removeprefix("train.") for name in declared))
+        made = _with_code(of_keys(evaluation.code, "train.augment"))
+        return {k: train[k] for k in dict.fromkeys(names) if k in train} | made
 
     def learned(self, evaluation: Evaluation) -> str | None:
         """Labels that are learnt for the set of `evaluation`; None for another kind."""
         kind = catalog.LABELS[str(evaluation.point["labels.kind"])]
         if not kind.learnt:
             return None
-        train = self._train(evaluation.point)
         content = {
             "set": self.compressed_set(evaluation),
             "labels": self._labels(evaluation),
-            "student": self._essential(evaluation.point, "student"),
-            "views": {k: train[k] for k in VIEW_KEYS if k in train},
+            "student": self._student(evaluation),
+            "views": self._view_keys(evaluation),
         }
         return digest("learned", content)
 
@@ -125,10 +141,15 @@ class IdBuilder:
     def _labels(self, evaluation: Evaluation) -> dict[str, Value]:
         """`labels` as ids see it: the networks that label instead of their name."""
         labels = self._essential({**evaluation.point, **evaluation.digests}, "labels")
+        labels |= _with_code(of_keys(evaluation.code, "labels.kind", "labels.codec"))
         if evaluation.teacher is None:
             return labels
         labels = {k: v for k, v in labels.items() if k not in ("teacher", "ensemble")}
         return {**labels, "trajectories": self.label_trajectories(evaluation)}
+
+    def _student(self, evaluation: Evaluation) -> dict[str, Value]:
+        code = _with_code(of_keys(evaluation.code, "student.arch"))
+        return self._essential(evaluation.point, "student") | code
 
     def evaluation(self, evaluation: Evaluation) -> str:
         """`evaluation` and its result."""
@@ -137,8 +158,8 @@ class IdBuilder:
             {
                 "set": self.compressed_set(evaluation),
                 "labels": self._labels(evaluation),
-                "student": self._essential(evaluation.point, "student"),
-                "train": self._train(evaluation.point),
+                "student": self._student(evaluation),
+                "train": self._train(evaluation.point) | _with_code(of_keys(evaluation.code, *TRAIN_PARTS)),
                 "seed": evaluation.seed,
                 "view_seed": evaluation.view_seed,
             },

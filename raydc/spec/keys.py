@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol, TypeAlias
 
-from raydc.errors import did_you_mean, one_of
+from raydc.errors import InputError, did_you_mean, one_of
 
 Value: TypeAlias = Any
 """None, bool, int, float, str, or a tuple of these: what JSON can hold, frozen."""
@@ -290,7 +290,7 @@ class Grammar:
         table: dict[str, Key] = {}
         for key in keys:
             if key.name in table:
-                raise AssertionError(f"the key {key.name} is declared twice")
+                raise InputError(f"the key {key.name} is declared twice; give one of them another name")
             table[key.name] = key
         return Grammar(table)
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from raydc.spec.entries import LabelKind
 from raydc.spec.keys import Choice, Flag, Key, OneOf, Real, Text, Where, Whole
+from raydc.spec.training_parts import CODECS
 
 CLASS = OneOf((Whole(0), Text(form="the name of a class")))
 WHOSE_KEYS = (
@@ -64,7 +65,7 @@ SOFTENING_KEYS = (
     ),
     Key(
         "labels.codec",
-        Choice(("fp16", "fp32", "q8", "q4")),
+        Choice(CODECS.names),
         "how the logits of a label are stored; sets labels_bytes and the precision of the labels",
         "fp16",
         inert=True,

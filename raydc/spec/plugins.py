@@ -1,4 +1,4 @@
-"""Plugins: methods, label kinds, recipes, datasets and scores from outside the package.
+"""Plugins: parts of every kind from outside the package.
 
 A plugin is a module that adds entries to the catalogue when it is imported:
 
@@ -9,21 +9,26 @@ A plugin is a module that adds entries to the catalogue when it is imported:
 It is found as an entry point of the group `raydc.plugins`, or as a file in RAYDC_PLUGINS (paths joined by the
 system's path separator; `raydc --plugin FILE` sets it). Files are sent along to the workers of a cluster;
 an entry point must be installed on every machine. A target in a file is named by the
-file's own module, its stem.
+file's own module, its stem; the function itself may be given instead.
 """
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import importlib.util
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
-from raydc.errors import InputError
+from raydc.errors import InputError, did_you_mean, one_of
+from raydc.spec import catalog
+from raydc.spec.point import cast, point_grammar
+from raydc.spec.registry import Source, adding_from
 
 GROUP = "raydc.plugins"
 VARIABLE = "RAYDC_PLUGINS"
@@ -42,8 +47,13 @@ def files() -> list[Path]:
     return [Path(path) for path in os.environ.get(VARIABLE, "").split(os.pathsep) if path]
 
 
+def options() -> str:
+    """The options that load the plugin files again, as `--plugin FILE `; empty without any."""
+    return "".join(f"--plugin {file} " for file in files())
+
+
 def copy_to(folder: Path) -> dict[str, str]:
-    """Copy the plugin files into `folder`; what the environment tells processes that begin there of them."""
+    """Copy the plugin files into `folder`; the environment that names them to processes that begin there."""
     for file in files():
         shutil.copyfile(file, folder / file.name)
     return {VARIABLE: os.pathsep.join(file.name for file in files())} if files() else {}
@@ -57,26 +67,78 @@ def load() -> None:
         _load_file(str(path))
 
 
+def forget() -> None:
+    """Load plugins again that are asked for again; their entries stay where they are."""
+    _load_entry.cache_clear()
+    _load_file.cache_clear()
+
+
 @cache
 def _load_entry(name: str, value: str) -> None:
+    module = value.partition(":")[0]
+    label = f"the plugin {name!r} ({value})"
     try:
-        importlib.import_module(value.partition(":")[0])
-    except Exception as error:
-        raise InputError(f"the plugin {name!r} ({value}) cannot be loaded: {error!r}") from None
+        spec = importlib.util.find_spec(module)
+    except ImportError as error:
+        raise InputError(f"{label} cannot be loaded: {error!r}") from None
+    origin = None if spec is None or spec.origin is None else Path(spec.origin)
+    content = origin.read_bytes() if origin is not None and origin.is_file() else b""
+    with _checked(Source(label, origin, hashlib.sha256(content).hexdigest())):
+        importlib.import_module(module)
 
 
 @cache
 def _load_file(path: str) -> None:
-    name = Path(path).stem
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None or not Path(path).is_file():
-        raise InputError(f"--plugin is {path!r}, which is no Python file; give one that ends in .py")
+    name, label = Path(path).stem, f"--plugin {path}"
+    if Path(path).suffix != ".py" or not Path(path).is_file():
+        raise InputError(f"--plugin is {path!r}, which is not a Python file; give one that ends in .py")
     if name in sys.modules:
         raise InputError(f"--plugin is {path!r}, whose name {name!r} is a module already; rename the file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(f"--plugin is {path!r}, which cannot be read ({error.strerror})") from None
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    with _checked(Source(label, Path(path), hashlib.sha256(content).hexdigest())):
+        sys.modules[name] = module
+        try:
+            # What is run is what the digest was made of, even if the file is edited meanwhile.
+            exec(compile(content, path, "exec"), module.__dict__)
+        except BaseException:
+            del sys.modules[name]
+            raise
+
+
+def _check_names(source: Source) -> None:
+    """Raise `InputError` for a key, a score or a value of a recipe that cannot be."""
+    grammar = point_grammar()
+    for method in catalog.METHODS.added_by(source):
+        for score in method.scores:
+            if score not in catalog.SCORES:
+                raise InputError(
+                    f"the method {method.name!r} has the score {score!r}, but must have "
+                    f"{one_of(catalog.SCORES.names())}{did_you_mean(score, catalog.SCORES.names())}"
+                )
+    for recipe in catalog.RECIPES.added_by(source):
+        for key, value in recipe.values.items():
+            cast(grammar, key, value, f"the recipe {recipe.name!r}: ")
+
+
+@contextmanager
+def _checked(source: Source) -> Iterator[None]:
+    """Load what adds entries from `source`; all of them are taken out again if one cannot be used."""
+    try:
+        with adding_from(source):
+            yield
+        for registry in catalog.REGISTRIES:
+            registry.check_code(source)
+        _check_names(source)
     except Exception as error:
-        del sys.modules[name]
-        raise InputError(f"--plugin is {path!r}, which cannot be loaded: {error!r}") from None
+        for registry in catalog.REGISTRIES:
+            registry.remove(source)
+        if isinstance(error, InputError):
+            named = str(error).startswith(source.label)
+            raise error if named else InputError(f"{source.label}: {error}") from None
+        raise InputError(f"{source.label} cannot be loaded: {error!r}") from None

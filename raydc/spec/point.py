@@ -16,10 +16,8 @@ from raydc.spec.keys import (
     REQUIRED,
     AnyOf,
     Choice,
-    Flag,
     Grammar,
     Key,
-    Many,
     Point,
     Real,
     Text,
@@ -28,18 +26,14 @@ from raydc.spec.keys import (
     Whole,
     show,
 )
+from raydc.spec.training_entries import Arch
 
 BLOCKS = ("images", "labels", "student", "train")
-LOSSES = ("ce", "soft_ce", "kl", "kl_t2", "mse_ce")
-SCHEDULES = ("constant", "cosine", "half-cosine", "quarters", "halfway", "thirds")
 PRECISIONS = ("fp32", "tf32", "bf16")
 EXCLUSIVE_KEYS = {"train.epochs": "train.steps", "train.steps": "train.epochs"}
 """Exactly one of the two counts; the later given replaces the other."""
 
-ARCH = Text(
-    r"convnet-d[1-9]\d*-w[1-9]\d{0,3}(-bn)?|resnet18-small|(timm|torchvision)/[\w.\-]+",
-    "convnet-dD-wW or convnet-dD-wW-bn (W at most 9999), resnet18-small, timm/NAME or torchvision/NAME",
-)
+ARCH = Arch(catalog.NETWORKS)
 
 
 @dataclass(frozen=True)
@@ -58,34 +52,26 @@ class Augment:
                 raise ValueError(f"{name} is not known{did_you_mean(name, known)}")
         if len(set(names)) < len(names):
             raise ValueError("one is named twice")
-        return tuple(sorted(names, key=known.index))
+        # Those of plugins too change single images, before images are mixed.
+        return tuple(sorted(names, key=lambda n: (catalog.AUGMENTATIONS[n].mixes, known.index(n))))
 
     def describe(self) -> str:
         return f"none, or one or a list of {one_of(catalog.AUGMENTATIONS.names())}"
 
 
-@dataclass(frozen=True)
-class CropScale:
-    """[smallest, largest] part of the image's area."""
-
-    def cast(self, given: Value) -> tuple[float, float]:
-        low, high = Many(Real(above=0, high=1), 2, 2).cast(given)
-        if low > high:
-            raise ValueError("the first is larger than the second")
-        return low, high
-
-    def describe(self) -> str:
-        return "a list of two numbers, smallest and largest area, above 0 and at most 1"
-
-
-def _declared(entries: Iterable[catalog.Method | catalog.LabelKind], discriminator: str) -> list[Key]:
+def _declared(entries: Iterable[catalog.WithKeys], discriminator: str) -> list[Key]:
     """Keys that registered entries declare, each applying where one of its declarers is chosen."""
     users: dict[str, dict[tuple[Where | AnyOf, ...], list[str]]] = {}
     keys: dict[str, Key] = {}
     for entry in entries:
         for key in entry.keys:
             plain = replace(key, where=())
-            assert keys.setdefault(key.name, plain) == plain, f"{key.name} is declared in two ways"
+            if keys.setdefault(key.name, plain) != plain:
+                raise InputError(
+                    f"{entry.name!r} declares the key {key.name} in another way than "
+                    f"{one_of(repr(name) for names in users[key.name].values() for name in names)}; "
+                    "give it another name"
+                )
             users.setdefault(key.name, {}).setdefault(key.where, []).append(entry.name)
     return [replace(key, where=_where(users[name], discriminator)) for name, key in keys.items()]
 
@@ -104,30 +90,17 @@ def train_keys() -> list[Key]:
     soft = tuple(kind.name for kind in catalog.LABELS if kind.soft)
     return [
         Key("train.recipe", Choice(catalog.RECIPES.names), "named set of defaults", "label-worth"),
-        Key("train.optimizer", Choice(("sgd", "adam", "adamw")), "optimizer", DERIVED),
+        Key("train.optimizer", Choice(catalog.OPTIMIZERS.names), "optimizer", DERIVED),
         Key("train.lr", Real(above=0), "peak learning rate", DERIVED),
         Key("train.weight_decay", Real(low=0), "weight decay", DERIVED),
-        Key(
-            "train.momentum",
-            Real(low=0, below=1),
-            "momentum",
-            0.9,
-            where=(Where("train.optimizer", ("sgd",)),),
-        ),
-        Key(
-            "train.nesterov",
-            Flag(),
-            "whether the momentum is Nesterov's",
-            False,
-            where=(Where("train.optimizer", ("sgd",)),),
-            inert=True,
-        ),
+        *_declared(catalog.OPTIMIZERS, "train.optimizer"),
         Key(
             "train.schedule",
-            Choice(SCHEDULES),
+            Choice(catalog.SCHEDULES.names),
             "how the learning rate falls over the steps",
             DERIVED,
         ),
+        *_declared(catalog.SCHEDULES, "train.schedule"),
         Key(
             "train.warmup_epochs",
             Whole(0),
@@ -140,11 +113,12 @@ def train_keys() -> list[Key]:
         Key("train.batch_size", Whole(1), "images a step", DERIVED),
         Key(
             "train.loss",
-            Choice(LOSSES),
+            Choice(catalog.LOSSES.names),
             "how the student meets soft targets; hard labels always mean cross-entropy (ce)",
             DERIVED,
             where=(Where("labels.kind", soft),),
         ),
+        *_declared(catalog.LOSSES, "train.loss"),
         Key(
             "train.precision",
             Choice(PRECISIONS),
@@ -161,27 +135,7 @@ def train_keys() -> list[Key]:
             where=(augmented,),
             inert=True,
         ),
-        Key(
-            "train.crop_scale",
-            CropScale(),
-            "area of a random resized crop, as parts of the image",
-            (0.08, 1.0),
-            where=(Where("train.augment", ("rrc", "tile_crop")),),
-        ),
-        Key(
-            "train.mixup_alpha",
-            Real(above=0),
-            "alpha of the Beta(alpha, alpha) that mixup draws from",
-            0.8,
-            where=(Where("train.augment", ("mixup",)),),
-        ),
-        Key(
-            "train.cutmix_alpha",
-            Real(above=0),
-            "alpha of the Beta(alpha, alpha) that CutMix draws from",
-            1.0,
-            where=(Where("train.augment", ("cutmix",)),),
-        ),
+        *_declared(catalog.AUGMENTATIONS, "train.augment"),
         Key(
             "train.test_every",
             Whole(1),
@@ -270,10 +224,12 @@ def resolve(grammar: Grammar, given: Point) -> dict[str, Value]:
             point[name] = value
     if "train.epochs" not in point and "train.steps" not in point:
         raise InputError("train.epochs is missing; give train.epochs or train.steps")
-    if point.get("train.loss") == "ce":
+    loss = catalog.LOSSES[str(point["train.loss"])] if "train.loss" in point else None
+    if loss is not None and not loss.soft:
         raise InputError(
-            "train.loss is ce, which does not look at soft labels; it must be "
-            f"{one_of(LOSSES[1:])} where labels.kind is {point['labels.kind']}"
+            f"train.loss is {loss.name}, which does not look at soft labels; it must be "
+            f"{one_of(entry.name for entry in catalog.LOSSES if entry.soft)} where labels.kind is "
+            f"{point['labels.kind']}"
         )
     kind, method = catalog.LABELS[str(point["labels.kind"])], catalog.METHODS[str(point["images.method"])]
     if kind.brought and not method.brings_labels and "labels.path" not in point:
@@ -289,11 +245,8 @@ def resolve(grammar: Grammar, given: Point) -> dict[str, Value]:
             f"train.augment is {', '.join(point['train.augment'])}, but labels.kind is {kind.name}, whose "
             "files say how each view is made; set train.augment to none"
         )
-    if point.get("train.loss") == "mse_ce" and not kind.logits:
-        raise InputError(
-            f"train.loss is mse_ce, which needs a teacher's logits, but labels.kind is {kind.name}; choose "
-            f"another loss, or labels.kind {one_of(k.name for k in catalog.LABELS if k.logits)}"
-        )
+    if loss is not None:
+        loss.check(kind.name, kind.logits, [other.name for other in catalog.LABELS if other.logits])
     if "labels.inner_steps" in point and point["labels.inner_steps"] < point["labels.unroll_steps"]:
         raise InputError(
             f"labels.unroll_steps is {point['labels.unroll_steps']}, but must be at most labels.inner_steps, "

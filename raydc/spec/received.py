@@ -8,6 +8,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from raydc.errors import InputError, one_of
 from raydc.spec import catalog
+from raydc.spec.code import code_of
 from raydc.spec.evaluation import DatasetSpec, Evaluation, TeacherSpec
 from raydc.spec.point import cast, point_grammar, resolve
 
@@ -35,6 +36,10 @@ def received(content: Any) -> Evaluation:
     for teacher in (evaluation.teacher, evaluation.scorer):
         for name, value in teacher.train.items() if teacher is not None else ():
             cast(grammar, name, value)
+    if code_of(point) != evaluation.code:
+        raise InputError(
+            "its plugins are not those that it was planned with; give the same files in RAYDC_PLUGINS"
+        )
     return evaluation
 
 

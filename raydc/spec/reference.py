@@ -99,7 +99,7 @@ def catalogue() -> str:
     for recipe in catalog.RECIPES:
         values = ((f"`{key}`", f"`{flat_value(value)}`") for key, value in recipe.values.items())
         parts += [
-            f"### {recipe.name}\n\n{recipe.summary}. Source: {recipe.target}.\n\n"
+            f"### {recipe.name}\n\n{recipe.summary}. Source: {recipe.path}.\n\n"
             + (f"{recipe.note}\n\n" if recipe.note else ""),
             _table(("key", "value"), values),
             "\n",

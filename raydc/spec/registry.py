@@ -1,52 +1,202 @@
-"""Registries: what there is, by name, without importing it.
+"""Registries: parts by name, checked when they are added, imported when they are first used.
 
-An entry is a frozen description with a dotted path to its code. Listing and validating need the
-description only; `load` imports the code when it is first used.
+An entry is a frozen description with the dotted path of its code. Listing and checking study files need the
+description only; `load` imports the code. Entries of plugins carry the digest of their code, which the ids of
+everything that they make hold: a part that is edited makes new artifacts and new results.
 """
 
 from __future__ import annotations
 
+import hashlib
 import importlib
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+import importlib.util
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
 
 from raydc.errors import InputError, did_you_mean, one_of
+
+NAME = re.compile(r"[A-Za-z0-9][\w.\-]*")
+TARGET = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+CODE_DIGITS = 12
+"""Hexadecimal digits of a digest of code."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the entries of a plugin come from."""
+
+    label: str
+    """What messages call it, such as `--plugin mine.py`."""
+    file: Path | None
+    """The plugin's file, if it is one."""
+    digest: str
+    """SHA-256 of the file as it was run; empty where there is no file."""
+
+
+_SOURCE: ContextVar[Source | None] = ContextVar("source of the entries that are added", default=None)
+
+
+@contextmanager
+def adding_from(source: Source) -> Iterator[None]:
+    """Entries that are added in this block belong to `source`."""
+    token = _SOURCE.set(source)
+    try:
+        yield
+    finally:
+        _SOURCE.reset(token)
+
+
+Target: TypeAlias = str | Callable[..., Any]
+"""Code as `package.module:attribute`, or a function or class of a module itself."""
+
+
+def code_at(target: Target) -> Any:
+    """The code that a target names, imported if it is not yet."""
+    if not isinstance(target, str):
+        return target
+    module, _, attribute = target.partition(":")
+    found = importlib.import_module(module)
+    for name in attribute.split("."):
+        found = getattr(found, name)
+    return found
+
+
+def path_of(target: Target) -> str:
+    """`package.module:attribute` of a target."""
+    if isinstance(target, str):
+        return target
+    return f"{getattr(target, '__module__', '')}:{getattr(target, '__qualname__', '')}"
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One registered thing."""
+    """One registered part."""
 
     name: str
-    """What study files call it."""
-    target: str
-    """Where its code is, as `package.module:attribute`."""
+    """What study files call it: letters, digits and `. _ -`."""
+    target: Target
+    """Where its code is, as `package.module:attribute`; a function or class of a module may be given
+    itself."""
     summary: str
     """One line for `raydc list`."""
+    version: str = field(default="", kw_only=True)
+    """Version of a plugin's code, stated by its author; it then stands in ids instead of the file's
+    digest."""
+
+    has_code: ClassVar[bool] = True
+    """Whether `target` names code."""
+
+    @property
+    def path(self) -> str:
+        """Where its code is, as `package.module:attribute`."""
+        return path_of(self.target)
+
+    def targets(self) -> tuple[Target, ...]:
+        """All code that it names."""
+        return (self.target,) if self.has_code else ()
 
     def load(self) -> Any:
         """Import and return the code of this entry."""
-        module, _, attribute = self.target.partition(":")
-        return getattr(importlib.import_module(module), attribute)
+        return code_at(self.target)
+
+    def problem(self) -> str | None:
+        """What is wrong with this entry, as the rest of a sentence that begins with its name; or None."""
+        if not NAME.fullmatch(self.name):
+            return "has a name that no study file can hold; use letters, digits and . _ -"
+        if not self.summary.strip() or "\n" in self.summary:
+            return "must have a summary of one line"
+        for path in map(path_of, self.targets()):
+            if not TARGET.fullmatch(path):
+                return (
+                    f"has the target {path!r}, but must name its code as package.module:attribute "
+                    "(a function defined in another function has no such name)"
+                )
+        return None
+
+    def not_one_of(self, attribute: str, given: object, allowed: tuple[str, ...]) -> str | None:
+        """The problem that each of `given`, values of an attribute, must be one of `allowed`; or None."""
+        for value in given if isinstance(given, tuple | frozenset) else (given,):
+            if value not in allowed:
+                return (
+                    f"has {attribute} {value!r}, but must have {one_of(allowed)}"
+                    f"{did_you_mean(str(value), allowed)}"
+                )
+        return None
 
 
 E = TypeVar("E", bound=Entry)
 
 
 class Registry(Generic[E]):
-    """Entries of one kind by name, in the order of registration."""
+    """Entries of one kind by name, in the order in which they were added."""
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
         self._entries: dict[str, E] = {}
+        self._sources: dict[str, Source | None] = {}
 
     def add(self, entry: E) -> E:
-        """Register `entry`; a name that is taken raises `InputError`."""
+        """Register `entry`.
+
+        Raises `InputError`, naming the plugin's file, for a name that is taken and for an entry that says
+        something impossible.
+        """
+        source = _SOURCE.get()
+        where = "" if source is None else f"{source.label}: "
         if entry.name in self._entries:
-            raise InputError(f"the {self.kind} {entry.name!r} is registered twice; rename one of them")
+            raise InputError(f"{where}the {self.kind} {entry.name!r} is registered twice; rename one of them")
+        if (problem := entry.problem()) is not None:
+            raise InputError(f"{where}the {self.kind} {entry.name!r} {problem}")
         self._entries[entry.name] = entry
+        self._sources[entry.name] = source
         return entry
+
+    def added_by(self, source: Source) -> list[E]:
+        """Entries that a plugin has added."""
+        return [self._entries[name] for name, other in self._sources.items() if other == source]
+
+    def remove(self, source: Source) -> None:
+        """Take out the entries of a plugin that cannot be loaded."""
+        for entry in self.added_by(source):
+            self.discard(entry.name)
+
+    def discard(self, name: str) -> None:
+        """Take out an entry, if it is there."""
+        self._entries.pop(name, None)
+        self._sources.pop(name, None)
+
+    def check_code(self, source: Source) -> None:
+        """Raise `InputError` for an entry of a plugin whose code is not there."""
+        for entry in self.added_by(source):
+            for target in entry.targets():
+                if (problem := _missing_code(path_of(target))) is not None:
+                    raise InputError(f"{source.label}: the {self.kind} {entry.name!r} {problem}")
+
+    def code(self, name: str) -> str | None:
+        """Digest of the code of a plugin's entry, of `CODE_DIGITS` digits; None for what is part of raydc.
+
+        It is made of the version that the author states, else of the contents of the file that holds the code
+        and of the plugin's file.
+        """
+        entry, source = self[name], self._sources.get(name)
+        module = entry.path.partition(":")[0]
+        if not entry.has_code or (source is None and module.partition(".")[0] == "raydc"):
+            return None
+        text = hashlib.sha256()
+        if entry.version:
+            text.update(f"version {entry.version}".encode())
+        else:
+            text.update(source.digest.encode() if source is not None else b"")
+            file = _file_of(module)
+            if file is not None and (source is None or file != source.file):
+                text.update(file.read_bytes())
+        return text.hexdigest()[:CODE_DIGITS]
 
     def __getitem__(self, name: str) -> E:
         if name not in self._entries:
@@ -67,3 +217,35 @@ class Registry(Generic[E]):
 
     def names(self) -> tuple[str, ...]:
         return tuple(self._entries)
+
+
+def _missing_code(path: str) -> str | None:
+    """What is wrong with the code at `package.module:attribute`, as the rest of a sentence, or None.
+
+    Nothing is imported that is not there yet.
+    """
+    module, _, attribute = path.partition(":")
+    if module not in sys.modules:
+        try:
+            found = importlib.util.find_spec(module) is not None
+        except (ImportError, ValueError):
+            found = False
+        return None if found else f"has the target {path!r}, but there is no module {module!r}"
+    try:
+        code = code_at(path)
+    except AttributeError:
+        return f"has the target {path!r}, but {module} has no {attribute!r}"
+    return None if callable(code) else f"has the target {path!r}, which is not a function or a class"
+
+
+def _file_of(module: str) -> Path | None:
+    """The file of a module, unless it is part of raydc."""
+    if module.partition(".")[0] == "raydc":
+        return None
+    loaded = sys.modules.get(module)
+    if loaded is not None:
+        origin = getattr(loaded, "__file__", None)
+    else:
+        spec = importlib.util.find_spec(module)
+        origin = None if spec is None else spec.origin
+    return Path(origin) if origin is not None and Path(origin).is_file() else None

@@ -10,9 +10,10 @@ from typing import Any, TypeAlias
 
 from raydc import __version__
 from raydc.errors import ArtifactError, InputError, did_you_mean
+from raydc.spec.code import text_of
 from raydc.spec.evaluation import PROTOCOL_VERSION, Evaluation, TeacherSpec
 from raydc.spec.plan import Plan, Planned
-from raydc.spec.point import flat_value, point_grammar
+from raydc.spec.point import BLOCKS, flat_value, point_grammar
 
 Row: TypeAlias = dict[str, Any]
 """A result by column name; what does not apply is None or absent."""
@@ -118,6 +119,10 @@ def spec_columns(evaluation: Evaluation) -> Row:
     for role, teacher in (("teacher", evaluation.teacher), ("scorer", evaluation.scorer)):
         if teacher is not None:
             spec |= teacher_columns(role, teacher)
+    for block in BLOCKS:
+        own = {name: code for name, code in evaluation.code.items() if name.startswith(f"{block}.")}
+        if own:
+            spec[f"{block}.code"] = text_of(own)
     return spec
 
 
@@ -129,6 +134,8 @@ def teacher_columns(role: str, teacher: TeacherSpec) -> Row:
     for key in ("checkpoint", "weights"):
         if getattr(teacher, key) is not None:
             described[f"{role}.{key}"] = getattr(teacher, key)
+    if teacher.code:
+        described[f"{role}.code"] = text_of(teacher.code)
     return described
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from raydc.errors import InputError, did_you_mean, one_of, without_password
 from raydc.spec import catalog, point
 from raydc.spec.blocks import cast_block, dataset_of, grids_of, scorer_of, seeds_of, teachers_of
+from raydc.spec.code import code_of
 from raydc.spec.evaluation import DatasetSpec, Evaluation, TeacherSpec
 from raydc.spec.identity import IdBuilder
 from raydc.spec.keys import Grammar, Point, Value
@@ -107,7 +108,8 @@ class StudySpec:
         resolved = point.resolve(grammar, self._given(chosen))
         teacher = self._teacher(resolved)
         scorer = self._scorer(resolved)
-        return [Evaluation(self.dataset, resolved, seed, teacher, scorer) for seed in seeds]
+        code = code_of(resolved)
+        return [Evaluation(self.dataset, resolved, seed, teacher, scorer, code=code) for seed in seeds]
 
     def _given(self, chosen: Mapping[str, Value]) -> dict[str, Value]:
         """What a point gives, without what `chosen` values replace."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from raydc.spec import plugins
 from raydc.store.opening import open_store
 from raydc.tracking import study_folder
 from raydc.tracking.rows import MLFLOW, load_rows
@@ -36,7 +37,7 @@ def write(
         return write_report(rows, Path(f"{name}-report.html"), opened, "", pictures, formats)
     directory = Path(where)
     uri = store or study_folder.store_of(directory)
-    command = f"raydc run {directory / study_folder.STUDY} --out {directory}"
+    command = f"raydc {plugins.options()}run {directory / study_folder.STUDY} --out {directory}"
     pictures, history = pictures or directory / study_folder.FIGURES, read_history(directory)
     return write_report(
         rows, directory / study_folder.REPORT, open_store(uri), command, pictures, formats, history

@@ -23,8 +23,9 @@ from raydc.spec.evaluation import Recipe
 from raydc.spec.seeding import seed_of
 from raydc.training.group import ALONE, Group
 from raydc.training.inputs import Inputs
-from raydc.training.losses import full_precision, loss_of
-from raydc.training.optimizer import autocast, make_optimizer, rate_factor, tensor_cores
+from raydc.training.losses import full_precision, loss_function
+from raydc.training.optimizer import autocast, make_optimizer, tensor_cores
+from raydc.training.schedules import rate_factor
 from raydc.training.targets import TargetSource
 
 OnEpoch = Callable[[int, nn.Module, Optimizer], None]
@@ -75,6 +76,7 @@ def fit(
     last = recipe.total_steps(len(inputs)) if last_step is None else last_step
     views = Views(recipe, len(inputs), key, device, pool, grid) if views is None else views
     optimizer = make_optimizer(recipe, network) if optimizer is None else optimizer
+    loss_of = loss_function(recipe)
     clock = StepClock(device)
     losses: list[Tensor] = []
     network.train()
@@ -93,7 +95,7 @@ def fit(
             optimizer.zero_grad()
             with autocast(recipe.precision, device):
                 logits = forward(view.images)
-            loss = loss_of(recipe.loss, full_precision(logits), targets.at(view, step.epoch, step.batch))
+            loss = loss_of(full_precision(logits), targets.at(view, step.epoch, step.batch))
             if weight is not None:
                 loss = loss * weight
             loss.backward()

@@ -15,10 +15,10 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from raydc.errors import InputError
+from raydc.spec import catalog
 from raydc.spec.evaluation import Recipe
 
 T = TypeVar("T")
-MIXES = ("mixup", "cutmix")
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def synchronised(network: nn.Module) -> nn.Module:
 def check_together(recipe: Recipe, network: nn.Module, images: int, workers: int, gpus: bool) -> None:
     """Raise `InputError` if `workers` processes cannot train `network` on `images` images as one would."""
     where = f"resources.teacher_workers is {workers}, but"
-    if mixes := [name for name in recipe.augment if name in MIXES]:
+    if mixes := [name for name in recipe.augment if catalog.AUGMENTATIONS[name].mixes]:
         raise InputError(f"{where} {mixes[0]} mixes images of different workers; set it to 1, or take it out")
     last = images % min(recipe.batch_size, images) or min(recipe.batch_size, images)
     if last < workers:

@@ -18,13 +18,15 @@ import torch
 from torch import Tensor, nn
 
 from raydc.augmentation.pack_views import PackView, PackViews
+from raydc.spec import catalog
 from raydc.spec.evaluation import Recipe
 from raydc.training.fit import StepClock
 from raydc.training.forwards import State, is_compiled
 from raydc.training.inputs import Inputs
-from raydc.training.optimizer import rate_factor, tensor_cores
+from raydc.training.losses import StackedTargets, stack_targets
+from raydc.training.optimizer import tensor_cores
 from raydc.training.program import Program
-from raydc.training.stacked import StackedTargets, stack_targets
+from raydc.training.schedules import rate_factor
 from raydc.training.targets import StaticTargets, TargetSource, ViewTable
 
 
@@ -93,7 +95,7 @@ class PackTargets:
         made: dict[Hashable, Tensor] = {}
         found: list[tuple[ViewTable, Tensor]] = []
         for source in self._sources:
-            if self._loss == "mse_ce" or not isinstance(source, ViewTable):
+            if catalog.LOSSES[self._loss].reads or not isinstance(source, ViewTable):
                 return None
             name = source.table_name()
             if name not in made:

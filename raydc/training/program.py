@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from raydc.spec.evaluation import Recipe
 from raydc.training.forwards import State, forward_of
+from raydc.training.losses import StackedTargets, full_precision, stacked_loss_function
 from raydc.training.optimizer import autocast
-from raydc.training.stacked import StackedOptimizer, StackedTargets, losses_of
+from raydc.training.stacked import stacked_optimizer
 
 
 class Program:
@@ -38,7 +39,8 @@ class Program:
             n: p.requires_grad_() for n, p in stack([n for n in states[0] if n in trainable]).items()
         }
         self.buffers = stack([n for n in states[0] if n not in trainable])
-        self._optimizer = StackedOptimizer(recipes, list(self.parameters.values()))
+        self._optimizer = stacked_optimizer(recipes, list(self.parameters.values()))
+        self._losses = stacked_loss_function(recipes[0])
         self._graphs: dict[int, _Graph] = {}
         # Steps follow each other, so graphs of different batches may use the same memory.
         self._memory = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
@@ -65,7 +67,7 @@ class Program:
     def _run(self, images: Tensor, targets: StackedTargets) -> Tensor:
         with autocast(self._recipe.precision, self._device):
             logits = self._forward(self.parameters, self.buffers, images)
-        losses = losses_of(self._recipe.loss, logits, targets)
+        losses = self._losses(full_precision(logits), targets)
         # The sum keeps students apart: each loss depends on its own parameters only.
         gradients = torch.autograd.grad(losses.sum(), list(self.parameters.values()))
         self._optimizer.step(gradients)

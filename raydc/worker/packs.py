@@ -18,6 +18,7 @@ from raydc.spec.plan import Planned
 from raydc.spec.result import FAILED, FINISHED, STOPPED, Measured, Row, make_row
 from raydc.training.forwards import State, kernels_for
 from raydc.training.memory import out_of_memory
+from raydc.training.optimizer import packable
 from raydc.training.packed import Looks, Member, fit_pack, shape_of
 from raydc.worker.evaluate import attempt, error_text, one_line
 from raydc.worker.examiner import Examiner
@@ -79,7 +80,7 @@ def attempt_all(
         evaluation = group[0][0].evaluation
         network = bench.engines.slot(evaluation.arch).network
         # Views of others come batch by batch from files.
-        if kernels_for(network) and not evaluation.replays_views:
+        if kernels_for(network) and packable(evaluation.recipe) and not evaluation.replays_views:
             # What is to come is of one shape.
             later = to_come if len(by_key) == 1 else 0
             yield from attempt_packs(group, bench, study=study, to_come=later)

@@ -14,6 +14,7 @@ from raydc.labels.replayed import Replayed, ReplayedViews
 from raydc.labels.soft_label_file import read_soft_labels
 from raydc.networks.zoo import initialised
 from raydc.spec import catalog
+from raydc.spec.code import check_code, code_of
 from raydc.spec.evaluation import Recipe
 from raydc.spec.plan import Planned
 from raydc.spec.search import RUNGS, WHOLE
@@ -108,8 +109,9 @@ def prepare(planned: Planned, bench: Workbench) -> Prepared:
     """Take what `planned` waits for (compressed set, logits) from the bench's store.
 
     The compressed set of a point that a search asked for is made first, unless it is there. Raises
-    `ArtifactError` if something is damaged, `EvaluationError` if it does not fit.
+    `ArtifactError` if something is damaged, `EvaluationError` if it does not fit or its plugins were edited.
     """
+    check_code(planned.evaluation.code, code_of(planned.evaluation.point))
     if planned.origin is not None:
         bench.make_set(planned.origin.set_job)
     began = time.perf_counter()

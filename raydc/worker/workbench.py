@@ -27,6 +27,7 @@ from raydc.labels.logits_file import read_logits, read_together
 from raydc.labels.replayed import Replayed, check_unchanged
 from raydc.labels.views import ViewLogits, segments
 from raydc.networks.zoo import initialised
+from raydc.spec.code import check_code, code_of, code_of_training
 from raydc.spec.evaluation import Evaluation, TeacherSpec
 from raydc.spec.keys import Value
 from raydc.spec.plan import LabelPass, Planned, SetJob, TrajectoryJob
@@ -98,6 +99,7 @@ class Workbench:
 
         `group`: the processes that train it together, each of which calls this.
         """
+        check_code(job.teacher.code, code_of_training(job.teacher.arch, job.teacher.train))
         if job.teacher.trained_here:
             train_trajectory(self.dataset, job, self.store, self.device, on_progress, group)
         else:
@@ -119,6 +121,7 @@ class Workbench:
         """Make a compressed set that is not in the store; its scorers must be."""
         if self.store.is_intact("set", job.id):
             return
+        check_code(job.evaluation.code, code_of(job.evaluation.point))
         start = time.perf_counter()
         images = job.evaluation.block("images")
         made = self.compressor.make(job)

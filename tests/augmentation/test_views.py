@@ -14,6 +14,7 @@ from raydc.augmentation import operations
 from raydc.augmentation.philox import permutations, uniforms, words
 from raydc.augmentation.streams import beta_quantiles
 from raydc.augmentation.views import Views
+from raydc.spec import catalog
 from raydc.spec.evaluation import Recipe
 
 GOLDEN = Path(__file__).with_name("views.json")
@@ -137,7 +138,7 @@ def test_strength_zero_changes_nothing() -> None:
 
 def test_dsa_uses_all_six_operations() -> None:
     views = Views(recipe("dsa"), 8, 5, CPU)
-    assert {s.dsa_operation for s in views.steps(0, 200)} == set(operations.DSA_OPERATIONS)
+    assert {s.choices["dsa"] for s in views.steps(0, 200)} == set(catalog.AUGMENTATIONS["dsa"].choices)
 
 
 def test_mixing_mixes_images_and_targets_alike() -> None:

@@ -9,6 +9,7 @@ from raydc.errors import EvaluationError
 from raydc.labels import codecs
 from raydc.labels.kinds import LabelInputs, soft
 from raydc.labels.transforms import fill_missing
+from raydc.spec.catalog import CODECS
 
 
 def logits(count: int = 50, classes: int = 11) -> torch.Tensor:
@@ -16,7 +17,7 @@ def logits(count: int = 50, classes: int = 11) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("keep", [None, 1, 4, 11, 99])
-@pytest.mark.parametrize("codec", codecs.NAMES)
+@pytest.mark.parametrize("codec", CODECS.names())
 def test_a_record_takes_the_bytes_that_are_counted(codec: str, keep: int | None) -> None:
     encoded = codecs.encode(logits(), codec, keep)
     expected = codecs.record_bytes(codec, 11, keep)
@@ -40,7 +41,7 @@ def test_a_quantised_value_is_off_by_half_a_step_at_most(codec: str, steps: int)
     assert (error > 0).any()
 
 
-@pytest.mark.parametrize("codec", codecs.NAMES)
+@pytest.mark.parametrize("codec", CODECS.names())
 def test_equal_logits_and_single_values_survive(codec: str) -> None:
     flat = torch.full((3, 6), 1.5)
     assert torch.equal(codecs.round_trip(flat, codec), flat)
@@ -48,7 +49,7 @@ def test_equal_logits_and_single_values_survive(codec: str) -> None:
     assert torch.equal(kept.argmax(1), logits().argmax(1))
 
 
-@pytest.mark.parametrize("codec", codecs.NAMES)
+@pytest.mark.parametrize("codec", CODECS.names())
 def test_only_the_largest_are_kept_and_share_the_mass(codec: str) -> None:
     said = logits()
     back = codecs.round_trip(said, codec, store_top_k=4)
@@ -84,7 +85,7 @@ def test_what_a_codec_does_not_hold_is_refused(codec: str, value: float) -> None
     assert torch.equal(codecs.encode(said, "fp32").decode(), said)
 
 
-@pytest.mark.parametrize("codec", codecs.NAMES)
+@pytest.mark.parametrize("codec", CODECS.names())
 def test_the_largest_values_that_are_allowed_come_back_finite(codec: str) -> None:
     said = torch.tensor([[65504.0, -65504.0, 0.0], [65504.0, 65503.0, 1.0]])
     back = codecs.encode(said, codec).decode()
@@ -95,7 +96,7 @@ def test_the_largest_values_that_are_allowed_come_back_finite(codec: str) -> Non
 
 
 @pytest.mark.parametrize("classes", [32_768, 40_000, 65_536])
-@pytest.mark.parametrize("codec", codecs.NAMES)
+@pytest.mark.parametrize("codec", CODECS.names())
 def test_class_numbers_of_two_bytes_reach_65536_classes(codec: str, classes: int) -> None:
     said = torch.zeros(3, classes)
     largest = torch.tensor([[0, classes - 1], [32_767, classes - 2], [classes // 2, 32_766]])

@@ -48,7 +48,7 @@ def test_every_value_is_allowed_and_used(recipe: RecipeEntry) -> None:
 
 @every_recipe
 def test_a_recipe_names_its_paper_and_its_code(recipe: RecipeEntry) -> None:
-    paper, _, code = recipe.target.partition("; ")
+    paper, _, code = recipe.path.partition("; ")
     assert paper.startswith("arXiv ")
     assert "/" in code
 

@@ -16,9 +16,10 @@ from raydc.networks.zoo import initialised
 from raydc.spec.evaluation import Recipe
 from raydc.training.fit import fit
 from raydc.training.inputs import TensorInputs
-from raydc.training.losses import Targets, loss_of
+from raydc.training.losses import Targets, loss_function
 from raydc.training.metrics import measure
-from raydc.training.optimizer import make_optimizer, rate_factor, schedule_factor, tensor_cores
+from raydc.training.optimizer import make_optimizer, tensor_cores
+from raydc.training.schedules import rate_factor
 from raydc.training.targets import StaticTargets
 
 CPU = torch.device("cpu")
@@ -152,7 +153,8 @@ def test_epochs_are_called_and_pauses_are_not_timed() -> None:
 )
 def test_schedules(schedule: str, expected: list[float]) -> None:
     places = [0, 3, 6, 9] if schedule != "halfway" else [0, 3, 6, 7]
-    assert [schedule_factor(schedule, step, 12) for step in places] == pytest.approx(expected)
+    recipe = replace(RECIPE, steps=12, epochs=None, schedule=schedule)
+    assert [rate_factor(recipe, step, 20) for step in places] == pytest.approx(expected)
 
 
 def test_a_warm_up_is_that_of_torch() -> None:
@@ -179,6 +181,10 @@ def logits_and_targets() -> tuple[torch.Tensor, Targets]:
     student, teacher = torch.randn(2, 6, 5, generator=generator).double()
     one_hot = F.one_hot(torch.arange(6) % 5, 5).double()
     return student, Targets(torch.softmax(teacher / 3, 1), one_hot, teacher, 3.0)
+
+
+def loss_of(name: str, student: torch.Tensor, targets: Targets) -> torch.Tensor:
+    return loss_function(replace(RECIPE, loss=name))(student, targets)
 
 
 def test_losses_are_their_formulas() -> None:

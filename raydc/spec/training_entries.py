@@ -1,0 +1,224 @@
+"""Kinds of entries that make a training: augmentations, losses, schedules, optimizers, networks, codecs.
+
+The keys that an entry declares are passed to its code as keyword arguments, by their name in the block.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
+
+from raydc.errors import InputError, did_you_mean, one_of
+from raydc.spec.keys import Key, Value
+from raydc.spec.registry import Entry, Registry, Target
+
+
+def misplaced_key(keys: Iterable[Key], block: str) -> str | None:
+    """The problem that a key does not lie in the entry's block; or None."""
+    for key in keys:
+        if not key.name.startswith(f"{block}.") or key.name.count(".") != 1:
+            return f"declares the key {key.name!r}, but its keys must be {block}.NAME"
+    return None
+
+
+@dataclass(frozen=True)
+class Augmentation(Entry):
+    """A change of the images of a batch; `target` is a function (images, *numbers, **keys) -> images.
+
+    images: [B, C, H, W] float32, standardised; numbers: [B, 4] float32 in [0, 1), one argument for each of
+    `streams`, the same on every device; the images that are returned have the same shape.
+
+    With `alpha` it mixes images: (images, partner, share, numbers) -> (images, share), where partner [B]
+    int64 holds the position of the image that each is mixed with, and share [B] the part that remains of
+    each.
+    """
+
+    keys: tuple[Key, ...] = ()
+    """Keys of `train` that it reads."""
+    streams: tuple[str, ...] = ()
+    """Names of its streams of random numbers; default: one, of its own name."""
+    needs: tuple[str, ...] = ()
+    """Further arguments: `strength` (train.augment_strength, a number) or `grid` ([B, 2] int64, rows and
+    columns of tiles in each image)."""
+    choices: tuple[str, ...] = ()
+    """One of these is drawn for each batch and passed as `choice`."""
+    alpha: str = ""
+    """Key of `train` with the alpha of the Beta(alpha, alpha) that the share of a mix is drawn from; empty
+    for an augmentation that does not mix images."""
+
+    NEEDS: ClassVar[tuple[str, ...]] = ("strength", "grid")
+
+    @property
+    def mixes(self) -> bool:
+        """Whether it mixes images of a batch, and their targets with them."""
+        return bool(self.alpha)
+
+    @property
+    def drawn(self) -> tuple[str, ...]:
+        """Names of its streams of random numbers."""
+        return () if self.mixes else self.streams or (self.name,)
+
+    def problem(self) -> str | None:
+        if self.alpha and self.alpha not in [key.name for key in self.keys]:
+            return f"has the alpha {self.alpha!r}, which must be one of the keys that it declares"
+        if self.mixes and (self.streams or self.choices or self.needs):
+            return "mixes images, so it cannot have streams, choices or needs"
+        return (
+            super().problem()
+            or misplaced_key(self.keys, "train")
+            or self.not_one_of("needs", self.needs, self.NEEDS)
+        )
+
+
+@dataclass(frozen=True)
+class Loss(Entry):
+    """How a student meets its targets; `target` is a function (logits, targets, **keys) -> scalar.
+
+    logits: [B, C] float32; targets: `raydc.training.losses.Targets` of the same batch.
+    """
+
+    keys: tuple[Key, ...] = ()
+    """Keys of `train` that it reads."""
+    stacked: Target = ""
+    """The same for packs, as `package.module:attribute`: (logits [S, B, C], StackedTargets, **keys) -> [S].
+    Without it the students of a pack are taken one by one."""
+    soft: bool = True
+    """Whether it looks at soft labels; a loss that does not is for hard labels only."""
+    needs: tuple[str, ...] = ()
+    """What it reads beside probabilities: `logits` of the teacher, `classes` (one-hot)."""
+
+    NEEDS: ClassVar[tuple[str, ...]] = ("logits", "classes")
+
+    def targets(self) -> tuple[Target, ...]:
+        return (self.target, self.stacked) if self.stacked else (self.target,)
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Parts of the targets that a pack must stack for it."""
+        return self.needs if self.stacked else tuple(dict.fromkeys((*self.needs, "classes")))
+
+    def problem(self) -> str | None:
+        return (
+            super().problem()
+            or misplaced_key(self.keys, "train")
+            or self.not_one_of("needs", self.needs, self.NEEDS)
+        )
+
+    def check(self, kind: str, logits: bool, able: Iterable[str]) -> None:
+        """Raise `InputError` if it does not go with labels of a kind.
+
+        logits: whether the kind brings a teacher's logits; able: names of kinds that do.
+        """
+        if "logits" in self.needs and not logits:
+            raise InputError(
+                f"train.loss is {self.name}, which needs a teacher's logits, but labels.kind is {kind}; "
+                f"choose another loss, or labels.kind {one_of(able)}"
+            )
+
+
+@dataclass(frozen=True)
+class Schedule(Entry):
+    """How the learning rate falls; `target` is a function (step, total, **keys) -> part of the peak rate.
+
+    step: from 0 to total - 1, both counted without the warm-up.
+    """
+
+    keys: tuple[Key, ...] = ()
+    """Keys of `train` that it reads."""
+    needs_length: bool = True
+    """Whether the rate of a step depends on the length of the training. Where it does not, a longer training
+    of a teacher goes on from the checkpoints of a shorter one."""
+
+    def problem(self) -> str | None:
+        return super().problem() or misplaced_key(self.keys, "train")
+
+
+@dataclass(frozen=True)
+class Optimizer(Entry):
+    """What moves the weights; `target` is a function (recipe, network, **keys) -> torch.optim.Optimizer."""
+
+    keys: tuple[Key, ...] = ()
+    """Keys of `train` that it reads."""
+    stacked: Target = ""
+    """The same for packs, as `package.module:attribute`, a `raydc.training.stacked.StackedOptimizer`. Without
+    it students are trained alone."""
+
+    def targets(self) -> tuple[Target, ...]:
+        return (self.target, self.stacked) if self.stacked else (self.target,)
+
+    def problem(self) -> str | None:
+        return super().problem() or misplaced_key(self.keys, "train")
+
+
+@dataclass(frozen=True)
+class Network(Entry):
+    """An architecture; `target` is a function (channels, classes, resolution) -> nn.Module.
+
+    The module takes images [N, channels, resolution, resolution] and returns logits [N, classes]. Its weights
+    come from torch's global generator, which is seeded before.
+    """
+
+    pattern: str = ""
+    """Regular expression of the names of a family; its named groups are passed as keyword arguments. Empty
+    for one network."""
+    form: str = ""
+    """How messages write the names of a family, such as `timm/NAME`."""
+
+    @cached_property
+    def _compiled(self) -> re.Pattern[str]:
+        return re.compile(self.pattern or re.escape(self.name))
+
+    def match(self, arch: str) -> dict[str, str] | None:
+        """Keyword arguments of the network `arch`; None if it is none of this entry's."""
+        found = self._compiled.fullmatch(arch)
+        return None if found is None else {k: v or "" for k, v in found.groupdict().items()}
+
+    def problem(self) -> str | None:
+        try:
+            re.compile(self.pattern)
+        except re.error as error:
+            return f"has the pattern {self.pattern!r}, which is not a regular expression ({error})"
+        return super().problem()
+
+
+@dataclass(frozen=True)
+class Codec(Entry):
+    """How the logits of a label are stored; `target` is a class or function () ->
+    `raydc.labels.codecs.Codec`."""
+
+
+class Networks(Registry[Network]):
+    """The networks, found by the names of their families too."""
+
+    def of(self, arch: str) -> tuple[Network, dict[str, str]]:
+        """The entry of `arch` with the keyword arguments of its function; `InputError` if there is none."""
+        for entry in self:
+            if (found := entry.match(arch)) is not None:
+                return entry, found
+        raise InputError(f"there is no network {arch!r}; there are {self.forms()}{self.hint(arch)}")
+
+    def forms(self) -> str:
+        """All names and families, as messages write them."""
+        return one_of(entry.form or entry.name for entry in self)
+
+    def hint(self, arch: str) -> str:
+        """`; did you mean X?`, or nothing."""
+        return did_you_mean(arch, [entry.name for entry in self if not entry.pattern])
+
+
+@dataclass(frozen=True)
+class Arch:
+    """The name of a network; networks of plugins count."""
+
+    networks: Networks
+
+    def cast(self, given: Value) -> str:
+        if not isinstance(given, str) or all(entry.match(given) is None for entry in self.networks):
+            raise ValueError(self.networks.hint(str(given)).removeprefix("; "))
+        return given
+
+    def describe(self) -> str:
+        return self.networks.forms()

@@ -1,0 +1,1 @@
+"""Plugins, one short file for each kind of part, as their authors would write them."""
