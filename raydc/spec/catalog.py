@@ -7,7 +7,7 @@ study files, the docs and the contract tests find it by themselves.
 from __future__ import annotations
 
 from raydc.spec import label_kinds, recipes
-from raydc.spec.entries import DatasetEntry, LabelKind, Method, RecipeEntry, Score
+from raydc.spec.entries import DatasetEntry, LabelKind, Method, Need, RecipeEntry, Score
 from raydc.spec.keys import Choice, Key, OneOf, Real, Text, Whole
 from raydc.spec.registry import Entry, Registry
 
@@ -21,6 +21,7 @@ __all__ = [
     "DatasetEntry",
     "LabelKind",
     "Method",
+    "Need",
     "RecipeEntry",
     "Score",
 ]

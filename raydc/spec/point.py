@@ -6,7 +6,7 @@ what was not given, keys that do not apply fall away, and what cannot be used is
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from raydc.errors import InputError, did_you_mean, one_of
@@ -78,15 +78,15 @@ class CropScale:
         return "a list of two numbers, smallest and largest area, above 0 and at most 1"
 
 
-def _declared(entries: Iterable[catalog.Method | catalog.LabelKind], discriminator: str) -> list[Key]:
-    """Keys that registered entries declare, each applying where one of its declarers is chosen."""
+def _declared(declared: Mapping[str, Sequence[Key]], discriminator: str) -> list[Key]:
+    """Keys that registered entries declare (by name), each applying where one of its declarers is chosen."""
     users: dict[str, dict[tuple[Where | AnyOf, ...], list[str]]] = {}
     keys: dict[str, Key] = {}
-    for entry in entries:
-        for key in entry.keys:
+    for name, own in declared.items():
+        for key in own:
             plain = replace(key, where=())
             assert keys.setdefault(key.name, plain) == plain, f"{key.name} is declared in two ways"
-            users.setdefault(key.name, {}).setdefault(key.where, []).append(entry.name)
+            users.setdefault(key.name, {}).setdefault(key.where, []).append(name)
     return [replace(key, where=_where(users[name], discriminator)) for name, key in keys.items()]
 
 
@@ -233,9 +233,9 @@ def point_grammar() -> Grammar:
                 None,
                 inert=True,
             ),
-            *_declared(catalog.METHODS, "images.method"),
+            *_declared({method.name: method.keys for method in catalog.METHODS}, "images.method"),
             Key("labels.kind", Choice(catalog.LABELS.names), "what the student learns from", "hard"),
-            *_declared(catalog.LABELS, "labels.kind"),
+            *_declared({kind.name: kind.all_keys for kind in catalog.LABELS}, "labels.kind"),
             Key("student.arch", ARCH, "network of the student"),
             *train_keys(),
         ]
@@ -276,23 +276,24 @@ def resolve(grammar: Grammar, given: Point) -> dict[str, Value]:
             f"{one_of(LOSSES[1:])} where labels.kind is {point['labels.kind']}"
         )
     kind, method = catalog.LABELS[str(point["labels.kind"])], catalog.METHODS[str(point["images.method"])]
-    if kind.brought and not method.brings_labels and "labels.path" not in point:
+    needs = kind.needs_at(point)
+    if "soft_labels" in needs and not method.brings_labels and "labels.path" not in point:
         able = one_of(m.name for m in catalog.METHODS if m.brings_labels)
         raise InputError(
             f"labels.kind is {kind.name}, but sets of the method {method.name} bring no labels; give their "
             f"file as labels.path, or choose images.method {able}"
         )
-    if kind.replayed and "labels.path" not in point:
+    if "labelled_views" in needs and "labels.path" not in point:
         raise InputError(f"labels.path is missing; labels.kind {kind.name} reads views from a folder")
-    if kind.replayed and point["train.augment"]:
+    if "labelled_views" in needs and point["train.augment"]:
         raise InputError(
             f"train.augment is {', '.join(point['train.augment'])}, but labels.kind is {kind.name}, whose "
             "files say how each view is made; set train.augment to none"
         )
-    if point.get("train.loss") == "mse_ce" and not kind.logits:
+    if point.get("train.loss") == "mse_ce" and not kind.offers_logits:
         raise InputError(
             f"train.loss is mse_ce, which needs a teacher's logits, but labels.kind is {kind.name}; choose "
-            f"another loss, or labels.kind {one_of(k.name for k in catalog.LABELS if k.logits)}"
+            f"another loss, or labels.kind {one_of(k.name for k in catalog.LABELS if k.offers_logits)}"
         )
     if "labels.inner_steps" in point and point["labels.inner_steps"] < point["labels.unroll_steps"]:
         raise InputError(
