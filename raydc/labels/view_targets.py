@@ -22,26 +22,30 @@ class LabelledViews(Protocol):
 
 
 class TeacherViewTargets:
-    """What a teacher said of each view."""
+    """Targets of each view, made of its logits when a student meets it."""
 
-    def __init__(self, said: LabelledViews, labels: Tensor, one_hot: Tensor, softening: Softening) -> None:
-        self.said = said
+    def __init__(
+        self, labelled: LabelledViews, labels: Tensor, one_hot: Tensor, softening: Softening
+    ) -> None:
+        self.labelled = labelled
         self.labels = labels
         self.one_hot = one_hot
         self.softening = softening
 
     def at(self, view: View, epoch: int, batch: int) -> Targets:
         labels = self.labels if view.index is None else self.labels[view.index]
-        logits = self.said.at(epoch, batch).to(labels.device)
+        logits = self.labelled.at(epoch, batch).to(labels.device)
         probabilities, stored = self.softening(logits, labels)
         return Targets(probabilities, view.mix(self.one_hot), stored, self.softening.temperature)
 
     def to(self, device: torch.device) -> TeacherViewTargets:
-        return TeacherViewTargets(self.said, self.labels.to(device), self.one_hot.to(device), self.softening)
+        return TeacherViewTargets(
+            self.labelled, self.labels.to(device), self.one_hot.to(device), self.softening
+        )
 
 
 class ViewTargets(TeacherViewTargets):
-    """What a teacher said of each view, in a table of all views."""
+    """Targets of views whose logits are in one table, so that they can be made for all views at once."""
 
     def __init__(self, views: ViewLogits, labels: Tensor, one_hot: Tensor, softening: Softening) -> None:
         super().__init__(views, labels, one_hot, softening)

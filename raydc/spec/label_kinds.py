@@ -114,6 +114,7 @@ VIEW_LOGITS = Need("view_logits", (*WHOSE_KEYS, KEEP_VIEWS))
 SOFT_LABELS = Need("soft_labels", (LABELS_PATH,))
 LABELLED_VIEWS = Need("labelled_views", (LABELS_PATH, ORDER_SEED_KEY, KEEP_VIEWS))
 LEARNED = Need("learned", LEARNING_KEYS)
+"""What a kind may need, with the keys that describe it."""
 
 KINDS = (
     LabelKind("hard", "raydc.labels.kinds:hard", "the class of the image", soft=False),

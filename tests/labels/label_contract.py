@@ -97,10 +97,10 @@ def table_of_views(folder: Path, images: int) -> ViewLogits:
     store, steps = LocalStore(folder), len(batches_of(images))
     tables = []
     for network in range(NETWORKS):
-        said = random_logits(NETWORKS, EPOCHS * images, CLASSES)[network]
+        logits = random_logits(NETWORKS, EPOCHS * images, CLASSES)[network]
         with store.draft("logits") as draft:
-            write_logits(draft.folder, said.numpy())
-            draft.commit(f"views-{network}", stop=steps, size=float(said.abs().max()))
+            write_logits(draft.folder, logits.numpy())
+            draft.commit(f"views-{network}", stop=steps, size=float(logits.abs().max()))
         tables.append([get(store, "logits", f"views-{network}")])
     return ViewLogits(tables, images, BATCH, steps, CLASSES)
 
@@ -110,10 +110,11 @@ def folder_of_views(folder: Path, images: int) -> Replayed:
     for epoch, batch, index in batches_of(images):
         count = len(index)
         (folder / f"epoch_{epoch}").mkdir(parents=True, exist_ok=True)
-        said = random_logits(EPOCHS, images, CLASSES)[epoch, index]
+        logits = random_logits(EPOCHS, images, CLASSES)[epoch, index]
         whole = torch.tensor([0.0, 0.0, 1.0, 1.0]).repeat(count, 1)
         write_batch(
-            folder / f"epoch_{epoch}" / f"batch_{batch}.tar", FkdBatch(whole, torch.zeros(count).bool(), said)
+            folder / f"epoch_{epoch}" / f"batch_{batch}.tar",
+            FkdBatch(whole, torch.zeros(count).bool(), logits),
         )
     return Replayed(str(folder), images, CLASSES, 8, 42)
 
