@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, TypeAlias
 
 from raydc.spec import label_kinds, recipes
-from raydc.spec.entries import DatasetEntry, LabelKind, Method, RecipeEntry, Score
+from raydc.spec.entries import DatasetEntry, LabelKind, Method, Need, RecipeEntry, Score
 from raydc.spec.keys import Choice, Key, OneOf, Real, Text, Whole
 from raydc.spec.registry import Registry
 from raydc.spec.training_entries import Augmentation, Codec, Loss, Network, Optimizer, Schedule
@@ -34,6 +34,7 @@ __all__ = [
     "LabelKind",
     "Loss",
     "Method",
+    "Need",
     "Network",
     "Optimizer",
     "RecipeEntry",
@@ -60,7 +61,7 @@ REGISTRIES: tuple[Registry[Any], ...] = (
     RECIPES,
     CODECS,
 )  # fmt: skip """All registries, in the order in which `raydc list` names them."""
-WithKeys: TypeAlias = Method | LabelKind | Augmentation | Loss | Schedule | Optimizer
+WithKeys: TypeAlias = Method | Augmentation | Loss | Schedule | Optimizer
 """Entries that declare keys of study files."""
 
 # --- datasets -----------------------------------------------------------------------------------

@@ -68,41 +68,64 @@ class Score(Entry):
     """How many it needs."""
 
 
+NEEDS = ("logits", "view_logits", "soft_labels", "labelled_views", "learned")
+"""What a label kind may need; each is a method of `raydc.labels.inputs.LabelInputs`."""
+
+
+@dataclass(frozen=True)
+class Need:
+    """Something that a label kind asks for; planning provides it before students are trained."""
+
+    what: str
+    """One of `NEEDS`: a teacher's logits of the set's images (logits) or of every view (view_logits),
+    probabilities of the set or of the file `labels.path` (soft_labels), the folder of views `labels.path`
+    (labelled_views), or labels that are learned before (learned)."""
+    keys: tuple[Key, ...] = ()
+    """Keys of `labels` that describe it. They are not passed to the kind's function."""
+    where: tuple[Where, ...] = ()
+    """Conditions under which it is needed."""
+
+
 @dataclass(frozen=True)
 class LabelKind(Entry):
-    """A kind of labels; `target` is a function of `raydc.labels.kinds.LabelInputs`."""
+    """A kind of labels; `target` is a function of `raydc.labels.inputs.LabelInputs`."""
 
     keys: tuple[Key, ...] = ()
-    """Keys of `labels` that it reads."""
-    teacher: bool = False
-    """Whether a teacher's logits are needed."""
+    """Keys of `labels` that are passed to `target` as keyword arguments."""
+    needs: tuple[Need, ...] = ()
+    """What it asks for, beside the classes of the images."""
     soft: bool = True
     """Whether the targets are more than class numbers."""
-    views: bool = False
-    """Whether the teacher labels every view instead of every image."""
-    brought: bool = False
-    """Whether the labels come with the compressed set, or from `labels.path`."""
-    replayed: bool = False
-    """Whether the views are those of the folder `labels.path`, not the recipe's."""
-    learnt: bool = False
-    """Whether labels are learnt before the students are trained; `keys` are then the learner's."""
-    teacher_where: tuple[Where, ...] = ()
-    """Conditions under which a teacher's logits are needed."""
-
+    offers_logits: bool = False
+    """Whether targets come with the logits of a teacher."""
     differentiable: bool = False
-    """Whether gradients of the targets reach the logits, or the labels that the set brings."""
+    """Whether gradients of the targets reach the logits or probabilities that it asks for."""
+
+    @property
+    def all_keys(self) -> tuple[Key, ...]:
+        """Keys of `labels` that apply where it is chosen: those of its needs and its own."""
+        return (*(key for need in self.needs for key in need.keys), *self.keys)
+
+    def needs_at(self, point: Point) -> frozenset[str]:
+        """Which of `NEEDS` it has at a point."""
+        return frozenset(need.what for need in self.needs if all(where.holds(point) for where in need.where))
 
     def problem(self) -> str | None:
-        return super().problem() or misplaced_key(self.keys, "labels")
+        teachers = {need.what for need in self.needs} & {"logits", "view_logits"}
+        if len(teachers) > 1:
+            return (
+                "needs logits and view_logits, but a teacher labels either images or views; keep one of them"
+            )
+        unknown = self.not_one_of("needs", tuple(need.what for need in self.needs), NEEDS)
+        return super().problem() or unknown or misplaced_key(self.all_keys, "labels")
 
     def needs_teacher(self, point: Point) -> bool:
         """Whether a teacher's logits are needed at a point."""
-        return self.teacher and all(where.holds(point) for where in self.teacher_where)
+        return not self.needs_at(point).isdisjoint({"logits", "view_logits"})
 
-    @property
-    def logits(self) -> bool:
-        """Whether targets come with the logits of a teacher."""
-        return self.replayed or (self.teacher and not self.learnt)
+    def arguments(self, point: Point) -> dict[str, Value]:
+        """Keyword arguments of its function at a point."""
+        return {key.name.removeprefix("labels."): point[key.name] for key in self.keys if key.name in point}
 
 
 @dataclass(frozen=True)

@@ -239,14 +239,19 @@ class Evaluation:
         return int(self.point.get("train.view_seed", self.seed))
 
     @property
+    def label_needs(self) -> frozenset[str]:
+        """What its kind of labels needs (raydc.spec.entries.NEEDS)."""
+        return catalog.LABELS[str(self.point["labels.kind"])].needs_at(self.point)
+
+    @property
     def labels_views(self) -> bool:
         """Whether the teacher labels every view instead of every image."""
-        return catalog.LABELS[str(self.point["labels.kind"])].views
+        return "view_logits" in self.label_needs
 
     @property
     def replays_views(self) -> bool:
         """Whether the views are those of a folder, not the recipe's."""
-        return catalog.LABELS[str(self.point["labels.kind"])].replayed
+        return "labelled_views" in self.label_needs
 
     @property
     def keep_views(self) -> float:

@@ -121,8 +121,7 @@ class IdBuilder:
 
     def learned(self, evaluation: Evaluation) -> str | None:
         """Labels that are learnt for the set of `evaluation`; None for another kind."""
-        kind = catalog.LABELS[str(evaluation.point["labels.kind"])]
-        if not kind.learnt:
+        if "learned" not in evaluation.label_needs:
             return None
         content = {
             "set": self.compressed_set(evaluation),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from raydc.spec.entries import LabelKind
+from raydc.spec.entries import LabelKind, Need
 from raydc.spec.keys import Choice, Flag, Key, OneOf, Real, Text, Where, Whole
 from raydc.spec.training_parts import CODECS
 
@@ -71,7 +71,7 @@ SOFTENING_KEYS = (
         inert=True,
     ),
 )
-"""Keys that say what is made of logits (raydc.labels.kinds.Softening)."""
+"""Keys that say what is made of logits (raydc.labels.softening.Softening)."""
 KEEP_VIEWS = Key(
     "labels.keep_views",
     Real(above=0, high=1),
@@ -90,8 +90,32 @@ LABELS_PATH = Key(
     file=True,
 )
 
+ORDER_SEED_KEY = Key(
+    "labels.order_seed",
+    Whole(0),
+    "seed of the sampler that ordered the images, where the folder has no order.npy",
+    ORDER_SEED,
+)
 FROM_TEACHER = (Where("labels.init", ("teacher",)),)
-"""Where learned labels begin at a teacher's."""
+"""Condition that learned labels begin at a teacher's."""
+LEARNING_KEYS = (
+    Key("labels.init", Choice(("hard", "teacher")), "labels at which learning begins", "hard"),
+    *(replace(key, where=FROM_TEACHER) for key in (*WHOSE_KEYS, TEMPERATURE)),
+    Key("labels.unroll_steps", Whole(1), "steps of an inner training that are differentiated", 60),
+    Key("labels.inner_steps", Whole(1), "longest inner training, in steps", 200),
+    Key("labels.inner_lr", Real(above=0), "learning rate of the inner Adam", 1e-3),
+    Key("labels.outer_steps", Whole(1), "how often the labels are moved", 1000),
+    Key("labels.lr", Real(above=0), "learning rate of the Adam that moves the labels", 1e-3),
+    Key("labels.real_batch", Whole(1), "real images of an outer step, at most", 5000),
+)
+"""Keys that say how labels are learned (raydc.labels.learned.BpttSettings)."""
+
+LOGITS = Need("logits", WHOSE_KEYS)
+VIEW_LOGITS = Need("view_logits", (*WHOSE_KEYS, KEEP_VIEWS))
+SOFT_LABELS = Need("soft_labels", (LABELS_PATH,))
+LABELLED_VIEWS = Need("labelled_views", (LABELS_PATH, ORDER_SEED_KEY, KEEP_VIEWS))
+LEARNED = Need("learned", LEARNING_KEYS)
+"""What a kind may need, with the keys that describe it."""
 
 KINDS = (
     LabelKind("hard", "raydc.labels.kinds:hard", "the class of the image", soft=False),
@@ -99,8 +123,7 @@ KINDS = (
         "stored",
         "raydc.labels.kinds:stored",
         "the soft labels that an imported set brings, or those of the file `labels.path`",
-        keys=(LABELS_PATH,),
-        brought=True,
+        needs=(SOFT_LABELS,),
         differentiable=True,
     ),
     LabelKind(
@@ -118,58 +141,34 @@ KINDS = (
     ),
     LabelKind(
         "learned",
-        "raydc.labels.kinds:stored",
+        "raydc.labels.kinds:learned",
         "learnt by back-propagation through the student's training (RaT-BPTT, arXiv 2311.07025, 2406.10485)",
-        keys=(
-            Key("labels.init", Choice(("hard", "teacher")), "labels at which learning begins", "hard"),
-            *(replace(key, where=FROM_TEACHER) for key in (*WHOSE_KEYS, TEMPERATURE)),
-            Key("labels.unroll_steps", Whole(1), "steps of an inner training that are differentiated", 60),
-            Key("labels.inner_steps", Whole(1), "longest inner training, in steps", 200),
-            Key("labels.inner_lr", Real(above=0), "learning rate of the inner Adam", 1e-3),
-            Key("labels.outer_steps", Whole(1), "how often the labels are moved", 1000),
-            Key("labels.lr", Real(above=0), "learning rate of the Adam that moves the labels", 1e-3),
-            Key("labels.real_batch", Whole(1), "real images of an outer step, at most", 5000),
-        ),
-        teacher=True,
-        teacher_where=FROM_TEACHER,
-        learnt=True,
+        needs=(LEARNED, Need("logits", where=FROM_TEACHER)),
         differentiable=True,
     ),
     LabelKind(
         "soft",
         "raydc.labels.kinds:soft",
         "one fixed vector an image, made from a teacher's logits (arXiv 2406.10485)",
-        keys=(*WHOSE_KEYS, *SOFTENING_KEYS),
-        teacher=True,
+        keys=SOFTENING_KEYS,
+        needs=(LOGITS,),
+        offers_logits=True,
         differentiable=True,
     ),
     LabelKind(
         "per_view",
         "raydc.labels.kinds:per_view",
         "the teacher labels every augmented view (FKD; arXiv 2312.03526, 2502.06434)",
-        keys=(
-            *WHOSE_KEYS,
-            *SOFTENING_KEYS,
-            KEEP_VIEWS,
-        ),
-        teacher=True,
-        views=True,
+        keys=SOFTENING_KEYS,
+        needs=(VIEW_LOGITS,),
+        offers_logits=True,
     ),
     LabelKind(
         "fkd",
         "raydc.labels.kinds:fkd",
         "views that others cropped, mixed and labelled, met as their files say (FKD, arXiv 2112.01528)",
-        keys=(
-            LABELS_PATH,
-            Key(
-                "labels.order_seed",
-                Whole(0),
-                "seed of the sampler that ordered the images, where the folder has no order.npy",
-                ORDER_SEED,
-            ),
-            *SOFTENING_KEYS,
-            KEEP_VIEWS,
-        ),
-        replayed=True,
+        keys=SOFTENING_KEYS,
+        needs=(LABELLED_VIEWS,),
+        offers_logits=True,
     ),
 )

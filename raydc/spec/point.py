@@ -59,20 +59,24 @@ class Augment:
         return f"none, or one or a list of {one_of(catalog.AUGMENTATIONS.names())}"
 
 
-def _declared(entries: Iterable[catalog.WithKeys], discriminator: str) -> list[Key]:
-    """Keys that registered entries declare, each applying where one of its declarers is chosen."""
+def _keys_of(registry: Iterable[catalog.WithKeys]) -> dict[str, tuple[Key, ...]]:
+    return {entry.name: entry.keys for entry in registry}
+
+
+def _declared(declared: Mapping[str, Sequence[Key]], discriminator: str) -> list[Key]:
+    """Keys that registered entries declare (by name), each applying where one of its declarers is chosen."""
     users: dict[str, dict[tuple[Where | AnyOf, ...], list[str]]] = {}
     keys: dict[str, Key] = {}
-    for entry in entries:
-        for key in entry.keys:
+    for name, own in declared.items():
+        for key in own:
             plain = replace(key, where=())
             if keys.setdefault(key.name, plain) != plain:
+                others = [repr(other) for names in users[key.name].values() for other in names]
                 raise InputError(
-                    f"{entry.name!r} declares the key {key.name} in another way than "
-                    f"{one_of(repr(name) for names in users[key.name].values() for name in names)}; "
-                    "give it another name"
+                    f"{name!r} declares the key {key.name} in another way than {one_of(others)}; give it "
+                    "another name"
                 )
-            users.setdefault(key.name, {}).setdefault(key.where, []).append(entry.name)
+            users.setdefault(key.name, {}).setdefault(key.where, []).append(name)
     return [replace(key, where=_where(users[name], discriminator)) for name, key in keys.items()]
 
 
@@ -93,14 +97,14 @@ def train_keys() -> list[Key]:
         Key("train.optimizer", Choice(catalog.OPTIMIZERS.names), "optimizer", DERIVED),
         Key("train.lr", Real(above=0), "peak learning rate", DERIVED),
         Key("train.weight_decay", Real(low=0), "weight decay", DERIVED),
-        *_declared(catalog.OPTIMIZERS, "train.optimizer"),
+        *_declared(_keys_of(catalog.OPTIMIZERS), "train.optimizer"),
         Key(
             "train.schedule",
             Choice(catalog.SCHEDULES.names),
             "how the learning rate falls over the steps",
             DERIVED,
         ),
-        *_declared(catalog.SCHEDULES, "train.schedule"),
+        *_declared(_keys_of(catalog.SCHEDULES), "train.schedule"),
         Key(
             "train.warmup_epochs",
             Whole(0),
@@ -118,7 +122,7 @@ def train_keys() -> list[Key]:
             DERIVED,
             where=(Where("labels.kind", soft),),
         ),
-        *_declared(catalog.LOSSES, "train.loss"),
+        *_declared(_keys_of(catalog.LOSSES), "train.loss"),
         Key(
             "train.precision",
             Choice(PRECISIONS),
@@ -135,7 +139,7 @@ def train_keys() -> list[Key]:
             where=(augmented,),
             inert=True,
         ),
-        *_declared(catalog.AUGMENTATIONS, "train.augment"),
+        *_declared(_keys_of(catalog.AUGMENTATIONS), "train.augment"),
         Key(
             "train.test_every",
             Whole(1),
@@ -187,9 +191,9 @@ def point_grammar() -> Grammar:
                 None,
                 inert=True,
             ),
-            *_declared(catalog.METHODS, "images.method"),
+            *_declared(_keys_of(catalog.METHODS), "images.method"),
             Key("labels.kind", Choice(catalog.LABELS.names), "what the student learns from", "hard"),
-            *_declared(catalog.LABELS, "labels.kind"),
+            *_declared({kind.name: kind.all_keys for kind in catalog.LABELS}, "labels.kind"),
             Key("student.arch", ARCH, "network of the student"),
             *train_keys(),
         ]
@@ -232,21 +236,23 @@ def resolve(grammar: Grammar, given: Point) -> dict[str, Value]:
             f"{point['labels.kind']}"
         )
     kind, method = catalog.LABELS[str(point["labels.kind"])], catalog.METHODS[str(point["images.method"])]
-    if kind.brought and not method.brings_labels and "labels.path" not in point:
-        able = one_of(m.name for m in catalog.METHODS if m.brings_labels)
+    needs = kind.needs_at(point)
+    if "soft_labels" in needs and not method.brings_labels and "labels.path" not in point:
+        bringing = one_of(m.name for m in catalog.METHODS if m.brings_labels)
         raise InputError(
             f"labels.kind is {kind.name}, but sets of the method {method.name} bring no labels; give their "
-            f"file as labels.path, or choose images.method {able}"
+            f"file as labels.path, or choose images.method {bringing}"
         )
-    if kind.replayed and "labels.path" not in point:
+    if "labelled_views" in needs and "labels.path" not in point:
         raise InputError(f"labels.path is missing; labels.kind {kind.name} reads views from a folder")
-    if kind.replayed and point["train.augment"]:
+    if "labelled_views" in needs and point["train.augment"]:
         raise InputError(
             f"train.augment is {', '.join(point['train.augment'])}, but labels.kind is {kind.name}, whose "
             "files say how each view is made; set train.augment to none"
         )
     if loss is not None:
-        loss.check(kind.name, kind.logits, [other.name for other in catalog.LABELS if other.logits])
+        able = [other.name for other in catalog.LABELS if other.offers_logits]
+        loss.check(kind.name, kind.offers_logits, able)
     if "labels.inner_steps" in point and point["labels.inner_steps"] < point["labels.unroll_steps"]:
         raise InputError(
             f"labels.unroll_steps is {point['labels.unroll_steps']}, but must be at most labels.inner_steps, "

@@ -95,11 +95,11 @@ def check_files(evaluations: Sequence[Evaluation], dataset: Dataset) -> None:
         if name not in seen:
             made = method.load()(pool_of(dataset, evaluation), **method_keys(evaluation))
             seen[name] = getattr(made, "soft_labels", None) is not None
-        kind = catalog.LABELS[str(evaluation.point["labels.kind"])]
-        if kind.brought and "labels.path" not in evaluation.point and not seen[name]:
+        wanted = "soft_labels" in evaluation.label_needs and "labels.path" not in evaluation.point
+        if wanted and not seen[name]:
             raise InputError(
-                f"labels.kind is {kind.name}, but the set at {images['path']!r} brings no soft labels; "
-                "choose hard or soft"
+                f"labels.kind is {evaluation.point['labels.kind']}, but the set at {images['path']!r} brings "
+                "no soft labels; choose hard or soft"
             )
 
 

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from raydc.augmentation.views import Views
-from raydc.labels.kinds import LabelInputs, LabelOutputs
-from raydc.labels.replayed import Replayed, ReplayedViews
-from raydc.labels.soft_label_file import read_soft_labels
+from raydc.labels.inputs import LabelInputs, LabelOutputs
+from raydc.labels.replayed import ReplayedViews
 from raydc.networks.zoo import initialised
 from raydc.spec import catalog
 from raydc.spec.code import check_code, code_of
@@ -20,10 +19,8 @@ from raydc.spec.plan import Planned
 from raydc.spec.search import RUNGS, WHOLE
 from raydc.spec.seeding import seed_of
 from raydc.training.inputs import TensorInputs
+from raydc.worker.label_inputs import BenchInputs
 from raydc.worker.workbench import Workbench
-
-WHOSE = ("teacher", "teacher_epoch", "ensemble", "path", "order_seed", "keep_views")
-"""Keys of `labels` that say whose labels are met, and which; the others say how."""
 
 
 @dataclass(frozen=True)
@@ -36,15 +33,10 @@ class Prepared:
     classes: Tensor
     """[N] int64, class of each image."""
     labels: LabelOutputs
-    replayed: Replayed | None
-    """Views of others, where the labels are theirs."""
-    teacher_test_acc: float | None
     grid: tuple[int, int]
     """Rows and columns of tiles in an image."""
     images_bytes: int
     images_seconds: float
-    labels_seconds: float
-    wait_seconds: float
     setup_seconds: float
     """What this took, without waiting for labels."""
 
@@ -59,8 +51,8 @@ class Prepared:
 
     def views(self, device: torch.device) -> Views:
         """The views of the training."""
-        if self.replayed is not None:
-            return ReplayedViews(self.replayed, self.recipe, self.view_key, device, self.pool)
+        if (replayed := self.labels.replayed) is not None:
+            return ReplayedViews(replayed, self.recipe, self.view_key, device, self.pool)
         return Views(self.recipe, len(self.inputs), self.view_key, device, self.pool, self.grid)
 
     @property
@@ -117,21 +109,16 @@ def prepare(planned: Planned, bench: Workbench) -> Prepared:
     began = time.perf_counter()
     compressed, made = bench.compressed_set(planned.compressed_set)
     inputs = TensorInputs(bench.set_inputs(planned.compressed_set))
-    labels, waited, labels_seconds, teacher_test_acc = _labels(planned, bench)
-    labels = replace(labels, source=labels.source.to(bench.device))
+    labels = _labels(planned, bench)
     return Prepared(
         planned=planned,
         inputs=inputs,
         classes=torch.from_numpy(compressed.labels).to(bench.device),
         labels=labels,
-        replayed=bench.replayed(planned.evaluation, len(inputs)),
-        teacher_test_acc=teacher_test_acc,
         grid=compressed.grid,
         images_bytes=compressed.images_bytes,
         images_seconds=made.meta["seconds"],
-        labels_seconds=labels_seconds,
-        wait_seconds=waited,
-        setup_seconds=time.perf_counter() - began - waited,
+        setup_seconds=time.perf_counter() - began - labels.cost.wait_seconds,
     )
 
 
@@ -144,41 +131,10 @@ def new_student(planned: Planned, bench: Workbench) -> dict[str, Tensor]:
     return network.state_dict()
 
 
-def _labels(planned: Planned, bench: Workbench) -> tuple[LabelOutputs, float, float, float | None]:
-    """(targets, seconds waited for them, seconds they took to make, the teachers' test accuracy)."""
-    evaluation = planned.evaluation
-    compressed, _ = bench.compressed_set(planned.compressed_set)
-    kind = catalog.LABELS[str(evaluation.point["labels.kind"])]
-    given = evaluation.block("labels")
-    names = {key.name.removeprefix("labels.") for key in kind.keys if not kind.learnt}
-    keys = {n: v for n, v in given.items() if n in names and n not in WHOSE}
-    brought = None if compressed.soft_labels is None else torch.from_numpy(compressed.soft_labels)
-    inputs = LabelInputs(torch.from_numpy(compressed.labels), bench.dataset.classes, brought=brought)
-    waited = made = 0.0
-    accuracy = None
-    if planned.learned is not None:
-        bench.learn_labels(planned)  # a search asks for labels that nobody could make before
-        labels, artifact = bench.learned(planned.learned, len(inputs.labels))
-        return kind.load()(replace(inputs, brought=labels)), 0.0, float(artifact.noted("seconds")), None
-    if "path" in given:
-        bench.unchanged_labels(evaluation)
-    if kind.brought and "path" in given:
-        labels = read_soft_labels(str(given["path"]), len(compressed), inputs.classes)
-        inputs = replace(inputs, brought=labels)
-    if (replayed := bench.replayed(evaluation, len(compressed))) is not None:
-        steps = evaluation.recipe.distinct_steps(len(compressed), evaluation.keep_views)
-        inputs = replace(inputs, replayed=replayed, replayed_rows=replayed.rows(steps))
-    if planned.passes:
-        start = time.perf_counter()
-        if kind.views:
-            steps = evaluation.recipe.distinct_steps(len(inputs.labels), evaluation.keep_views)
-            views, artifacts = bench.view_logits(planned.passes, len(inputs.labels), steps)
-            inputs = replace(inputs, views=views)
-        else:
-            logits, artifacts = bench.logits(planned.passes)
-            inputs = replace(inputs, logits=logits)
-        waited = time.perf_counter() - start
-        made = sum(float(artifact.noted("seconds")) for artifact in artifacts)
-        known = [a for artifact in artifacts if (a := artifact.noted("teacher_test_acc")) is not None]
-        accuracy = sum(known) / len(known) if known else None
-    return kind.load()(inputs, **keys), waited, made, accuracy
+def _labels(planned: Planned, bench: Workbench) -> LabelOutputs:
+    """Labels of `planned`, with targets on the bench's device."""
+    point = planned.evaluation.point
+    kind = catalog.LABELS[str(point["labels.kind"])]
+    inputs: LabelInputs = BenchInputs(planned, bench)
+    labels: LabelOutputs = kind.load()(inputs, **kind.arguments(point))
+    return replace(labels, source=labels.source.to(bench.device))

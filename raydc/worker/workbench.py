@@ -193,13 +193,8 @@ class Workbench:
 
         self._unchanged.get((path, expected), check)
 
-    def replayed(self, evaluation: Evaluation, images: int) -> Replayed | None:
-        """The views of others that the student of `evaluation` meets, if it meets any.
-
-        `InputError` if they do not fit.
-        """
-        if not evaluation.replays_views:
-            return None
+    def replayed(self, evaluation: Evaluation, images: int) -> Replayed:
+        """The views in the folder `labels.path` of `evaluation`; `InputError` if they do not fit."""
         path, seed = str(evaluation.point["labels.path"]), int(evaluation.point["labels.order_seed"])
         found = self._replayed.get(
             (path, images, seed),

@@ -7,9 +7,10 @@ import torch
 
 from raydc.errors import EvaluationError
 from raydc.labels import codecs
-from raydc.labels.kinds import LabelInputs, soft
+from raydc.labels.kinds import soft
 from raydc.labels.transforms import fill_missing
 from raydc.spec.catalog import CODECS
+from tests.labels.label_contract import GivenInputs
 
 
 def logits(count: int = 50, classes: int = 11) -> torch.Tensor:
@@ -57,7 +58,7 @@ def test_only_the_largest_are_kept_and_share_the_mass(codec: str) -> None:
     assert (kept.sum(1) == 4).all()
     assert torch.equal(kept, said >= said.topk(4, 1).values[:, -1:])
     made = soft(
-        LabelInputs(torch.zeros(50).long(), 11, said[None]), temperature=2.0, codec=codec, store_top_k=4
+        GivenInputs(torch.zeros(50).long(), 11, said[None]), temperature=2.0, codec=codec, store_top_k=4
     )
     probabilities = made.source.targets.probabilities
     torch.testing.assert_close(probabilities.sum(1), torch.ones(50))
@@ -81,7 +82,7 @@ def test_what_a_codec_does_not_hold_is_refused(codec: str, value: float) -> None
     ):
         codecs.encode(said, codec)
     with pytest.raises(EvaluationError, match=f"labels.codec is {codec}"):
-        soft(LabelInputs(torch.zeros(50).long(), 11, said[None]), temperature=1.0, codec=codec)
+        soft(GivenInputs(torch.zeros(50).long(), 11, said[None]), temperature=1.0, codec=codec)
     assert torch.equal(codecs.encode(said, "fp32").decode(), said)
 
 

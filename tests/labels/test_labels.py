@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -12,30 +12,31 @@ import pytest
 import torch
 
 from raydc.labels import codecs, transforms
-from raydc.labels.kinds import LabelInputs, Softening, soft
+from raydc.labels.kinds import soft
 from raydc.labels.logits_file import read_logits, write_logits
+from raydc.labels.softening import Softening
 from raydc.spec import catalog
 from raydc.spec.catalog import LabelKind
-from raydc.worker.prepared import WHOSE
+from tests.labels.label_contract import GivenInputs
 
 
 def logits(networks: int = 1, count: int = 6, classes: int = 5) -> torch.Tensor:
     return torch.randn(networks, count, classes, generator=torch.Generator().manual_seed(0)) * 3
 
 
-def given(networks: int = 1) -> LabelInputs:
+def given(networks: int = 1) -> GivenInputs:
     brought = torch.softmax(logits()[0], 1)
-    return LabelInputs(torch.arange(6) % 5, 5, logits(networks), brought=brought)
+    return GivenInputs(torch.arange(6) % 5, 5, logits(networks), soft_labels=brought)
 
 
-IMAGE_KINDS = [kind for kind in catalog.LABELS if not (kind.views or kind.replayed)]
+VIEW_NEEDS = {"view_logits", "labelled_views"}
+IMAGE_KINDS = [kind for kind in catalog.LABELS if VIEW_NEEDS.isdisjoint(need.what for need in kind.needs)]
 """Kinds that label the images themselves; kinds of views are in test_views.py and test_replayed.py."""
 
 
 def arguments(kind: LabelKind) -> dict[str, Any]:
     """What the function of a kind is called with, at the defaults."""
-    keys = {key.name.removeprefix("labels."): key.default for key in kind.keys if not kind.learnt}
-    return {name: value for name, value in keys.items() if name not in WHOSE}
+    return {key.name.removeprefix("labels."): key.default for key in kind.keys}
 
 
 @pytest.mark.parametrize("kind", IMAGE_KINDS, ids=lambda k: k.name)
@@ -60,13 +61,15 @@ def test_declared_keys_are_the_functions_arguments(kind: LabelKind) -> None:
 @pytest.mark.parametrize("kind", [k for k in IMAGE_KINDS if k.differentiable], ids=lambda k: k.name)
 def test_gradients_reach_what_labels_are_made_of(kind: LabelKind) -> None:
     plain = given()
-    source = "logits" if kind.logits else "brought"
-    leaf = getattr(plain, source).clone().requires_grad_(True)
-    made = kind.load()(replace(plain, **{source: leaf}), **arguments(kind))
+    source = "logits" if kind.offers_logits else "soft_labels"
+    leaf = plain.given[source].clone().requires_grad_(True)
+    changed = {"logits": plain.given["logits"], "soft_labels": plain.given["soft_labels"], source: leaf}
+    made = kind.load()(GivenInputs(plain.labels, 5, **changed), **arguments(kind))
     weights = torch.arange(5.0)
     (gradient,) = torch.autograd.grad((made.source.targets.probabilities * weights).sum(), leaf)
     p = torch.softmax(logits()[0], 1)
-    expected = (p * (weights - (p @ weights)[:, None]))[None] if kind.logits else weights.expand(6, 5)
+    softmax = (p * (weights - (p @ weights)[:, None]))[None]
+    expected = softmax if kind.offers_logits else weights.expand(6, 5)
     torch.testing.assert_close(gradient, expected, atol=5e-3, rtol=5e-3)
 
 
@@ -74,7 +77,8 @@ def test_gradients_reach_what_labels_are_made_of(kind: LabelKind) -> None:
 @pytest.mark.parametrize("kind", IMAGE_KINDS, ids=lambda k: k.name)
 def test_targets_are_equal_on_every_device(kind: LabelKind) -> None:
     here = given()
-    there = replace(here, **{n: v.cuda() for n, v in vars(here).items() if isinstance(v, torch.Tensor)})
+    brought = here.given["soft_labels"].cuda()
+    there = GivenInputs(here.labels.cuda(), 5, here.given["logits"].cuda(), soft_labels=brought)
     one, other = (kind.load()(i, **arguments(kind)).source.targets.probabilities for i in (here, there))
     torch.testing.assert_close(other.cpu(), one, atol=1e-6, rtol=0)
 
@@ -162,7 +166,7 @@ def test_sizes_are_as_the_design_counts_them() -> None:
 )
 def test_a_label_of_300_classes_takes_its_record(kind: str, keys: dict[str, Any], record: int) -> None:
     said = logits(classes=300)
-    inputs = LabelInputs(torch.arange(6), 300, said, brought=torch.softmax(said[0], 1))
+    inputs = GivenInputs(torch.arange(6), 300, said, soft_labels=torch.softmax(said[0], 1))
     assert catalog.LABELS[kind].load()(inputs, **keys).labels_bytes == 6 * record
 
 
