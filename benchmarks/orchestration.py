@@ -64,7 +64,7 @@ def without_record(launch: Any) -> None:
 
 def measure(count: int, out: Path) -> dict[str, Any]:
     """Run `count` evaluations in this process, without MLflow."""
-    from raydc.cli import GARBAGE_THRESHOLDS
+    from raydc.commands.app import GARBAGE_THRESHOLDS
     from raydc.orchestration.progress import Silent
     from raydc.study import launch
 

@@ -1,5 +1,5 @@
 """`python -m raydc` is the `raydc` command."""
 
-from raydc.cli import main
+from raydc.commands.app import main
 
 main()

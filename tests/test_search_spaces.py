@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from raydc.cli import app
+from raydc.commands.app import app
 from raydc.search.answers import Answers
 from raydc.spec import shipped
 from raydc.spec.result import Row

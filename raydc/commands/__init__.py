@@ -1,1 +1,1 @@
-"""The commands of `raydc`, by what people do with them; raydc.cli puts them together."""
+"""The commands of `raydc`, by what people do with them; raydc.commands.app puts them together."""

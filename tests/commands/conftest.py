@@ -16,7 +16,7 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from raydc.cli import app
+from raydc.commands.app import app
 from raydc.spec.plan import Plan
 from raydc.spec.study import StudySpec
 from raydc.store.local import LocalStore

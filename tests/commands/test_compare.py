@@ -11,7 +11,7 @@ import mlflow
 import pytest
 from typer.testing import CliRunner, Result
 
-from raydc.cli import app
+from raydc.commands.app import app
 from raydc.tracking.ledger import Ledger
 from raydc.tracking.mlflow_tracker import MlflowTracker
 from tests.analysis.test_compare import method

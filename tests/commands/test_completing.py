@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from raydc import cli, commands
+from raydc import commands
+from raydc.commands import app as cli
 from raydc.commands import completing
 
 FOLDER = Path(commands.__file__).parent

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from raydc.cli import app
+from raydc.commands.app import app
 from raydc.errors import InputError
 from raydc.study.api import Study
 from tests.commands.conftest import STUDY

@@ -253,7 +253,7 @@ def test_the_wheel_brings_its_studies(tmp_path: Path) -> None:
     )
     script = (
         "import raydc, sys; print(raydc.__file__); sys.argv = ['raydc', 'list', 'studies']; "
-        "from raydc.cli import main; main()"
+        "from raydc.commands.app import main; main()"
     )
     ran = subprocess.run(
         [sys.executable, "-c", script],

@@ -7,7 +7,7 @@ import json
 import pytest
 from typer.testing import CliRunner, Result
 
-from raydc.cli import app
+from raydc.commands.app import app
 from tests.report.test_html import kept_rows
 
 

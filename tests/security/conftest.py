@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from raydc.cli import app
+from raydc.commands.app import app
 from tests.commands.conftest import STUDY
 
 

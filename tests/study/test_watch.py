@@ -12,8 +12,8 @@ from mlflow import MlflowClient
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
-from raydc.cli import app
 from raydc.commands import watching
+from raydc.commands.app import app
 from raydc.errors import InputError
 from raydc.study.watch import state_of
 from raydc.tracking import study_folder
