@@ -13,6 +13,7 @@ KINDS = (
     "labels",
     "recipes",
     "augmentations",
+    "trackers",
     "studies",
     "reproductions",
 )

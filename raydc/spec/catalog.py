@@ -1,4 +1,4 @@
-"""The catalogue: datasets, scores, methods, label kinds, augmentations and recipes by name.
+"""The catalogue: datasets, scores, methods, label kinds, augmentations, recipes and trackers by name.
 
 A new one is one file with its code and one entry here, in label_kinds or recipes (or in a plugin); listing,
 study files, the docs and the contract tests find it by themselves.
@@ -7,8 +7,8 @@ study files, the docs and the contract tests find it by themselves.
 from __future__ import annotations
 
 from raydc.spec import label_kinds, recipes
-from raydc.spec.entries import DatasetEntry, LabelKind, Method, RecipeEntry, Score
-from raydc.spec.keys import Choice, Key, OneOf, Real, Text, Whole
+from raydc.spec.entries import DatasetEntry, LabelKind, Method, RecipeEntry, Score, TrackerEntry
+from raydc.spec.keys import Choice, Flag, Key, OneOf, Real, Text, Whole
 from raydc.spec.registry import Entry, Registry
 
 __all__ = [
@@ -18,11 +18,14 @@ __all__ = [
     "METHODS",
     "RECIPES",
     "SCORES",
+    "TRACKERS",
+    "TRACKING_URI",
     "DatasetEntry",
     "LabelKind",
     "Method",
     "RecipeEntry",
     "Score",
+    "TrackerEntry",
 ]
 
 DATASETS: Registry[DatasetEntry] = Registry("dataset")
@@ -31,6 +34,7 @@ SCORES: Registry[Score] = Registry("score")
 LABELS: Registry[LabelKind] = Registry("label kind")
 RECIPES: Registry[RecipeEntry] = Registry("recipe")
 AUGMENTATIONS: Registry[Entry] = Registry("augmentation")
+TRACKERS: Registry[TrackerEntry] = Registry("tracker")
 
 # --- datasets -----------------------------------------------------------------------------------
 
@@ -289,3 +293,39 @@ for _name, _summary in (
 
 for _published in recipes.RECIPES:
     RECIPES.add(_published)
+
+# --- trackers -----------------------------------------------------------------------------------
+
+TRACKING_URI = Key(
+    "tracking.uri",
+    Text(form="a URI or a path"),
+    "where the tracker records, such as http://HOST:5000; default: in the study's folder",
+    None,
+)
+TRACKERS.add(
+    TrackerEntry(
+        "mlflow",
+        "raydc.tracking.mlflow_tracker:create",
+        "MLflow: one run per evaluation, on a server or in a SQLite database in the study's folder",
+        keys=(
+            TRACKING_URI,
+            Key(
+                "tracking.system_metrics",
+                Flag(),
+                "whether processor, memory, disk, network and GPU of the driver's machine are recorded",
+                False,
+            ),
+        ),
+        display_name="MLflow",
+        local=True,
+    )
+)
+TRACKERS.add(
+    TrackerEntry(
+        "none",
+        "raydc.tracking.tracker:NoTracker",
+        "records nothing; results stay in the study's folder",
+        local=True,
+        records=False,
+    )
+)

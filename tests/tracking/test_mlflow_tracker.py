@@ -13,9 +13,10 @@ import pytest
 
 from raydc.errors import InputError, TrackingError
 from raydc.tracking.mlflow_client import default_uri
+from raydc.tracking.mlflow_params import text, value_of
 from raydc.tracking.mlflow_record import read_experiment
 from raydc.tracking.mlflow_tracker import MlflowTracker
-from raydc.tracking.names import run_name, text, value_of
+from raydc.tracking.names import run_name
 from raydc.tracking.reach import probe
 from raydc.tracking.tracker import TeacherCurve, UsedDataset
 from tests.tracking.record import row
