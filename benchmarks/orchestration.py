@@ -87,7 +87,7 @@ def write_mlflow(out: Path, count: int, *, together: bool) -> float:
         tracker.writer.sqlite = None
     start = time.perf_counter()
     tracker.record(rows)
-    tracker.close("FINISHED", 600.0)
+    tracker.close("finished", 600.0)
     return 1e3 * (time.perf_counter() - start) / len(rows)
 
 

@@ -1,7 +1,7 @@
 """The frame of a study file: its blocks and their keys, checked by pydantic (nowhere else).
 
-What the blocks `base`, `grid` and the teachers hold is checked by raydc's own grammar (raydc.spec.blocks), and
-`search` and `tracking` by modules of their own (raydc.spec.search_block, raydc.spec.tracking_block).
+What the blocks `base`, `grid` and the teachers hold is checked by raydc's own grammar (raydc.spec.blocks);
+`search` and `tracking` have modules of their own (raydc.spec.search_block, raydc.spec.tracking_block).
 """
 
 from __future__ import annotations

@@ -23,8 +23,8 @@ METHODS = tuple(name for name in vars(NoTracker) if not name.startswith("_"))
 def create(study: StudySpec, folder: Path, varying: Sequence[str], *, resuming: bool) -> Tracker:
     """The tracker of `study`, not yet started.
 
-    `varying`: dotted keys that tell the configurations apart. Raises `InputError` if the tracker's code cannot
-    be loaded, refuses its options, or makes something that is no tracker.
+    `varying`: dotted keys that tell the configurations apart. Raises `InputError` if the tracker's code
+    cannot be loaded, refuses its options, or makes something that is no tracker.
     """
     tracking = study.tracking
     options = {name: value for name, value in tracking.options.items() if name != "uri"}
@@ -39,9 +39,7 @@ def create(study: StudySpec, folder: Path, varying: Sequence[str], *, resuming: 
         raise InputError(f"{what} cannot be used: {error!r}") from error
     missing = [name for name in METHODS if not callable(getattr(made, name, None))]
     if missing:
-        raise InputError(
-            f"{what} makes a {type(made).__name__} without the method {missing[0]!r} of a tracker"
-        )
+        raise InputError(f"{what} makes a {type(made).__name__}, which lacks the method {missing[0]!r}")
     tracker: Tracker = made
     return tracker
 

@@ -142,9 +142,9 @@ def test_a_study_in_mlflow(study: Path) -> None:
     uri = default_uri(study)
     tracker = MlflowTracker(uri, "s", study)
     tracker.start()
-    tracker.describe({PLANNED: 6}, {})
+    tracker.describe({PLANNED: 6})
     tracker.record([ended(0, val_acc=0.5), ended(1, "failed"), ended(2, val_acc=0.75)])
-    assert tracker.close("FAILED", 60) == 0
+    assert tracker.close("failed", 60) == 0
     local, remote = state_of(str(study)), state_of("mlflow:s", uri)
     assert remote.exit_code == 3
     same = ("study", "planned", "finished", "failed", "per_minute", "best", "failures", "last_at")

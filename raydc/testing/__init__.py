@@ -1,0 +1,1 @@
+"""Contract tests that authors of plugins can run."""
