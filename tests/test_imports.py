@@ -164,6 +164,16 @@ def test_imports_go_down_the_floors() -> None:
     assert upward(graph) == []
 
 
+def test_modules_of_mlflow_are_imported_by_the_loader_of_trackers_alone() -> None:
+    own = "tracking.mlflow_"
+    users = {
+        module
+        for module, imported in graph_of(ROOT).items()
+        if not module.startswith(own) and any(target.startswith(own) for target in imported)
+    }
+    assert users == {"tracking.trackers"}
+
+
 def test_no_modules_import_each_other_in_a_circle() -> None:
     assert circle(graph_of(ROOT)) == []
 

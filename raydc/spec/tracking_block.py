@@ -80,8 +80,9 @@ def _refuse(name: str, value: Value, kind: str, where: str) -> None:
         hint = did_you_mean(name, known)
         raise InputError(f"{where}{name} is not a key of tracking; with kind {kind} it has {listed}{hint}")
     if value is not None:
+        shown = show(without_password(value) if isinstance(value, str) else value)
         raise InputError(
-            f"{where}{name} is {show(value)}, but tracking.kind is {kind}, which does not have this key; "
+            f"{where}{name} is {shown}, but tracking.kind is {kind}, which does not have this key; "
             f"leave it out or choose the kind {one_of(owners)}"
         )
 

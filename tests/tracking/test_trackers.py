@@ -165,6 +165,6 @@ def test_system_metrics_need_psutil(
     small: Callable[..., StudySpec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mlflow_tracker, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match="tracking.system_metrics is true, which needs psutil"):
+    with pytest.raises(InputError, match=r"tracking\.system_metrics is true, which needs psutil"):
         create(small("tracking.system_metrics=true"), tmp_path)
     assert create(small(), tmp_path).close is not None
