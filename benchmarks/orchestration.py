@@ -37,29 +37,18 @@ grid:
   images.method: [{methods}]
   labels.temperature: [{temperatures}]
 seeds: {seeds}
+tracking: {{kind: {tracker}}}
 """
 SEEDS = 10
 
 
-def idle_study(name: str, count: int, methods: Sequence[str]) -> StudySpec:
-    """A study of `count` evaluations whose students do nothing."""
+def idle_study(name: str, count: int, methods: Sequence[str], tracker: str) -> StudySpec:
+    """A study of `count` evaluations whose students do nothing, recorded by a tracker of this kind."""
     temperatures = ", ".join(f"{1 + i / 1000:.3f}" for i in range(count // SEEDS // len(methods)))
-    text = STUDY.format(name=name, methods=", ".join(methods), temperatures=temperatures, seeds=SEEDS)
+    text = STUDY.format(
+        name=name, methods=", ".join(methods), temperatures=temperatures, seeds=SEEDS, tracker=tracker
+    )
     return parse_study(text, f"{name}.yaml")
-
-
-def without_record(launch: Any) -> None:
-    """Have runs of this process, by the module `raydc.launch`, record nothing in MLflow."""
-    from raydc.tracking.tracker import NoTracker
-
-    class NoRecord:
-        def __init__(self, *_: Any, **__: Any) -> None:
-            self._tracker = NoTracker()
-
-        def tracker(self) -> NoTracker:
-            return self._tracker
-
-    launch.Record = NoRecord
 
 
 def measure(count: int, out: Path) -> dict[str, Any]:
@@ -69,8 +58,7 @@ def measure(count: int, out: Path) -> dict[str, Any]:
     from raydc.study import launch
 
     gc.set_threshold(*GARBAGE_THRESHOLDS)  # as the command does
-    without_record(launch)
-    study = idle_study("overhead", count, ["random"])
+    study = idle_study("overhead", count, ["random"], tracker="none")
     summary = launch.run(study, out, progress=Silent())
     assert summary.finished == count, summary
     stage = summary.stage_seconds["evaluations"]
@@ -99,7 +87,7 @@ def write_mlflow(out: Path, count: int, *, together: bool) -> float:
         tracker.writer.sqlite = None
     start = time.perf_counter()
     tracker.record(rows)
-    tracker.close("FINISHED", 600.0)
+    tracker.close("finished", 600.0)
     return 1e3 * (time.perf_counter() - start) / len(rows)
 
 

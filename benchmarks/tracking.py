@@ -26,7 +26,7 @@ from typing import Any
 import aiohttp
 
 from benchmarks.mlflow_server import Server
-from benchmarks.orchestration import idle_study, without_record
+from benchmarks.orchestration import idle_study
 from benchmarks.processes import descendants, kill
 from benchmarks.record import publish
 
@@ -41,9 +41,7 @@ def run_here(count: int, out: Path, *, tracked: bool) -> dict[str, Any]:
     from raydc.orchestration.progress import Silent
     from raydc.study import launch
 
-    if not tracked:
-        without_record(launch)
-    study = idle_study("tracked", count, ["random", "herding"])
+    study = idle_study("tracked", count, ["random", "herding"], tracker="mlflow" if tracked else "none")
     began = time.process_time()
     summary = launch.run(study, out, store_uri=f"{out}-store", progress=Silent())
     assert (summary.finished, summary.behind) == (count, 0), summary

@@ -82,8 +82,8 @@ LIBRARIES: dict[str, set[str]] = {
     "study.reporting": {"pandas", "matplotlib"},
     "study.set_entropy": {"torch"},
     "commands": {"typer", "rich"},
-    "commands.doctor": CORE,
     "testing": {*CORE, "pytest"},
+    "commands.doctor": CORE,
     "evaluate": set(),
     "__init__": set(),
     "__main__": set(),
@@ -161,6 +161,16 @@ def test_imports_go_down_the_floors() -> None:
     graph = graph_of(ROOT)
     assert len(graph) > 200
     assert upward(graph) == []
+
+
+def test_modules_of_mlflow_are_imported_by_the_loader_of_trackers_alone() -> None:
+    own = "tracking.mlflow_"
+    users = {
+        module
+        for module, imported in graph_of(ROOT).items()
+        if not module.startswith(own) and any(target.startswith(own) for target in imported)
+    }
+    assert users == {"tracking.trackers"}
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:

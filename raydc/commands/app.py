@@ -1,4 +1,4 @@
-"""The command line: `raydc COMMAND`. Exit codes: 0, 2 bad input, 3 some failed, 4 MLflow is behind,
+"""The command line: `raydc COMMAND`. Exit codes: 0, 2 bad input, 3 some failed, 4 the tracker is behind,
 130 interrupted."""
 
 from __future__ import annotations

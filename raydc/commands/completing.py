@@ -18,6 +18,7 @@ KINDS = (
     "optimizers",
     "networks",
     "codecs",
+    "trackers",
     "studies",
     "reproductions",
 )

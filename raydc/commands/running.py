@@ -1,4 +1,4 @@
-"""Commands that run studies, count what they take, and keep MLflow up to date."""
+"""Commands that run studies, count what they take, and keep their trackers up to date."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def print_summary(summary: Summary) -> None:
         more = "" if summary.search is not None else f"; `{again}` tries them again"
         say(f"  `raydc results {summary.out}` shows why{more}")
     if summary.behind:
-        say(f"  MLflow lacks {summary.behind} results; `raydc sync {summary.out}` writes them")
+        say(f"  {summary.tracker} lacks {summary.behind} results; `raydc sync {summary.out}` writes them")
     if (report := summary.out / "report.html").exists():
         say(f"  report: {report}")
 
@@ -301,10 +301,14 @@ def sync(
     ] = None,
     tracking_uri: TrackingUri = None,
 ) -> None:
-    """Bring MLflow up to date with the ledger."""
+    """Bring the study's tracker, such as MLflow, up to date with the ledger."""
     with reported():
         from raydc.study.sync import sync as synchronise
 
         done = synchronise(directory, tracking_uri, imported)
-    say(f"{done.rows} results in the ledger ({done.imported} imported now), {done.behind} missing in MLflow")
+    results = f"{done.rows} results in the ledger ({done.imported} imported now)"
+    if done.tracker is None:
+        say(f"{results}; the study has no tracker (tracking.kind is none), so nothing else was written")
+    else:
+        say(f"{results}, {done.behind} missing in {done.tracker}")
     raise typer.Exit(4 if done.behind else 0)

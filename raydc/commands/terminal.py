@@ -44,7 +44,7 @@ Settings = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Change a key, such as base.train.steps=50."),
 ]
 Smoke = Annotated[bool, typer.Option("--smoke", help="Merge the study's own smoke block: a run of seconds.")]
-TrackingUri = Annotated[str | None, typer.Option(help="MLflow tracking URI.")]
+TrackingUri = Annotated[str | None, typer.Option(help="Tracking URI, such as that of an MLflow server.")]
 StoreUri = Annotated[
     str | None,
     typer.Option("--store", help="Folder or URI of the store.", envvar="RAYDC_STORE"),

@@ -110,6 +110,8 @@ def ending(state: State) -> str:
     """How the study ended, or how long it still takes."""
     if state.exit_code is None:
         return "going" if state.seconds_left is None else f"{duration(state.seconds_left)} left"
+    if state.exit_code == 0 and state.behind_is_unknown:
+        return f"done; whether the tracker {state.tracker!r} has every result is not known here"
     return {0: "done", 3: "done, some failed", 4: "done, MLflow is behind", 130: "interrupted"}[
         state.exit_code
     ]

@@ -78,7 +78,7 @@ def check(job: Job, address: str) -> None:
             f"{given}, but every node of {address} must reach it; give a URI such as s3://bucket/folder, or "
             "file:///FOLDER for one that all nodes mount"
         )
-    for option, uri in (("--store", store), ("--tracking-uri", study.tracking_uri)):
+    for option, uri in (("--store", store), ("--tracking-uri", study.tracking.uri)):
         if uri is not None and _holds_secret(uri):
             raise InputError(
                 f"{option} holds a password, which everybody who sees the cluster's jobs would read; leave "

@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Any, TypeAlias
 
 from raydc.spec import label_kinds, recipes
-from raydc.spec.entries import DatasetEntry, LabelKind, Method, Need, RecipeEntry, Score
-from raydc.spec.keys import Choice, Key, OneOf, Real, Text, Whole
+from raydc.spec.entries import DatasetEntry, LabelKind, Method, Need, RecipeEntry, Score, TrackerEntry
+from raydc.spec.keys import Choice, Flag, Key, OneOf, Real, Text, Whole
 from raydc.spec.registry import Registry
 from raydc.spec.training_entries import Augmentation, Codec, Loss, Network, Optimizer, Schedule
 from raydc.spec.training_parts import AUGMENTATIONS, CODECS, LOSSES, NETWORKS, OPTIMIZERS, SCHEDULES
@@ -28,6 +28,8 @@ __all__ = [
     "REGISTRIES",
     "SCHEDULES",
     "SCORES",
+    "TRACKERS",
+    "TRACKING_URI",
     "Augmentation",
     "Codec",
     "DatasetEntry",
@@ -40,6 +42,7 @@ __all__ = [
     "RecipeEntry",
     "Schedule",
     "Score",
+    "TrackerEntry",
 ]
 
 DATASETS: Registry[DatasetEntry] = Registry("dataset")
@@ -47,6 +50,7 @@ METHODS: Registry[Method] = Registry("method")
 SCORES: Registry[Score] = Registry("score")
 LABELS: Registry[LabelKind] = Registry("label kind")
 RECIPES: Registry[RecipeEntry] = Registry("recipe")
+TRACKERS: Registry[TrackerEntry] = Registry("tracker")
 
 REGISTRIES: tuple[Registry[Any], ...] = (
     DATASETS,
@@ -60,7 +64,9 @@ REGISTRIES: tuple[Registry[Any], ...] = (
     NETWORKS,
     RECIPES,
     CODECS,
-)  # fmt: skip """All registries, in the order in which `raydc list` names them."""
+    TRACKERS,
+)
+"""All registries, in the order in which `raydc list` names them."""
 WithKeys: TypeAlias = Method | Augmentation | Loss | Schedule | Optimizer
 """Entries that declare keys of study files."""
 
@@ -306,3 +312,39 @@ for _kind in label_kinds.KINDS:
 
 for _published in recipes.RECIPES:
     RECIPES.add(_published)
+
+# --- trackers -----------------------------------------------------------------------------------
+
+TRACKING_URI = Key(
+    "tracking.uri",
+    Text(form="a URI or a path"),
+    "where the tracker records, such as http://HOST:5000; default: in the study's folder",
+    None,
+)
+TRACKERS.add(
+    TrackerEntry(
+        "mlflow",
+        "raydc.tracking.mlflow_tracker:create",
+        "MLflow: one run per evaluation, on a server or in a SQLite database in the study's folder",
+        keys=(
+            TRACKING_URI,
+            Key(
+                "tracking.system_metrics",
+                Flag(),
+                "whether processor, memory, disk, network and GPU of the driver's machine are recorded",
+                False,
+            ),
+        ),
+        display_name="MLflow",
+        local=True,
+    )
+)
+TRACKERS.add(
+    TrackerEntry(
+        "none",
+        "raydc.tracking.tracker:NoTracker",
+        "records nothing; results stay in the study's folder",
+        local=True,
+        records=False,
+    )
+)

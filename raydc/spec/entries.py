@@ -1,4 +1,5 @@
-"""Kinds of entries of the catalogue: what must be known of a dataset, method, score, label kind or recipe."""
+"""Kinds of entries of the catalogue: what must be known of a dataset, method, score, label kind,
+tracker or recipe."""
 
 from __future__ import annotations
 
@@ -126,6 +127,29 @@ class LabelKind(Entry):
     def arguments(self, point: Point) -> dict[str, Value]:
         """Keyword arguments of its function at a point."""
         return {key.name.removeprefix("labels."): point[key.name] for key in self.keys if key.name in point}
+
+
+@dataclass(frozen=True)
+class TrackerEntry(Entry):
+    """A tracker; `target` is a function or a class: `raydc.tracking.tracker.TrackerContext` -> `Tracker`."""
+
+    keys: tuple[Key, ...] = ()
+    """Keys of the `tracking` block that it reads, beside `kind`, such as `tracking.uri`."""
+    display_name: str = ""
+    """What messages call it; default: the tracker 'NAME'."""
+    local: bool = False
+    """Whether it needs nothing but the study's folder at its default options. A run then does not wait until
+    it has started; it waits for every other tracker, so that one that does not answer is refused at once."""
+    records: bool = True
+    """Whether it records anything."""
+
+    def problem(self) -> str | None:
+        return super().problem() or misplaced_key(self.keys, "tracking")
+
+    @property
+    def label(self) -> str:
+        """What messages call it."""
+        return self.display_name or f"the tracker {self.name!r}"
 
 
 @dataclass(frozen=True)

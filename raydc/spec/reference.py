@@ -6,7 +6,7 @@ A test compares the committed pages with what this module makes.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from raydc.spec import catalog
@@ -16,6 +16,7 @@ from raydc.spec.point import BLOCKS, flat_value, point_grammar
 from raydc.spec.registry import Entry
 from raydc.spec.search_block import OPTUNA
 from raydc.spec.study_file import Resources
+from raydc.spec.tracking_block import KIND
 
 HEADER = "<!-- Made by `python -m raydc.reference`; change the schema, not this page. -->\n\n"
 
@@ -77,8 +78,25 @@ def study_file() -> str:
                 for name, field in Resources.model_fields.items()
             ),
         ),
+        "\n## tracking\n\n",
+        "Which tracker records the study, beside the ledger in the study's folder. A plugin can add trackers "
+        "(docs/mlflow.md).\n\n",
+        _table(
+            ("key", "allowed", "default", "tracker", "meaning"),
+            (
+                (f"`{key.name}`", key.kind.describe(), _default(key), owners, key.summary)
+                for key, owners in _tracking_keys()
+            ),
+        ),
     ]
     return "".join(parts)
+
+
+def _tracking_keys() -> Iterator[tuple[Key, str]]:
+    """Keys of the `tracking` block, each with the trackers that have it."""
+    yield KIND, "all"
+    for key in dict.fromkeys(key for entry in catalog.TRACKERS for key in entry.keys):
+        yield key, ", ".join(entry.name for entry in catalog.TRACKERS if key in entry.keys)
 
 
 def catalogue() -> str:
@@ -93,6 +111,7 @@ def catalogue() -> str:
         ("Methods", catalog.METHODS),
         ("Labels", catalog.LABELS),
         ("Augmentations", catalog.AUGMENTATIONS),
+        ("Trackers", catalog.TRACKERS),
     ):
         parts += [f"## {title}\n\n", listed(entries), "\n"]
     parts.append("## Recipes\n\n")

@@ -23,6 +23,7 @@ from raydc.spec.layers import merged
 from raydc.spec.search import SearchSpec
 from raydc.spec.search_block import search_of
 from raydc.spec.study_file import Resources, framed
+from raydc.spec.tracking_block import TrackingSpec, tracking_of
 from raydc.spec.yaml_file import LARGEST_FILE_BYTES, dump_yaml, parse_yaml, read_text
 
 
@@ -40,8 +41,7 @@ class StudySpec:
     """Their union is evaluated; each is crossed."""
     seeds: tuple[int, ...]
     resources: Resources
-    tracking_uri: str | None
-    system_metrics: bool
+    tracking: TrackingSpec
     store_uri: str | None
     source: str
     """What messages call the file."""
@@ -51,17 +51,20 @@ class StudySpec:
     """Who asks for points, instead of the grids."""
 
     def located(self, tracking_uri: str | None, store_uri: str | None) -> StudySpec:
-        """The study with another tracking server or store, where one is given."""
+        """The study with another tracking URI or store, where one is given.
+
+        Raises `InputError` for a tracking URI that the study's tracker does not take.
+        """
         raw = dict(self.raw)
         for block, uri in (("tracking", tracking_uri), ("store", store_uri)):
-            if uri is not None:
+            if uri:
                 # A folder is meant from here, wherever the file is read again.
                 plain = block == "store" and "://" not in uri
                 given = str(Path(uri).absolute()) if plain else uri
                 raw[block] = {**(raw.get(block) or {}), "uri": given}
         return replace(
             self,
-            tracking_uri=tracking_uri or self.tracking_uri,
+            tracking=self.tracking.at(tracking_uri) if tracking_uri else self.tracking,
             store_uri=store_uri or self.store_uri,
             raw=raw,
         )
@@ -304,8 +307,7 @@ def _checked(raw: dict[str, Any], source: str) -> StudySpec:
         grids=grids_of(grammar, file.grid, source),
         seeds=seeds_of(file.seeds, source),
         resources=file.resources,
-        tracking_uri=file.tracking.uri,
-        system_metrics=file.tracking.system_metrics,
+        tracking=tracking_of(file.tracking, source),
         store_uri=file.store.uri,
         source=source,
         raw=raw,

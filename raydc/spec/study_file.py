@@ -1,6 +1,7 @@
 """The frame of a study file: its blocks and their keys, checked by pydantic (nowhere else).
 
-What the blocks `base`, `grid` and the teachers hold is checked by raydc's own grammar (raydc.spec.blocks).
+What the blocks `base`, `grid` and the teachers hold is checked by raydc's own grammar (raydc.spec.blocks);
+`search` and `tracking` have modules of their own (raydc.spec.search_block, raydc.spec.tracking_block).
 """
 
 from __future__ import annotations
@@ -58,15 +59,6 @@ class Resources(_Part):
         return fewest, max(fewest, min(most, places))
 
 
-class Tracking(_Part):
-    """Where MLflow records."""
-
-    uri: str | None = None
-    """Tracking URI; null: SQLite in the study's folder."""
-    system_metrics: bool = False
-    """Whether the study's own run in MLflow records the driver's processor, memory, disk, network and GPU."""
-
-
 class StoreConfig(_Part):
     """Where artifacts are kept."""
 
@@ -99,7 +91,7 @@ class StudyFile(_Part):
     seeds: int | list[int] = 1
     search: dict[str, Any] | None = None
     resources: Resources = Resources()
-    tracking: Tracking = Tracking()
+    tracking: dict[str, Any] = {}
     store: StoreConfig = StoreConfig()
     smoke: dict[str, Any] = {}
 
@@ -123,6 +115,7 @@ _FORMS = {
     "resources.workers": "auto or a whole number of at least 1",
     "resources.teacher_replicas": "auto, a whole number of at least 1, or [N, M] with N at most M",
     "grid": "a mapping of dotted keys to lists, or a list of such mappings",
+    "tracking": "a mapping such as {kind: mlflow, uri: URI}",
     "search": "a mapping {optuna: {trials: N, space: {...}}}",
     "dataset.classes": "a number of classes or a list of class numbers and names",
 }
@@ -140,7 +133,6 @@ def _pydantic_sentence(error: ValidationError) -> str:
     name = ".".join(path)
     models: dict[str, type[BaseModel]] = {
         "resources": Resources,
-        "tracking": Tracking,
         "store": StoreConfig,
         "dataset": DatasetFile,
     }

@@ -1,7 +1,7 @@
 """A run from a checked study to its results: where all parts meet.
 
 Everything that can be refused is refused before anything is trained: the study, the data, the
-networks, the folder, the store and the tracking server.
+networks, the folder, the store and the tracker.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from raydc.search.answers import Answers
 from raydc.spec.evaluation import Evaluation
 from raydc.spec.facts import bind
 from raydc.spec.plan import Plan, Planned, forwards, make_plan, naive_forwards
-from raydc.spec.result import FAILED, FINISHED, Row, reused
+from raydc.spec.result import FAILED, FINISHED, STOPPED, Row, reused
 from raydc.spec.study import StudySpec
 from raydc.store.opening import open_store
 from raydc.study.preflight import ReadyStudy, preflight, with_digests
@@ -39,7 +39,7 @@ from raydc.tracking.ledger import Ledger, read_rows
 if TYPE_CHECKING:
     from raydc.search.ask_tell import Search
 
-STUDY_PAGE = "raydc.study.mlflow_page"
+PUBLISHING = "raydc.study.publishing"
 """With the report, needed at the end; it is loaded, which takes a second, while teachers are trained."""
 TRACKER_PATIENCE_SECONDS = 60.0
 """How long the end of a run waits for a tracking server that does not answer."""
@@ -77,7 +77,7 @@ def run(
         ready = preflight(study, store, download)
         resuming = bool(read_rows(out))
         record = Record(ready, out, resuming=resuming, pool=pool)
-        pool.submit(import_module, STUDY_PAGE)
+        pool.submit(import_module, PUBLISHING)
         with Ledger(out) as ledger:
             others = _known_elsewhere(ready, ledger)
             launch = _Launch(ready, ledger, record, others if reuse else {}, out, address, progress, finish)
@@ -245,7 +245,7 @@ class _Launch:
 
     def _conclude(self, evaluations: Sequence[Planned], summary: Summary) -> None:
         """Count, write the table, draw the report, close the record."""
-        from raydc.study.mlflow_page import publish_origin, publish_results
+        from raydc.study.publishing import publish_origin, publish_results
 
         ledger, tracker, out = self.ledger, self.record.tracker(), self.out
         status = {p.id: ledger.rows.get(p.id, {}).get("status") for p in evaluations}
@@ -261,12 +261,13 @@ class _Launch:
             with self._dispensable("the report"):
                 self.finish(out)
         if summary.efficiency:
-            tracker.describe({"parallel_efficiency": summary.efficiency}, {})
-        with self._dispensable("the study's page in MLflow"):
+            tracker.describe({"parallel_efficiency": summary.efficiency})
+        with self._dispensable("the study's record"):
             publish_origin(tracker, self.ready.dataset, self.ready.plan, self.ready.store)
             publish_results(tracker, list(ledger.rows.values()), out)
-        over = "KILLED" if summary.interrupted else "FAILED" if summary.exit_code == 3 else "FINISHED"
+        over = STOPPED if summary.interrupted else FAILED if summary.exit_code == 3 else FINISHED
         hasty = summary.interrupted or summary.stopped is not None
+        summary.tracker = self.record.label
         summary.behind = tracker.close(over, HASTY_PATIENCE_SECONDS if hasty else TRACKER_PATIENCE_SECONDS)
         self._write_table()
 

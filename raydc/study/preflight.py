@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 
 from raydc.data.dataset import Dataset, open_dataset
 from raydc.data.hub import located
@@ -119,11 +118,6 @@ def _check_labels(
 
 def preflight(study: StudySpec, store: Store, download: bool = False) -> ReadyStudy:
     """Open the data, check the study against them, and plan; `InputError` if it is not possible."""
-    if study.system_metrics and find_spec("psutil") is None:
-        raise InputError(
-            f"{study.source}: tracking.system_metrics needs psutil, which is not installed; "
-            "pip install 'raydc[server]'"
-        )
     try:
         dataset = open_dataset(study.dataset, store, download=download)
     except InputError as error:

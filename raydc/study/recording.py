@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 from raydc.analysis.curves import varying_keys
 from raydc.errors import InputError, StoreError, TrackingError
 from raydc.spec.result import FINISHED, Row, spec_columns, untested
 from raydc.store.artifact import Store
 from raydc.study.preflight import ReadyStudy
+from raydc.tracking import trackers
 from raydc.tracking.ledger import Ledger
 from raydc.tracking.tracker import PLANNED, NoTracker, Tracker
 
@@ -26,16 +26,22 @@ SHARE_SECONDS = 20.0
 class Record:
     """The tracker of a run, which starts while teachers are trained.
 
-    A new study is refused when its server does not answer; one that was begun goes on without, and
-    `raydc sync` mends the record.
+    A new study is refused when its tracker does not start; one that is resumed goes on without, and
+    `raydc sync` brings the record up to date.
     """
 
     def __init__(self, ready: ReadyStudy, out: Path, *, resuming: bool, pool: ThreadPoolExecutor) -> None:
+        self._tracking = ready.study.tracking
         self._resuming = resuming
         self._tracker: Tracker | None = None
-        self._starting = pool.submit(_start_tracker, ready, out)
-        if ready.study.tracking_uri is not None:
-            self.tracker()  # The study's own database is always there; another is waited for.
+        self._starting = pool.submit(_start_tracker, ready, out, resuming)
+        if not (self._tracking.entry.local and self._tracking.has_defaults):
+            self.tracker()  # What was given may be refused, so it is waited for.
+
+    @property
+    def label(self) -> str:
+        """What messages call the tracker."""
+        return self._tracking.entry.label
 
     def tracker(self) -> Tracker:
         """The started tracker, waited for if need be; `InputError` for a new study without one."""
@@ -49,22 +55,19 @@ class Record:
 
     def _without(self, error: TrackingError) -> Tracker:
         if not self._resuming:
-            raise InputError(f"{error}; start the server or give another --tracking-uri")
-        logger.warning("%s; the study goes on and `raydc sync` mends the record", error)
+            advice = "start the server or give another --tracking-uri"
+            if "uri" not in self._tracking.options:
+                advice = "record nothing with --set tracking.kind=none, or choose another tracker"
+            raise InputError(f"{error}; {advice}")
+        logger.warning("%s; the study goes on and `raydc sync` brings the record up to date", error)
         return _Unreachable()
 
 
-def _start_tracker(ready: ReadyStudy, out: Path) -> Tracker:
-    from raydc.tracking.mlflow_client import default_uri
-    from raydc.tracking.mlflow_tracker import MlflowTracker
-
-    study = ready.study
+def _start_tracker(ready: ReadyStudy, out: Path, resuming: bool) -> Tracker:
     varying = varying_keys([spec_columns(planned.evaluation) for planned in ready.plan.evaluations])
-    tracker = MlflowTracker(
-        study.tracking_uri or default_uri(out), study.name, out, varying, study.system_metrics
-    )
+    tracker = trackers.create(ready.study, out, varying, resuming=resuming)
     tracker.start()
-    tracker.describe({PLANNED: ready.evaluations}, {})
+    tracker.describe({PLANNED: ready.evaluations})
     return tracker
 
 
@@ -72,9 +75,10 @@ class _Unreachable(NoTracker):
     """Stands in for a tracker that did not answer when a study was resumed."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._rows = 0
 
-    def record(self, rows: Any) -> None:
+    def record(self, rows: Iterable[Row]) -> None:
         self._rows += sum(1 for row in rows if row.get("reused_from") is None)
 
     def close(self, status: str, patience_seconds: float) -> int:

@@ -29,8 +29,10 @@ class Summary:
     interrupted: bool = False
     stopped: str | None = None
     """Why the run could not go on, where it was ended by its store or its folder."""
+    tracker: str = ""
+    """What messages call the study's tracker, such as MLflow."""
     behind: int = 0
-    """Results that MLflow does not have yet."""
+    """Results that the tracker does not have yet."""
     wall_seconds: float = 0.0
     stage_seconds: dict[str, float] = field(default_factory=dict)
     student_seconds: float = 0.0

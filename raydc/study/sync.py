@@ -1,4 +1,4 @@
-"""raydc sync: MLflow brought up to date with the ledger, and results made elsewhere taken in."""
+"""raydc sync: the tracker brought up to date with the ledger, and results made elsewhere taken in."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from raydc.errors import InputError
 from raydc.files.plain_json import parse_json
 from raydc.spec.result import FAILED, FINISHED, Row
 from raydc.spec.study import load_study
-from raydc.study.mlflow_page import publish_results
-from raydc.tracking import study_folder
+from raydc.study.publishing import publish_results
+from raydc.tracking import study_folder, trackers
 from raydc.tracking.ledger import Ledger
 
 PATIENCE_SECONDS = 24 * 3600.0
@@ -26,34 +26,38 @@ class Synced:
     rows: int
     """In the ledger."""
     imported: int
+    """Rows that were taken from another file now."""
     behind: int
+    """Rows that the tracker lacks."""
+    tracker: str | None
+    """What messages call the tracker; None: the study has none."""
 
 
 def sync(out: Path, tracking_uri: str | None, imported: Path | None) -> Synced:
-    """Write what MLflow lacks; `InputError` if the folder holds no study or MLflow does not answer."""
-    from raydc.tracking.mlflow_client import default_uri
-    from raydc.tracking.mlflow_tracker import MlflowTracker
+    """Give the tracker what it lacks, at `tracking_uri` instead of the study's own if one is given.
 
+    Raises `InputError` if the folder holds no study, `TrackingError` if the tracker cannot start.
+    """
     if study_folder.study_name(out) is None:
         raise InputError(f"{str(out)!r} holds no study; give the folder of a run")
-    study = load_study(out / study_folder.STUDY)
+    study = load_study(out / study_folder.STUDY).located(tracking_uri, None)
     with study_folder.locked(out), Ledger(out) as ledger:
         taken = []
         if imported is not None:
             known = ledger.finished()
             taken = [r for r in read_results(imported, study.name) if r["evaluation_id"] not in known]
             ledger.append(taken)
-        uri = tracking_uri or study.tracking_uri or default_uri(out)
         rows = list(ledger.rows.values())
-        tracker = MlflowTracker(uri, study.name, out, varying_keys(rows))
+        tracker = trackers.create(study, out, varying_keys(rows), resuming=True)
         tracker.start()
         tracker.record(rows)
         study_folder.write_results(out, study_folder.with_run_ids(out, ledger.rows))
         publish_results(tracker, rows, out)
         failed = any(row["status"] == FAILED for row in rows)
-        behind = tracker.close("FAILED" if failed else "FINISHED", PATIENCE_SECONDS)
+        behind = tracker.close(FAILED if failed else FINISHED, PATIENCE_SECONDS)
         study_folder.write_results(out, study_folder.read_folder(out))
-        return Synced(len(ledger.rows), len(taken), behind)
+        entry = study.tracking.entry
+        return Synced(len(ledger.rows), len(taken), behind, entry.label if entry.records else None)
 
 
 def read_results(path: Path, study: str) -> list[Row]:

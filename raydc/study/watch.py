@@ -8,18 +8,20 @@ RUNNING. What MLflow has is what the writer has recorded, and a run that was kil
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from raydc.analysis.curves import varying_keys
 from raydc.spec.result import FAILED, FINISHED, Row
 from raydc.study.pace import per_minute
-from raydc.tracking import study_folder
+from raydc.tracking import study_folder, trackers
 from raydc.tracking.names import run_name
 from raydc.tracking.rows import MLFLOW, experiment_of
 
 MOST_FAILURES = 5
+MLFLOW_KIND = "mlflow"
+"""The tracker whose run ids the study's folder holds."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,14 @@ class State:
     last_at: float | None
     """When the last evaluation ended."""
     exit_code: int | None
-    """What the run exited with; None while it is going."""
+    """What the run exited with; None while it is going. 4 is known of MLflow alone."""
+    tracker: str | None = None
+    """Kind of the tracker; None where the state was read from MLflow."""
+
+    @property
+    def behind_is_unknown(self) -> bool:
+        """Whether the tracker may lack results, which the study's folder does not show."""
+        return self.tracker not in (None, MLFLOW_KIND, "none")
 
     @property
     def ended(self) -> int:
@@ -78,11 +87,14 @@ def _local(out: Path) -> State:
     """The state of a study's folder; `InputError` if it holds none."""
     rows = study_folder.read_folder(out)
     planned = study_folder.planned(out)
-    code = None if study_folder.is_going(out) else _exit_code(rows, planned, behind=_behind(out, rows))
-    return _state(study_folder.study_name(out) or out.name, rows, planned, None, code)
+    kind = study_folder.tracker_kind(out)
+    behind = kind == MLFLOW_KIND and _behind(rows)
+    code = None if study_folder.is_going(out) else _exit_code(rows, planned, behind=behind)
+    state = _state(study_folder.study_name(out) or out.name, rows, planned, None, code)
+    return replace(state, tracker=kind)
 
 
-def _behind(out: Path, rows: Sequence[Row]) -> bool:
+def _behind(rows: Sequence[Row]) -> bool:
     """Whether MLflow lacks results."""
     return any(row["mlflow_run_id"] is None and row.get("reused_from") is None for row in rows)
 
@@ -97,9 +109,7 @@ def _exit_code(rows: Sequence[Row], planned: int | None, *, behind: bool) -> int
 
 
 def _recorded(where: str, tracking_uri: str | None) -> State:
-    from raydc.tracking.mlflow_record import read_record
-
-    record = read_record(*experiment_of(where, tracking_uri))
+    record = trackers.read_record(*experiment_of(where, tracking_uri))
     return _state(record.name, record.rows, record.planned, record.running, record.exit_code)
 
 

@@ -1,7 +1,4 @@
-"""The contract of methods: what every registered one keeps, a plugin's too, at all settings of its choices.
-
-`RAYDC_PLUGINS=my_method.py pytest tests/methods/test_contract.py` holds a method from outside to it.
-"""
+"""The contract of methods, at all settings of their choices."""
 
 from __future__ import annotations
 
@@ -18,14 +15,14 @@ import torch
 
 from raydc.errors import InputError
 from raydc.methods.pool import Made, Pool
-from raydc.spec import catalog, plugins
+from raydc.spec import catalog
 from raydc.spec.catalog import Method
 from raydc.spec.evaluation import DatasetSpec, Evaluation
 from raydc.spec.facts import DataFacts, bind
 from raydc.spec.keys import Choice, Flag
 from raydc.spec.point import point_grammar, resolve
+from raydc.testing.parts import each, tested
 
-plugins.load()
 SIZES = (30, 31, 32, 33)
 """Images of each class."""
 SHAPE = (3, 8, 8)
@@ -47,11 +44,11 @@ def settings_of(method: Method) -> list[Setting]:
 
 CASES = [
     pytest.param(method, setting, id="-".join([method.name, *(str(v) for v in setting.values())]))
-    for method in catalog.METHODS
+    for method in tested(catalog.METHODS)
     for setting in settings_of(method)
 ]
 every_case = pytest.mark.parametrize(("method", "setting"), CASES)
-every_method = pytest.mark.parametrize("method", list(catalog.METHODS), ids=lambda m: m.name)
+every_method = each("method", catalog.METHODS)
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ from mlflow.entities import Run
 from raydc.errors import InputError, TrackingError, without_password
 from raydc.spec.result import LISTS, MEASURES, RECORD, Row
 from raydc.tracking.mlflow_client import AWAY, STATUS, TEXT_TAGS, client_of, quiet, reason, search
-from raydc.tracking.names import value_of
+from raydc.tracking.mlflow_params import value_of
 from raydc.tracking.tracker import PLANNED
 
 _EXIT_CODES = {"FINISHED": 0, "FAILED": 3, "KILLED": 130}

@@ -10,6 +10,7 @@ import json
 import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +19,33 @@ from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
 from raydc import __version__
-from raydc.errors import TrackingError, without_password
+from raydc.errors import InputError, TrackingError, without_password
 from raydc.spec.result import Row
-from raydc.tracking.mlflow_client import AWAY, client_of, quiet, reason
+from raydc.tracking.mlflow_client import AWAY, STATUS, client_of, default_uri, quiet, reason
+from raydc.tracking.mlflow_page import table_view
+from raydc.tracking.mlflow_params import text
 from raydc.tracking.mlflow_writer import RowWriter, log
-from raydc.tracking.names import table_view, text
-from raydc.tracking.tracker import TeacherCurve, UsedDataset
+from raydc.tracking.tracker import TeacherCurve, TrackerContext, UsedDataset
 
 logger = logging.getLogger(__name__)
 
 LONGEST_DIGEST = 36
 VIEW = "raydc"
 """Name of the table that every study offers on MLflow's runs page."""
+NOTE = "mlflow.note.content"
+"""The tag that MLflow shows as the description of a run or an experiment."""
+
+
+def create(context: TrackerContext) -> MlflowTracker:
+    """The tracker of kind mlflow; `InputError` if system metrics are asked for without psutil."""
+    system_metrics = bool(context.options.get("system_metrics"))
+    if system_metrics and find_spec("psutil") is None:
+        raise InputError(
+            "tracking.system_metrics is true, which needs psutil, but psutil is not installed; "
+            "pip install 'raydc[server]'"
+        )
+    uri = context.uri or default_uri(context.folder)
+    return MlflowTracker(uri, context.study, context.folder, context.varying, system_metrics)
 
 
 class MlflowTracker:
@@ -92,7 +108,7 @@ class MlflowTracker:
         )
         tags = {
             f"mlflow.sharedViewState.{VIEW}": json.dumps(table_view(self.varying)),
-            "mlflow.note.content": f"The evaluations of {self.study}: [the best first]({page})",
+            NOTE: f"The evaluations of {self.study}: [the best first]({page})",
         }
         for key, value in tags.items():
             self.client.set_experiment_tag(self.experiment_id, key, value)
@@ -121,13 +137,13 @@ class MlflowTracker:
 
     # --- the study as a whole --------------------------------------------------------------------
 
-    def describe(self, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
+    def describe(self, measures: Mapping[str, float], note: str | None = None) -> None:
         now = int(time.time() * 1000)
         self._try(
             lambda: self.client.log_batch(
                 self.parent_id,
-                metrics=[Metric(key, float(value), now, 0) for key, value in metrics.items()],
-                tags=[RunTag(key, value) for key, value in tags.items()],
+                metrics=[Metric(key, float(value), now, 0) for key, value in measures.items()],
+                tags=[] if note is None else [RunTag(NOTE, note)],
             )
         )
 
@@ -185,7 +201,7 @@ class MlflowTracker:
         try:
             action()
         except AWAY as error:
-            logger.warning("%s; `raydc sync` mends the record", reason(self.uri, error))
+            logger.warning("%s; `raydc sync` brings the record up to date", reason(self.uri, error))
             return False
         return True
 
@@ -193,6 +209,7 @@ class MlflowTracker:
         if self._monitor is not None:
             self._try(self._monitor.finish)
         behind = self.writer.close(patience_seconds)
-        if not behind and not self._try(lambda: self.client.set_terminated(self.parent_id, status=status)):
+        ended = STATUS[status]
+        if not behind and not self._try(lambda: self.client.set_terminated(self.parent_id, status=ended)):
             return 1  # the study's own run, which `raydc sync` ends as well
         return behind

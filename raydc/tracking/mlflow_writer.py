@@ -28,8 +28,9 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
 from raydc.spec.result import LISTS, MEASURES, Row
 from raydc.tracking.mlflow_client import AWAY, STATUS, TEXT_TAGS, reason, search
+from raydc.tracking.mlflow_params import params
 from raydc.tracking.mlflow_transaction import one_transaction, sqlite_store
-from raydc.tracking.names import params, run_name
+from raydc.tracking.names import run_name
 from raydc.tracking.run_ids import note_run
 
 logger = logging.getLogger(__name__)

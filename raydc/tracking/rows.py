@@ -9,6 +9,7 @@ from pathlib import Path
 from raydc.errors import InputError
 from raydc.spec.result import Row, check_column
 from raydc.spec.yaml_file import parse_yaml
+from raydc.tracking import trackers
 from raydc.tracking.study_folder import read_folder
 
 MLFLOW = "mlflow:"
@@ -21,9 +22,7 @@ def load_rows(where: str, tracking_uri: str | None = None) -> list[Row]:
     nothing there, `TrackingError` if MLflow does not answer.
     """
     if where.startswith(MLFLOW):
-        from raydc.tracking.mlflow_record import read_experiment
-
-        return read_experiment(*experiment_of(where, tracking_uri))
+        return trackers.read_record(*experiment_of(where, tracking_uri)).rows
     return read_folder(Path(where))
 
 

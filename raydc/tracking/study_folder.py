@@ -31,6 +31,7 @@ from raydc.files.atomic import write_atomically
 from raydc.files.full_disk import writing_folder
 from raydc.files.plain_json import parse_json
 from raydc.spec.result import Row, columns
+from raydc.spec.tracking_block import KIND
 from raydc.spec.yaml_file import parse_yaml, read_text
 from raydc.tracking.ledger import FILE as LEDGER
 from raydc.tracking.ledger import read_rows
@@ -85,6 +86,12 @@ def _study(out: Path) -> dict[str, Any]:
     path = out / STUDY
     content = parse_yaml(read_text(path), str(path)) if path.is_file() else None
     return content if isinstance(content, dict) else {}
+
+
+def tracker_kind(out: Path) -> str:
+    """Kind of the tracker of the study in a folder."""
+    block = _study(out).get("tracking")
+    return str(block.get("kind", KIND.default)) if isinstance(block, dict) else str(KIND.default)
 
 
 def write_plan(out: Path, numbers: Mapping[str, Any]) -> None:

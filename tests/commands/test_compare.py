@@ -84,7 +84,7 @@ def test_runs_of_others_are_as_good_as_ours(tmp_path: Path) -> None:
     tracker = MlflowTracker(uri, "ours", tmp_path)
     tracker.start()
     tracker.record(ours())
-    assert tracker.close("FINISHED", 60) == 0
+    assert tracker.close("finished", 60) == 0
     (snippet,) = re.findall(r"```python\n(.*?)```", (DOCS / "mlflow.md").read_text(), re.DOTALL)
     try:
         exec(snippet, {"uri": uri})

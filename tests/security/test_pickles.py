@@ -39,8 +39,8 @@ from raydc.study.sync import read_results
 from raydc.teachers.checkpoint import read_buffer, read_state
 from raydc.tracking import study_folder
 from raydc.tracking.ledger import read_rows
+from raydc.tracking.mlflow_params import value_of
 from raydc.tracking.mlflow_record import read_experiment
-from raydc.tracking.names import value_of
 from raydc.tracking.run_ids import run_ids
 from raydc.worker import exported
 from tests.commands.conftest import STUDY

@@ -304,7 +304,7 @@ def test_folders_of_the_command_line_are_kept_whole_and_passwords_are_not() -> N
     kept = parse_yaml(said, "study.yaml")
     assert kept["tracking"] == {"uri": "http://me@host:5000"}
     assert Path(kept["store"]["uri"]).is_absolute()
-    assert study.tracking_uri == "http://me:secret@host:5000"
+    assert study.tracking.uri == "http://me:secret@host:5000"
 
 
 def test_passwords_of_the_file_itself_are_not_kept() -> None:

@@ -94,6 +94,22 @@ def test_the_exit_code_is_that_of_the_run(study: Path) -> None:
     assert (state["finished"], state["planned"], state["exit_code"]) == (6, 6, 0)
 
 
+@pytest.mark.parametrize(
+    ("tracking", "said"),
+    [
+        ("{kind: none}", "done"),
+        ("{kind: mine}", "done; whether the tracker 'mine' has every result is not known here"),
+    ],
+)
+def test_a_study_that_mlflow_does_not_record_is_not_behind(study: Path, tracking: str, said: str) -> None:
+    (study / study_folder.STUDY).write_text(f"name: s\ntracking: {tracking}\n")
+    with Ledger(study) as ledger:
+        ledger.append([ended(number) for number in (1, 3, 4, 5)])
+    looked = watch(str(study))
+    assert looked.exit_code == 0
+    assert looked.stdout.rstrip().endswith(f", {said}")
+
+
 def test_it_watches_until_the_end_and_says_what_is_new(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The run goes on while the watcher sleeps."""
     lock = study_folder.locked(study)
@@ -142,9 +158,9 @@ def test_a_study_in_mlflow(study: Path) -> None:
     uri = default_uri(study)
     tracker = MlflowTracker(uri, "s", study)
     tracker.start()
-    tracker.describe({PLANNED: 6}, {})
+    tracker.describe({PLANNED: 6})
     tracker.record([ended(0, val_acc=0.5), ended(1, "failed"), ended(2, val_acc=0.75)])
-    assert tracker.close("FAILED", 60) == 0
+    assert tracker.close("failed", 60) == 0
     local, remote = state_of(str(study)), state_of("mlflow:s", uri)
     assert remote.exit_code == 3
     same = ("study", "planned", "finished", "failed", "per_minute", "best", "failures", "last_at")

@@ -13,9 +13,10 @@ import pytest
 
 from raydc.errors import InputError, TrackingError
 from raydc.tracking.mlflow_client import default_uri
+from raydc.tracking.mlflow_params import text, value_of
 from raydc.tracking.mlflow_record import read_experiment
 from raydc.tracking.mlflow_tracker import MlflowTracker
-from raydc.tracking.names import run_name, text, value_of
+from raydc.tracking.names import run_name
 from raydc.tracking.reach import probe
 from raydc.tracking.tracker import TeacherCurve, UsedDataset
 from tests.tracking.record import row
@@ -35,8 +36,8 @@ def test_the_study_has_its_data_its_teachers_and_its_files(
         one.teachers([curve])
         one.attach([tmp_path / "figures", tmp_path / "absent.txt"])
         one.attach_text("x==1", "environment.txt")
-        one.describe({"finished": 2}, {"mlflow.note.content": "read me"})
-        assert one.close("FINISHED", 60) == 0
+        one.describe({"finished": 2}, "read me")
+        assert one.close("finished", 60) == 0
     client, parent = one.client, one.client.get_run(one.parent_id)
     assert [d.dataset.name for d in parent.inputs.dataset_inputs] == ["digits"]
     assert parent.data.tags["mlflow.note.content"] == "read me"
@@ -59,7 +60,7 @@ def test_system_metrics_are_sampled_on_request(tmp_path: Path, monkeypatch: pyte
         time.sleep(0.2)
     else:
         raise AssertionError("nothing was sampled")
-    assert one.close("FINISHED", 60) == 0
+    assert one.close("finished", 60) == 0
 
 
 def test_runs_are_named_by_what_varies() -> None:
@@ -72,7 +73,7 @@ def test_runs_are_named_by_what_varies() -> None:
 def test_the_runs_page_has_the_keys_that_vary_as_columns(tmp_path: Path) -> None:
     one = MlflowTracker(default_uri(tmp_path), "s", tmp_path, varying=["train.steps"])
     one.start()
-    one.close("FINISHED", 60)
+    one.close("finished", 60)
     tags = one.client.get_experiment(one.experiment_id).tags
     view = json.loads(tags["mlflow.sharedViewState.raydc"])
     assert {"metrics.`test_acc`", "params.`train.steps`", "params.`seed`"} <= set(view["selectedColumns"])
@@ -106,7 +107,7 @@ def test_a_disk_that_is_full_when_the_record_begins_leaves_no_half_of_it(
     one = MlflowTracker(default_uri(disk), "s", disk)
     one.start()
     one.record([row("a")])
-    assert one.close("FINISHED", 60) == 0
+    assert one.close("finished", 60) == 0
 
 
 @pytest.mark.slow
@@ -134,5 +135,5 @@ def test_a_kill_while_the_record_begins_leaves_no_half_of_it(tmp_path: Path) -> 
     one = MlflowTracker(default_uri(tmp_path), "s", tmp_path)
     one.start()
     one.record([row("a")])
-    assert one.close("FINISHED", 60) == 0
+    assert one.close("finished", 60) == 0
     assert not set(left) & {path.name for path in tmp_path.iterdir()}

@@ -34,7 +34,7 @@ def test_rows_come_back_as_they_were(tracker: Callable[[], MlflowTracker], tmp_p
     one = tracker()
     given = [row("a"), row("b", "failed"), row("c", reused_from="other")]
     one.record(given)
-    assert one.close("FAILED", 60) == 0
+    assert one.close("failed", 60) == 0
     read = {r["evaluation_id"]: r for r in read_experiment("s", default_uri(tmp_path))}
     assert set(read) == {"a", "b"}  # what another study made is in its own record
     for key in ("study", "seed", "status", "images.ipc", "labels.temperature", "train.augment", "dataset.zca",
@@ -61,7 +61,7 @@ def test_a_run_whose_answer_was_lost_is_not_made_twice(
     monkeypatch.setattr(one.writer.client, "create_run", heard_but_not_answered)
     monkeypatch.setattr(one.writer, "sqlite", None)  # as with a server, which keeps what it was asked
     one.record([row("a"), row("b")])
-    assert one.close("FINISHED", 60) == 0
+    assert one.close("finished", 60) == 0
     assert sorted(r.data.tags["raydc.evaluation_id"] for r in children(default_uri(tmp_path))) == ["a", "b"]
     assert lost[0].info.run_id in {r.info.run_id for r in children(default_uri(tmp_path))}
 
@@ -85,7 +85,7 @@ def test_a_row_that_is_refused_among_others_costs_the_others_nothing(
     assert [r["evaluation_id"] for r in one.writer._write_together(store, waiting)] == ["a", "b", "c"]
     assert children(default_uri(tmp_path)) == []
     one.record([row(name) for name in "abcd"])
-    assert one.close("FINISHED", 60) == 1
+    assert one.close("finished", 60) == 1
     assert tried.count("d") <= 2
     found = {r.data.tags["raydc.evaluation_id"]: r.info.run_id for r in children(default_uri(tmp_path))}
     assert sorted(r.data.tags["raydc.evaluation_id"] for r in children(default_uri(tmp_path))) == [*"abcd"]
@@ -97,7 +97,7 @@ def test_a_row_that_the_database_cannot_hold_stops_no_other(
 ) -> None:
     one = tracker()
     one.record([row("a"), row("b", started_at=1e17), row("c", error="\ud800"), row("d")])
-    assert one.close("FINISHED", 60) == 2
+    assert one.close("finished", 60) == 2
     assert "MLflow refuses b" in caplog.text
     assert "MLflow refuses c" in caplog.text
     assert sorted(run_ids(tmp_path)) == ["a", "d"]
@@ -117,7 +117,7 @@ def test_a_note_that_finds_no_space_is_made_later(
 
     monkeypatch.setattr(mlflow_writer, "note_run", note)
     one.record([row(name) for name in "abc"])
-    assert one.close("FINISHED", 60) == 0
+    assert one.close("finished", 60) == 0
     found = {r.data.tags["raydc.evaluation_id"]: r.info.run_id for r in children(default_uri(tmp_path))}
     assert len(failures) == 2
     assert run_ids(tmp_path) == found
@@ -139,7 +139,7 @@ def test_transactions_that_never_work_are_given_up(
     monkeypatch.setattr(mlflow_writer, "TURN_SECONDS", 0.0)
     one = tracker()
     one.record([row(name) for name in "abcdef"])
-    assert one.close("FINISHED", 60) == 0
+    assert one.close("finished", 60) == 0
     assert len(children(default_uri(tmp_path))) == 6
     assert caplog.text.count("(another MLflow); they are written one by one") == 1
 
@@ -149,7 +149,7 @@ def test_a_row_and_its_successor_are_written_in_order(
 ) -> None:
     one = tracker()
     one.record([row("a", "failed"), row("a"), row("b")])
-    assert one.close("FINISHED", 60) == 0
+    assert one.close("finished", 60) == 0
     a = next(r for r in children(default_uri(tmp_path)) if r.data.tags["raydc.evaluation_id"] == "a")
     assert a.info.status == "FINISHED"
     assert "raydc.error" not in a.data.tags
@@ -161,9 +161,9 @@ def test_who_else_writes_gets_in_between(tracker: Callable[[], MlflowTracker]) -
     one.record([row(str(number)) for number in range(200)])
     while one.writer.pending == 200:
         time.sleep(0.01)
-    one.describe({"finished": 1.0}, {})
+    one.describe({"finished": 1.0})
     assert one.writer.pending > 0, "it waited for all of them"
-    assert one.close("FINISHED", 60) == 0
+    assert one.close("finished", 60) == 0
     assert one.client.get_run(one.parent_id).data.metrics["finished"] == 1.0
 
 
@@ -172,7 +172,7 @@ def test_tests_by_epoch_are_a_curve(tracker: Callable[[], MlflowTracker], tmp_pa
     one = tracker()
     one.record([row("a", **{"train.test_every": 2, "test_acc_by_epoch": looks})])
     one.record([row("b", **{"train.test_every": 100, "test_acc_by_epoch": [0.25, 0.5]})])
-    assert one.close("FINISHED", 60) == 0
+    assert one.close("finished", 60) == 0
     runs = {r.data.tags["raydc.evaluation_id"]: r for r in children(uri)}
     curves = {
         name: {
@@ -194,14 +194,14 @@ def test_a_server_that_answers_is_waited_for(
     write = one.writer._write
     monkeypatch.setattr(one.writer, "_write", lambda given: (time.sleep(0.3), write(given)))
     one.record([row(str(number)) for number in range(8)])
-    assert one.close("FINISHED", 1.0) == 0
+    assert one.close("finished", 1.0) == 0
 
 
 def test_recording_again_changes_nothing(tracker: Callable[[], MlflowTracker], tmp_path: Path) -> None:
     for _ in range(2):
         one = tracker()
         one.record([row("a"), row("b")])
-        assert one.close("FINISHED", 60) == 0
+        assert one.close("finished", 60) == 0
     found = children(default_uri(tmp_path))
     assert sorted(r.data.tags["raydc.evaluation_id"] for r in found) == ["a", "b"]
     client = MlflowClient(default_uri(tmp_path))
@@ -216,10 +216,10 @@ def test_a_run_that_a_kill_left_open_is_completed(
 ) -> None:
     first = tracker()
     first.client.create_run(first.experiment_id, tags=first.writer._tags(row("a")))
-    first.close("KILLED", 60)
+    first.close("stopped", 60)
     again = tracker()
     again.record([row("a")])
-    assert again.close("FINISHED", 60) == 0
+    assert again.close("finished", 60) == 0
     (found,) = children(default_uri(tmp_path))
     assert found.info.status == "FINISHED"
     assert found.data.metrics["test_acc"] == 0.625
@@ -232,7 +232,7 @@ def test_a_failed_evaluation_that_succeeds_later_keeps_one_run(
     for status in ("failed", "finished"):
         one = tracker()
         one.record([row("a", status)])
-        one.close("FINISHED", 60)
+        one.close("finished", 60)
     (found,) = children(default_uri(tmp_path))
     assert found.info.status == "FINISHED"
     assert "raydc.error" not in found.data.tags
@@ -276,7 +276,7 @@ def test_a_server_that_answers_with_errors_is_waited_for(
         one.writer.uri = f"http://127.0.0.1:{broken.server_port}"
         one.writer.client = MlflowClient(one.writer.uri)
         one.record([row("a"), row("b")])
-        assert one.close("FINISHED", 60) == 0
+        assert one.close("finished", 60) == 0
         broken.shutdown()
     assert tries == ["a", "a", "b"]
     assert sorted(r.data.tags["raydc.evaluation_id"] for r in children(default_uri(tmp_path))) == ["a", "b"]
@@ -296,7 +296,7 @@ def test_an_outage_costs_nothing_but_time(server: Server, tmp_path: Path) -> Non
     server.start()
     server.wait()
     one.record([row("after")])
-    assert one.close("FINISHED", 120) == 0
+    assert one.close("finished", 120) == 0
     names = [r.data.tags["raydc.evaluation_id"] for r in children(server.uri)]
     assert sorted(names) == ["after", "before", "during", "during too"]
     server.stop()

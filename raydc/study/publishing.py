@@ -1,4 +1,4 @@
-"""What a study's own run in MLflow holds: a note, its data and teachers, files, and the environment."""
+"""What a tracker records of a study as a whole: a note, its data and teachers, files, and the environment."""
 
 from __future__ import annotations
 
@@ -25,8 +25,6 @@ from raydc.tracking.tracker import TeacherCurve, Tracker, UsedDataset
 if TYPE_CHECKING:
     from raydc.data.dataset import Dataset
 
-NOTE = "mlflow.note.content"
-"""The tag that MLflow shows as a run's description."""
 FILES = (
     study_folder.STUDY,
     study_folder.PLAN,
@@ -54,8 +52,8 @@ def publish_origin(tracker: Tracker, dataset: Dataset, plan: Plan, store: Store)
 def publish_results(tracker: Tracker, rows: Sequence[Row], out: Path) -> None:
     """What came out: counts, a note to read, and the files of the study's folder."""
     status = [row["status"] for row in rows]
-    metrics = {"evaluations": len(rows), "finished": status.count(FINISHED), "failed": status.count(FAILED)}
-    tracker.describe(metrics, {NOTE: note(rows)})
+    measures = {"evaluations": len(rows), "finished": status.count(FINISHED), "failed": status.count(FAILED)}
+    tracker.describe(measures, note(rows))
     tracker.attach(out / name for name in FILES)
 
 
@@ -74,9 +72,7 @@ def note(rows: Sequence[Row]) -> str:
         body=table.body[:MOST_NOTED],
     )
     said = "\n\n".join(summary_sentences(rows, []))
-    return (
-        f"{said}\n\n{markdown([best])}\nThe report, figures, plan and environment are among the artifacts.\n"
-    )
+    return f"{said}\n\n{markdown([best])}\nThe report, figures, plan and environment are attached as files.\n"
 
 
 def environment() -> str:

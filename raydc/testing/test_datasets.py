@@ -1,0 +1,25 @@
+"""The contract of datasets that need no files: two splits, labels in range, the same each time."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from raydc.spec.catalog import DATASETS, DatasetEntry
+from raydc.spec.evaluation import DatasetSpec
+from raydc.testing.parts import tested
+
+FILELESS = [entry for entry in tested(DATASETS) if not entry.fetchable]
+
+
+@pytest.mark.parametrize("dataset", FILELESS, ids=lambda entry: entry.name)
+def test_it_has_images_of_every_class(dataset: DatasetEntry) -> None:
+    spec = DatasetSpec(dataset.name, "named", val_fraction=dataset.val_fraction)
+    source, again = dataset.load()(spec), dataset.load()(spec)
+    assert source.stamp == again.stamp
+    for split in (source.train, source.test):
+        labels = split.labels
+        assert set(np.unique(labels)) == set(range(len(source.class_names)))
+        image = split.image(0)
+        assert image.dtype == np.uint8
+        assert image.ndim in (2, 3)
