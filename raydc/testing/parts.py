@@ -12,7 +12,7 @@ from raydc.spec.registry import Entry, Registry
 E = TypeVar("E", bound=Entry)
 
 
-def tested(registry: Registry[E]) -> list[E]:
+def under_test(registry: Registry[E]) -> list[E]:
     """Entries of a registry that are tested."""
     plugins.load()
     own = {(r.kind, name) for r in catalog.REGISTRIES for name in r.names() if r.code(name) is not None}
@@ -21,4 +21,4 @@ def tested(registry: Registry[E]) -> list[E]:
 
 def each(argument: str, registry: Registry[E]) -> pytest.MarkDecorator:
     """Parametrize a test by the entries of a registry that are tested."""
-    return pytest.mark.parametrize(argument, tested(registry), ids=lambda entry: entry.name)
+    return pytest.mark.parametrize(argument, under_test(registry), ids=lambda entry: entry.name)

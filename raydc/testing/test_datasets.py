@@ -7,9 +7,9 @@ import pytest
 
 from raydc.spec.catalog import DATASETS, DatasetEntry
 from raydc.spec.evaluation import DatasetSpec
-from raydc.testing.parts import tested
+from raydc.testing.parts import under_test
 
-FILELESS = [entry for entry in tested(DATASETS) if not entry.fetchable]
+FILELESS = [entry for entry in under_test(DATASETS) if not entry.fetchable]
 
 
 @pytest.mark.parametrize("dataset", FILELESS, ids=lambda entry: entry.name)

@@ -21,7 +21,7 @@ from raydc.spec.evaluation import DatasetSpec, Evaluation
 from raydc.spec.facts import DataFacts, bind
 from raydc.spec.keys import Choice, Flag
 from raydc.spec.point import point_grammar, resolve
-from raydc.testing.parts import each, tested
+from raydc.testing.parts import each, under_test
 
 SIZES = (30, 31, 32, 33)
 """Images of each class."""
@@ -44,7 +44,7 @@ def settings_of(method: Method) -> list[Setting]:
 
 CASES = [
     pytest.param(method, setting, id="-".join([method.name, *(str(v) for v in setting.values())]))
-    for method in tested(catalog.METHODS)
+    for method in under_test(catalog.METHODS)
     for setting in settings_of(method)
 ]
 every_case = pytest.mark.parametrize(("method", "setting"), CASES)

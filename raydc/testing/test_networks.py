@@ -7,7 +7,7 @@ import torch
 
 from raydc.networks import zoo
 from raydc.spec.catalog import NETWORKS, Network
-from raydc.testing.parts import tested
+from raydc.testing.parts import under_test
 from raydc.testing.training import recipe_of
 from raydc.training.fit import fit
 from raydc.training.inputs import TensorInputs
@@ -24,7 +24,7 @@ def arch_of(network: Network) -> str | None:
     return EXAMPLES.get(network.name) if network.pattern else network.name
 
 
-ARCHS = [arch for network in tested(NETWORKS) if (arch := arch_of(network)) is not None]
+ARCHS = [arch for network in under_test(NETWORKS) if (arch := arch_of(network)) is not None]
 every_arch = pytest.mark.parametrize("arch", ARCHS)
 
 

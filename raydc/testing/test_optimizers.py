@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from raydc.spec.catalog import OPTIMIZERS, Optimizer
 from raydc.spec.evaluation import Recipe
-from raydc.testing.parts import each, tested
+from raydc.testing.parts import each, under_test
 from raydc.testing.training import generator, recipe_of
 from raydc.training.optimizer import make_optimizer
 from raydc.training.stacked import stacked_optimizer
@@ -81,7 +81,9 @@ def test_it_goes_on_from_its_state(optimizer: Optimizer) -> None:
 
 
 @pytest.mark.parametrize(
-    "optimizer", [o for o in tested(OPTIMIZERS) if o.stacked] or [None], ids=lambda o: o.name if o else "none"
+    "optimizer",
+    [o for o in under_test(OPTIMIZERS) if o.stacked] or [None],
+    ids=lambda o: o.name if o else "none",
 )
 def test_in_a_pack_it_is_that_of_each_student(optimizer: Optimizer | None) -> None:
     if optimizer is None:
