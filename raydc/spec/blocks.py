@@ -5,7 +5,7 @@ Values are checked here, before keys fall away.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -173,30 +173,12 @@ def teacher_spec(grammar: Grammar, name: str, given: Mapping[str, Any], where: s
     """The teacher that a block describes; `where` starts every message."""
     own = {key: value for key, value in given.items() if key in TEACHER_ONLY.keys}
     trained = {key: value for key, value in given.items() if key not in own}
-    train_block = grammar.block("train")
-    excluded = ("steps", "test_every", "view_seed")
-    for key in trained:
-        if key not in train_block or key in excluded:
-            known = [k for k in (*TEACHER_ONLY.keys, *train_block) if k not in excluded]
-            reason = "; teachers are trained for epochs" if key == "steps" else did_you_mean(key, known)
-            raise InputError(f"{where}{key} is not a key of a teacher; there are {one_of(known)}{reason}")
+    _check_teacher_keys(grammar, trained, where)
     cast_own = {key: _cast(TEACHER_ONLY, key, value, where) for key, value in own.items()}
     if "arch" not in cast_own:
         raise InputError(f"{where}arch is missing; it must be {point.ARCH.describe()}")
-    elsewhere = [key for key in ("checkpoint", "weights") if cast_own.get(key) is not None]
-    if elsewhere:
-        arch = cast_own["arch"]
-        chosen = TeacherSpec(
-            name, arch, code=code_of_training(arch, {}), **{elsewhere[0]: cast_own[elsewhere[0]]}
-        )
-        alone = ("keep",) if chosen.is_buffer else ("keep", "count")
-        misfits = [key for key in (*trained, *alone) if key in given] + elsewhere[1:]
-        if misfits:
-            raise InputError(
-                f"{where}{misfits[0]} does not go with {elsewhere[0]}, since nothing is trained; "
-                "take one of them out"
-            )
-        return replace(chosen, count=cast_own.get("count", 1))
+    if any(cast_own.get(key) is not None for key in ("checkpoint", "weights")):
+        return _given_teacher(name, cast_own, [*trained, *given], where)
     train = cast_block(grammar, trained, where, prefix="train.")
     if train.get("train.loss") not in (None, "ce"):
         raise InputError(f"{where}loss is {train['train.loss']}, but a teacher learns hard labels: ce")
@@ -217,6 +199,30 @@ def teacher_spec(grammar: Grammar, name: str, given: Mapping[str, Any], where: s
         keep=tuple(range(epochs + 1)) if keep == "all" else keep and tuple(sorted(set(keep))),
         count=cast_own.get("count", 1),
     )
+
+
+def _check_teacher_keys(grammar: Grammar, trained: Iterable[str], where: str) -> None:
+    train_block = grammar.block("train")
+    excluded = ("steps", "test_every", "view_seed")
+    for key in trained:
+        if key not in train_block or key in excluded:
+            known = [k for k in (*TEACHER_ONLY.keys, *train_block) if k not in excluded]
+            reason = "; teachers are trained for epochs" if key == "steps" else did_you_mean(key, known)
+            raise InputError(f"{where}{key} is not a key of a teacher; there are {one_of(known)}{reason}")
+
+
+def _given_teacher(name: str, own: Mapping[str, Value], given: Sequence[str], where: str) -> TeacherSpec:
+    """A teacher that is not trained here, of its own keys; `given`: the keys of training, then all keys."""
+    elsewhere = [key for key in ("checkpoint", "weights") if own.get(key) is not None]
+    arch = own["arch"]
+    chosen = TeacherSpec(name, arch, code=code_of_training(arch, {}), **{elsewhere[0]: own[elsewhere[0]]})
+    allowed = {"arch", *elsewhere[:1], *(("count",) if chosen.is_buffer else ())}
+    if misfits := [key for key in given if key not in allowed and own.get(key, key) is not None]:
+        raise InputError(
+            f"{where}{misfits[0]} does not go with {elsewhere[0]}, since nothing is trained; "
+            "take one of them out"
+        )
+    return replace(chosen, count=own.get("count", 1))
 
 
 def _resolve_training(grammar: Grammar, given: Point, where: str) -> dict[str, Value]:

@@ -101,6 +101,22 @@ def refuse_exclusive_keys(changes: Mapping[str, Any], where: str) -> None:
 def put(raw: dict[str, Any], path: str, value: Any, where: str) -> None:
     """Put `value` at the dotted `path` of the file, replacing what excludes it."""
     root, _, rest = path.partition(".")
+    _check_root(root, path, where)
+    if not rest:
+        raw[root] = {"name": value} if root == "dataset" and isinstance(value, str) else value
+        return
+    if root == "search":
+        _put_search(raw, rest, value, where)
+        return
+    part, rest = _part_of(raw, root, path, rest, where)
+    _take_out_excluded(raw, part, root, rest)
+    if root == "grid" and value is None:
+        part.pop(rest, None)
+    else:
+        part[rest] = value
+
+
+def _check_root(root: str, path: str, where: str) -> None:
     known = StudyFile.model_fields
     if root == "smoke":
         raise InputError(f"{where} {path}: the smoke block is merged by --smoke; set the keys themselves")
@@ -109,12 +125,10 @@ def put(raw: dict[str, Any], path: str, value: Any, where: str) -> None:
             f"{where} {path}: {root} is not a block of a study file; there are "
             f"{one_of(k for k in known if k != 'smoke')}{did_you_mean(root, known)}"
         )
-    if not rest:
-        raw[root] = {"name": value} if root == "dataset" and isinstance(value, str) else value
-        return
-    if root == "search":
-        _put_search(raw, rest, value, where)
-        return
+
+
+def _part_of(raw: dict[str, Any], root: str, path: str, rest: str, where: str) -> tuple[dict[str, Any], str]:
+    """The mapping of the file that holds the key of a path, and the key in it."""
     if root == "grid" and isinstance(raw.get("grid"), list):
         number, _, rest = rest.partition(".")
         if not number.isdigit() or int(number) >= len(raw["grid"]) or not rest:
@@ -123,34 +137,33 @@ def put(raw: dict[str, Any], path: str, value: Any, where: str) -> None:
                 f"as in grid.0.images.ipc"
             )
         part = raw["grid"][int(number)]
-    elif root == "teachers":
-        name, _, rest = rest.partition(".")
-        if raw.get(root) is None:
-            raw[root] = {}
-        part = raw[root].setdefault(name, {}) if isinstance(raw[root], dict) else None
     else:
         if raw.get(root) is None:
             raw[root] = {}
         part = raw[root]
+        if root == "teachers":
+            name, _, rest = rest.partition(".")
+            part = part.setdefault(name, {}) if isinstance(part, dict) else None
     if not isinstance(part, dict) or not rest:
         raise InputError(f"{where} {path}: {root} does not hold keys of its own here; set {root}")
-    if root == "dataset" and rest in SOURCES:
+    return part, rest
+
+
+def _take_out_excluded(raw: dict[str, Any], part: dict[str, Any], root: str, key: str) -> None:
+    """Take out the keys that a key which is put excludes."""
+    if root == "dataset" and key in SOURCES:
         for other in (*SOURCES, "root"):
             part.pop(other, None)
-    stem = {"base": "train."}.get(root, "")
-    for key, rival in point.EXCLUSIVE_KEYS.items():
-        if rest in (key, stem and key, key.removeprefix("train.")):
-            part.pop(rival, None)
-            part.pop(rival.removeprefix("train."), None)
-            if root == "base":
-                grids = raw.get("grid") or []
-                for grid in grids if isinstance(grids, list) else [grids]:
-                    if isinstance(grid, dict):
-                        grid.pop(rival, None)
-    if root == "grid" and value is None:
-        part.pop(rest, None)
-    else:
-        part[rest] = value
+    for one, other in point.EXCLUSIVE_KEYS.items():
+        if key not in (one, one.removeprefix("train.")):
+            continue
+        part.pop(other, None)
+        part.pop(other.removeprefix("train."), None)
+        if root == "base":
+            grids = raw.get("grid") or []
+            for grid in grids if isinstance(grids, list) else [grids]:
+                if isinstance(grid, dict):
+                    grid.pop(other, None)
 
 
 def _put_search(raw: dict[str, Any], path: str, value: Any, where: str) -> None:

@@ -228,14 +228,38 @@ def resolve(grammar: Grammar, given: Point) -> dict[str, Value]:
             point[name] = value
     if "train.epochs" not in point and "train.steps" not in point:
         raise InputError("train.epochs is missing; give train.epochs or train.steps")
-    loss = catalog.LOSSES[str(point["train.loss"])] if "train.loss" in point else None
-    if loss is not None and not loss.soft:
+    _check_together(point)
+    return point
+
+
+def _check_together(point: Point) -> None:
+    """Raise `InputError` for values of a point that exclude each other."""
+    kind, method = catalog.LABELS[str(point["labels.kind"])], catalog.METHODS[str(point["images.method"])]
+    _check_loss(point, kind)
+    _check_labels(point, kind, method)
+    if "labels.inner_steps" in point and point["labels.inner_steps"] < point["labels.unroll_steps"]:
+        raise InputError(
+            f"labels.unroll_steps is {point['labels.unroll_steps']}, but must be at most labels.inner_steps, "
+            f"{point['labels.inner_steps']}"
+        )
+    if "train.steps" in point and "train.test_every" in point and point["train.steps"] == 0:
+        raise InputError("train.test_every is given, but train.steps is 0; leave it out")
+
+
+def _check_loss(point: Point, kind: catalog.LabelKind) -> None:
+    if "train.loss" not in point:
+        return
+    loss = catalog.LOSSES[str(point["train.loss"])]
+    if not loss.soft:
         raise InputError(
             f"train.loss is {loss.name}, which does not look at soft labels; it must be "
-            f"{one_of(entry.name for entry in catalog.LOSSES if entry.soft)} where labels.kind is "
-            f"{point['labels.kind']}"
+            f"{one_of(entry.name for entry in catalog.LOSSES if entry.soft)} where labels.kind is {kind.name}"
         )
-    kind, method = catalog.LABELS[str(point["labels.kind"])], catalog.METHODS[str(point["images.method"])]
+    able = [other.name for other in catalog.LABELS if other.offers_logits]
+    loss.check(kind.name, kind.offers_logits, able)
+
+
+def _check_labels(point: Point, kind: catalog.LabelKind, method: catalog.Method) -> None:
     needs = kind.needs_at(point)
     if "soft_labels" in needs and not method.brings_labels and "labels.path" not in point:
         bringing = one_of(m.name for m in catalog.METHODS if m.brings_labels)
@@ -250,17 +274,6 @@ def resolve(grammar: Grammar, given: Point) -> dict[str, Value]:
             f"train.augment is {', '.join(point['train.augment'])}, but labels.kind is {kind.name}, whose "
             "files say how each view is made; set train.augment to none"
         )
-    if loss is not None:
-        able = [other.name for other in catalog.LABELS if other.offers_logits]
-        loss.check(kind.name, kind.offers_logits, able)
-    if "labels.inner_steps" in point and point["labels.inner_steps"] < point["labels.unroll_steps"]:
-        raise InputError(
-            f"labels.unroll_steps is {point['labels.unroll_steps']}, but must be at most labels.inner_steps, "
-            f"{point['labels.inner_steps']}"
-        )
-    if "train.steps" in point and "train.test_every" in point and point["train.steps"] == 0:
-        raise InputError("train.test_every is given, but train.steps is 0; leave it out")
-    return point
 
 
 def key_error(grammar: Grammar, name: str, where: str) -> str:

@@ -160,23 +160,28 @@ def _dimension(grammar: Grammar, key: str, given: Any, where: str) -> Dimension:
     when = _conditions(grammar, given.get("when", {}), f"{where}{key}.when")
     if kind == "categorical":
         return Dimension(key, kind, choices=cast, when=when)
-    low, high = cast[0], cast[-1]
-    number = all(isinstance(end, int | float) and not isinstance(end, bool) for end in cast)
-    if not number or low >= high:
-        raise InputError(
-            f"{where}{key}.{kind} is {show(values)}, but must be two numbers, the smaller one first"
-            + ("" if number else "; list the values in categorical")
-        )
-    if kind.startswith("log") and low <= 0:
-        raise InputError(f"{where}{key}.{kind} begins at {low:g}, but a logarithmic range begins above 0")
+    _check_range(kind, cast, f"{where}{key}.{kind} is {show(values)}", f"{where}{key}.{kind}")
     whole = kind in ("int", "logint")
-    if whole != all(isinstance(end, int) for end in cast) and not (whole and low % 1 == high % 1 == 0):
+    ends = cast[0] % 1 == cast[-1] % 1 == 0
+    if whole != all(isinstance(end, int) for end in cast) and not (whole and ends):
         allowed = "two whole numbers, or uniform or loguniform" if whole else "int or logint"
         raise InputError(
             f"{where}{key}.{kind} is {show(values)}, but {key} holds {grammar.keys[key].kind.describe()}; "
             f"give {allowed}"
         )
-    return Dimension(key, kind, low=low, high=high, when=when)
+    return Dimension(key, kind, low=cast[0], high=cast[-1], when=when)
+
+
+def _check_range(kind: str, ends: tuple[Value, ...], said: str, at: str) -> None:
+    """Raise `InputError` unless two ends are a range of a kind."""
+    number = all(isinstance(end, int | float) and not isinstance(end, bool) for end in ends)
+    if not number or ends[0] >= ends[-1]:
+        raise InputError(
+            f"{said}, but must be two numbers, the smaller one first"
+            + ("" if number else "; list the values in categorical")
+        )
+    if kind.startswith("log") and ends[0] <= 0:
+        raise InputError(f"{at} begins at {ends[0]:g}, but a logarithmic range begins above 0")
 
 
 def _conditions(grammar: Grammar, given: Any, where: str) -> tuple[tuple[str, tuple[Value, ...]], ...]:

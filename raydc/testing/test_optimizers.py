@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import copy
 
-import pytest
 import torch
 from torch import Tensor, nn
 
 from raydc.spec.catalog import OPTIMIZERS, Optimizer
 from raydc.spec.evaluation import Recipe
-from raydc.testing.parts import each, under_test
+from raydc.testing.parts import each
 from raydc.testing.training import generator, recipe_of
-from raydc.training.optimizer import make_optimizer
+from raydc.training.optimizer import make_optimizer, packable
 from raydc.training.stacked import stacked_optimizer
 
 every_optimizer = each("optimizer", OPTIMIZERS)
@@ -80,14 +79,11 @@ def test_it_goes_on_from_its_state(optimizer: Optimizer) -> None:
         assert torch.equal(one, other)
 
 
-@pytest.mark.parametrize(
-    "optimizer",
-    [o for o in under_test(OPTIMIZERS) if o.stacked] or [None],
-    ids=lambda o: o.name if o else "none",
-)
-def test_in_a_pack_it_is_that_of_each_student(optimizer: Optimizer | None) -> None:
-    if optimizer is None:
-        return  # without a form for packs, students are trained alone
+@every_optimizer
+def test_in_a_pack_it_is_that_of_each_student(optimizer: Optimizer) -> None:
+    if not optimizer.stacked:
+        assert not packable(recipe_for(optimizer))  # its students are trained alone
+        return
     rates = (0.01, 0.003)
     problems = [Problem(seed) for seed in range(len(rates))]
     stacked = [
