@@ -207,28 +207,8 @@ def _show_entropy(
             for p in means
         ],
     )
-    opposed = [o for o in ordered if o.disagrees and o.clear]
-    unclear = sum(o.disagrees and not o.clear for o in ordered)
     out.print()
-    if opposed:
-        show_table(
-            "A lower NLL with a higher entropy (Proposition 4.1)",
-            [
-                {
-                    "lower NLL": label_of(o.one),
-                    "lower entropy": label_of(o.other),
-                    "crop ratio": o.ratio,
-                    "NLL, difference": interval(o.nll),
-                    "H, difference": interval(o.entropy),
-                    "pairs": f"{o.opposed} of {o.pairs}",
-                }
-                for o in opposed
-            ],
-        )
-    else:
-        say("NLL and entropy clearly order no two kinds of sets differently (Proposition 4.1).")
-    if unclear:
-        say(f"{unclear} more orders differ within their intervals; --json has all")
+    _show_orders(ordered)
     if turned:
         out.print()
         show_table(
@@ -248,6 +228,34 @@ def _show_entropy(
         say(f"{judged.missing} compressed sets are not in the store any more and were left out")
     if plot is not None:
         say(f"figure: {plot}")
+
+
+def _show_orders(ordered: list[Order]) -> None:
+    """Kinds of sets that NLL and entropy order differently."""
+    from raydc.analysis.curves import label_of
+    from raydc.report.tables import interval
+
+    opposed = [o for o in ordered if o.disagrees and o.clear]
+    unclear = sum(o.disagrees and not o.clear for o in ordered)
+    if opposed:
+        show_table(
+            "A lower NLL with a higher entropy (Proposition 4.1)",
+            [
+                {
+                    "lower NLL": label_of(o.one),
+                    "lower entropy": label_of(o.other),
+                    "crop ratio": o.ratio,
+                    "NLL, difference": interval(o.nll),
+                    "H, difference": interval(o.entropy),
+                    "pairs": f"{o.opposed} of {o.pairs}",
+                }
+                for o in opposed
+            ],
+        )
+    else:
+        say("NLL and entropy clearly order no two kinds of sets differently (Proposition 4.1).")
+    if unclear:
+        say(f"{unclear} more orders differ within their intervals; --json has all")
 
 
 def _ends(name: str, mean: Mean | None) -> dict[str, Any]:

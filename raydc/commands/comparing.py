@@ -53,25 +53,24 @@ def compare(
         from raydc.tracking.rows import only as keep
 
         loaded = [(name, keep(load_rows(name, tracking_uri), only or [])) for name in where]
-        if by:
-            sides = levels([row for _, rows in loaded for row in rows], by, baseline)
-        elif len(loaded) < 2:
+        if not by and len(loaded) < 2:
             raise InputError(f"{where[0]} is one study; give another one, or a key to compare with --by")
-        elif baseline is not None:
+        if not by and baseline is not None:
             raise InputError(
                 f"--baseline is {baseline!r}, but names a value of --by; put the baseline study first"
             )
-        else:
-            sides = studies(loaded)
+        every = [row for _, rows in loaded for row in rows]
+        sides = levels(every, by, baseline) if by else studies(loaded)
         found = comparing.compare(sides, metric, by)
         rows = comparing.as_rows(found)
         tables = comparison_tables(found)
-        if csv_file is not None:
-            _write("--csv", csv_file, _csv(rows))
-        if markdown_file is not None:
-            _write("--markdown", markdown_file, markdown(tables))
-        if latex_file is not None:
-            _write("--latex", latex_file, latex(tables))
+        for option, file, text in (
+            ("--csv", csv_file, lambda: _csv(rows)),
+            ("--markdown", markdown_file, lambda: markdown(tables)),
+            ("--latex", latex_file, lambda: latex(tables)),
+        ):
+            if file is not None:
+                _write(option, file, text())
 
         def show() -> None:
             for sentence in header(found):

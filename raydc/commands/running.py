@@ -35,6 +35,7 @@ from raydc.study.reporting import write
 
 if TYPE_CHECKING:
     from raydc.report.figures import Intervals
+    from raydc.report.reproduce import Reproduction
     from raydc.spec.study import StudySpec
     from raydc.study.summary import Summary
 
@@ -199,18 +200,21 @@ def reproduce(
             _drawn(reproductions.differences(table, results), plot)
         rows, verdicts = reproductions.compare(table, results), reproductions.verdicts(table, results)
 
-        def show() -> None:
-            if rows:
-                show_table(f"{table.source}, {table.measure}", [_cell(row) for row in rows])
-            if verdicts:
-                show_table(f"{table.source}, its claims", [_verdict(row) for row in verdicts])
-            for reason in table.not_here:
-                say(f"not run here: {reason}")
-            if smoke:
-                say("this was a smoke run: its numbers say nothing about the paper's")
-
-        emit([*rows, *verdicts], as_json, show)
+        emit([*rows, *verdicts], as_json, lambda: _show_reproduction(table, rows, verdicts, smoke))
     raise typer.Exit(summary.exit_code)
+
+
+def _show_reproduction(
+    table: Reproduction, rows: list[dict[str, Any]], verdicts: list[dict[str, Any]], smoke: bool
+) -> None:
+    if rows:
+        show_table(f"{table.source}, {table.measure}", [_cell(row) for row in rows])
+    if verdicts:
+        show_table(f"{table.source}, its claims", [_verdict(row) for row in verdicts])
+    for reason in table.not_here:
+        say(f"not run here: {reason}")
+    if smoke:
+        say("this was a smoke run: its numbers say nothing about the paper's")
 
 
 def _drawn(data: Intervals, file: Path) -> None:

@@ -204,15 +204,7 @@ def dataset_from(spec: DatasetSpec, pixels: Artifact, store: Store) -> Dataset:
     rest = np.setdiff1d(np.arange(len(labels["train"])), held_out, assume_unique=True)
     rest = rest[number[labels["train"][rest]] >= 0]
     if spec.train_limit is not None:
-        classes = number[labels["train"][rest]]
-        if spec.train_limit < len(kept):
-            raise InputError(
-                f"dataset.train_limit is {spec.train_limit}, but must be at least the number of "
-                f"classes, {len(kept)}"
-            )
-        counts = np.bincount(classes, minlength=len(kept))
-        each = np.minimum(counts, shares(np.full(len(kept), counts.max()), spec.train_limit))
-        rest = rest[per_class(classes, each, seed_of("train limit", fingerprint))]
+        rest = _limited(rest, number[labels["train"][rest]], len(kept), spec.train_limit, fingerprint)
 
     def part(split: str, rows: NDArray[np.int64]) -> Part:
         rows = rows[number[labels[split][rows]] >= 0]
@@ -227,14 +219,8 @@ def dataset_from(spec: DatasetSpec, pixels: Artifact, store: Store) -> Dataset:
             raise InputError(zca_refusal(spec.name, spec, math.prod(some.source.shape)))
         missing = np.flatnonzero(np.bincount(some.labels, minlength=len(kept)) == 0)
         if len(missing):
-            where = f" of {spec.location!r}" if spec.location is not None else ""
-            remedy = f"add some, or name the other classes of {spec.name} in dataset.classes"
-            if what == "train" and (labels["train"] == kept[missing[0]]).any():
-                remedy = f"dataset.val_fraction is {spec.val_fraction:g}, so choose a smaller one"
-            raise InputError(
-                f"dataset: the class {class_names[missing[0]]!r} has no image in the {what} split{where}; "
-                f"{remedy}"
-            )
+            held = what == "train" and bool((labels["train"] == kept[missing[0]]).any())
+            raise InputError(_no_image(spec, class_names[missing[0]], what, held))
     dataset = Dataset(
         spec=spec,
         fingerprint=fingerprint,
@@ -248,6 +234,29 @@ def dataset_from(spec: DatasetSpec, pixels: Artifact, store: Store) -> Dataset:
         std=np.ones(1, np.float32),
     )
     return _with_statistics(dataset, store)
+
+
+def _limited(
+    rows: NDArray[np.int64], classes: NDArray[np.int64], kept: int, limit: int, fingerprint: str
+) -> NDArray[np.int64]:
+    """At most `limit` of some rows, balanced over their classes [len(rows)]; `InputError` if it is too
+    small."""
+    if limit < kept:
+        raise InputError(
+            f"dataset.train_limit is {limit}, but must be at least the number of classes, {kept}"
+        )
+    counts = np.bincount(classes, minlength=kept)
+    each = np.minimum(counts, shares(np.full(kept, counts.max()), limit))
+    return rows[per_class(classes, each, seed_of("train limit", fingerprint))]
+
+
+def _no_image(spec: DatasetSpec, name: str, split: str, held_out: bool) -> str:
+    """The sentence on a class without an image in a split; held_out: whether validation took them all."""
+    where = f" of {spec.location!r}" if spec.location is not None else ""
+    remedy = f"add some, or name the other classes of {spec.name} in dataset.classes"
+    if held_out:
+        remedy = f"dataset.val_fraction is {spec.val_fraction:g}, so choose a smaller one"
+    return f"dataset: the class {name!r} has no image in the {split} split{where}; {remedy}"
 
 
 def _ids_of(spec: DatasetSpec, kept: tuple[int, ...], names: tuple[str, ...]) -> tuple[int, ...] | None:

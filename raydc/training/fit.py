@@ -57,8 +57,6 @@ def fit(
     optimizer: Optimizer | None = None,
     on_epoch: OnEpoch | None = None,
     forward: nn.Module | None = None,
-    pool: int | None = None,
-    grid: tuple[int, int] = (1, 1),
     views: Views | None = None,
     group: Group = ALONE,
 ) -> Training:
@@ -66,15 +64,13 @@ def fit(
 
     key: seed of the views (below 2**63). `last_step` stops earlier than the schedule's end.
     `on_epoch(epochs, network, optimizer)` is called after each complete epoch and is not timed.
-    `pool`: only the first so many views of the set are met, again and again;
-    `grid`: rows and columns of tiles in an image; `views` are met instead of those of `recipe`, `key`,
-    `pool` and `grid`, if given.
+    `views` are met instead of those of `recipe` and `key`, if given.
     `forward` is called instead of `network` if given (its compiled form, or `group.joined`, which
     shares its weights). `group`: the processes that train it together, each of which calls this.
     Raises `EvaluationError` naming the first step whose loss is not finite.
     """
     last = recipe.total_steps(len(inputs)) if last_step is None else last_step
-    views = Views(recipe, len(inputs), key, device, pool, grid) if views is None else views
+    views = Views(recipe, len(inputs), key, device) if views is None else views
     optimizer = make_optimizer(recipe, network) if optimizer is None else optimizer
     loss_of = loss_function(recipe)
     clock = StepClock(device)
@@ -89,15 +85,13 @@ def fit(
             clock.before_step()
             if random and step_number % views.per_epoch == 0:
                 seed_layers(seed_of("layers", key, step_number // views.per_epoch, group.rank), device)
-            for rates in optimizer.param_groups:
-                rates["lr"] = recipe.lr * rate_factor(recipe, step_number, len(inputs))
+            _set_rate(optimizer, recipe.lr * rate_factor(recipe, step_number, len(inputs)))
             view = views.render_batch(next(images), step)
             optimizer.zero_grad()
             with autocast(recipe.precision, device):
                 logits = forward(view.images)
             loss = loss_of(full_precision(logits), targets.at(view, step.epoch, step.batch))
-            if weight is not None:
-                loss = loss * weight
+            loss = loss if weight is None else loss * weight
             loss.backward()
             optimizer.step()
             losses.append(loss.detach())
@@ -129,6 +123,11 @@ def _own(
         count = min(batch_size, images - step.batch * batch_size)
         rows = group.rows(count)
         yield step.part(rows, images), (rows.stop - rows.start) * group.size / count
+
+
+def _set_rate(optimizer: Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
 
 
 def seed_layers(seed: int, device: torch.device) -> None:
