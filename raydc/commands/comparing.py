@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from raydc.commands import completing
 from raydc.commands.terminal import AsJson, Only, TrackingUri, emit, reported, say, show_table
 from raydc.errors import InputError
+
+if TYPE_CHECKING:
+    from raydc.report.tables import Table
 
 MOST_SHOWN = 40
 """Configurations that the terminal shows; files hold all of them."""
@@ -72,16 +76,17 @@ def compare(
             if file is not None:
                 _write(option, file, text())
 
-        def show() -> None:
-            for sentence in header(found):
-                say(sentence)
-            for table in tables:
-                body = [dict(zip(table.head, cells, strict=True)) for cells in table.body]
-                show_table(table.title, body[:MOST_SHOWN], table.head)
-                if len(body) > MOST_SHOWN:
-                    say(f"{len(body) - MOST_SHOWN} more are written by --csv, --markdown and --latex")
+        emit(rows, as_json, lambda: _show(header(found), tables))
 
-        emit(rows, as_json, show)
+
+def _show(sentences: Sequence[str], tables: Sequence[Table]) -> None:
+    for sentence in sentences:
+        say(sentence)
+    for table in tables:
+        body = [dict(zip(table.head, cells, strict=True)) for cells in table.body]
+        show_table(table.title, body[:MOST_SHOWN], table.head)
+        if len(body) > MOST_SHOWN:
+            say(f"{len(body) - MOST_SHOWN} more are written by --csv, --markdown and --latex")
 
 
 def _csv(rows: list[dict[str, object]]) -> str:

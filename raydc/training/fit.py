@@ -65,19 +65,17 @@ def fit(
     key: seed of the views (below 2**63). `last_step` stops earlier than the schedule's end.
     `on_epoch(epochs, network, optimizer)` is called after each complete epoch and is not timed.
     `views` are met instead of those of `recipe` and `key`, if given.
-    `forward` is called instead of `network` if given (its compiled form, or `group.joined`, which
-    shares its weights). `group`: the processes that train it together, each of which calls this.
+    `forward` is called instead of `network` if given (its compiled form, or `group.joined`).
+    `group`: the processes that train it together, each of which calls this.
     Raises `EvaluationError` naming the first step whose loss is not finite.
     """
     last = recipe.total_steps(len(inputs)) if last_step is None else last_step
     views = Views(recipe, len(inputs), key, device) if views is None else views
     optimizer = make_optimizer(recipe, network) if optimizer is None else optimizer
     loss_of = loss_function(recipe)
-    clock = StepClock(device)
-    losses: list[Tensor] = []
-    network.train()
     forward = network if forward is None else forward
-    random = draws_at_random(network)
+    clock, losses, random = StepClock(device), list[Tensor](), draws_at_random(network)
+    network.train()
     with tensor_cores(recipe.precision):
         steps, asked = tee(_own(views.steps(first_step, last), views.batch_size, len(inputs), group))
         images = inputs.each(step.index for step, _ in asked)
