@@ -22,8 +22,7 @@ from raydc.commands.terminal import (
     show_table,
 )
 from raydc.errors import InputError, one_of
-from raydc.report.tables import size
-from raydc.study.reporting import write
+from raydc.spec.quantities import size
 
 if TYPE_CHECKING:
     from raydc.spec.result import Row
@@ -289,6 +288,7 @@ def report(
     """One self-contained report.html with charts and tables, and its figures as files."""
     with reported():
         from raydc.report.drawing import FORMATS
+        from raydc.study.reporting import write
 
         for name in formats or []:
             if name not in FORMATS:

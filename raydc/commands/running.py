@@ -28,10 +28,9 @@ from raydc.commands.terminal import (
     show_table,
 )
 from raydc.errors import InputError
-from raydc.report.tables import duration
 from raydc.spec import plugins, shipped
+from raydc.spec.quantities import duration
 from raydc.study.console import LiveProgress
-from raydc.study.reporting import write
 
 if TYPE_CHECKING:
     from raydc.report.figures import Intervals
@@ -67,6 +66,8 @@ def run(
         folder = directory or Path("runs") / loaded.name
 
         def finish(where: Path) -> None:
+            from raydc.study.reporting import write
+
             write(str(where), None, store or loaded.store_uri)
 
         summary = _launched(

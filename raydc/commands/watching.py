@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from raydc.commands.terminal import TrackingUri, Where, out, reported, say
-from raydc.report.tables import duration
+from raydc.spec.quantities import duration
 from raydc.study.console import LINE_SECONDS
 from raydc.study.pace import rate
 

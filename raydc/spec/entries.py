@@ -14,7 +14,10 @@ from raydc.spec.training_entries import misplaced_key
 
 @dataclass(frozen=True)
 class DatasetEntry(Entry):
-    """A dataset with a name; `target` is a function (options) -> source of decoded splits."""
+    """A dataset with a name; `target` is a function (root, download) -> `raydc.data.source.Source`.
+
+    root: `dataset.root`, or None; download: whether files that are missing may be fetched.
+    """
 
     val_fraction: float = 0.1
     """Part of train that is held out when the study does not say."""

@@ -16,7 +16,7 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from raydc.report.tables import duration
+from raydc.spec.quantities import duration
 from raydc.spec.result import FAILED, FINISHED, Row
 from raydc.study.pace import per_minute, rate
 

@@ -12,8 +12,8 @@ import torch
 
 from raydc.errors import InputError
 from raydc.files.atomic import write_atomically
-from raydc.report.tables import duration, size
 from raydc.spec.plan import Plan, make_plan
+from raydc.spec.quantities import duration, size
 from raydc.spec.result import Row
 from raydc.spec.study import StudySpec
 from raydc.store.artifact import Store
