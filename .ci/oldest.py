@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 PYPROJECT = Path(__file__).parent.parent / "pyproject.toml"
-REQUIREMENT = re.compile(r"(?P<name>[A-Za-z0-9._-]+)(\[[^]]*\])?\s*(?P<bounds>[^;]*)(?P<marker>;.*)?")
+REQUIREMENT = re.compile(
+    r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)(\[[^]]*\])?\s*(?P<bounds>([<>=!~]=?\s*[^,;\s]+[\s,]*)*)(?P<marker>;.*)?"
+)
 LOWER = re.compile(r">=\s*([^,\s]+)")
 
 

@@ -1,8 +1,8 @@
-"""The hook of mkdocs: pages of the site that lie outside docs/, and links between all of them.
+"""The hook of mkdocs: pages from outside docs/, and links between all pages.
 
-Pages are written for the repository: a link is a path beside the file that holds it, as GitHub follows it. Here
-pages of other folders become pages of the site, and every link is turned to where its target lies in the site.
-A link to a file that is not there, or not in the site, ends the build.
+Pages are written for the repository: a link is a path relative to its own file, as GitHub resolves it. This hook
+adds pages of other folders to the site and rewrites every link to the place of its target in the site.
+A link to a file that does not exist, or has no page in the site, ends the build.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def outside_code(markdown: str, change: Callable[[str], str]) -> str:
 
 
 def target_of(link: str, source: str) -> str | None:
-    """The path in the repository that a link in the file `source` leads to; None for other sites and headings.
+    """The path in the repository that a link in the file `source` leads to; None for other sites, headings.
 
     Raises `FileNotFoundError` if nothing is there.
     """
@@ -76,14 +76,16 @@ def for_site(markdown: str, source: str) -> str:
 
 def studies_page() -> str:
     """The page of the study files that come with raydc, each as it is."""
-    parts = [
+    head = (
         "# The studies that come with raydc\n\n"
-        "Run one by its name (`raydc run quickstart`), or copy one and change it. The comment at its top gives the "
-        "command, the number of evaluations, the hardware, the time and what to expect.\n"
-    ]
-    for path in sorted((ROOT / "search_spaces").glob("*.yaml")):
-        parts.append(f"\n## {path.stem}\n\n```yaml\n{path.read_text(encoding='utf-8').rstrip()}\n```\n")
-    return "".join(parts)
+        "Run one by its name (`raydc run quickstart`), or copy one and change it. The comment at the top of "
+        "each gives the command, the number of evaluations, the hardware, the time and the expected result.\n"
+    )
+    studies = (
+        f"\n## {path.stem}\n\n```yaml\n{path.read_text(encoding='utf-8').rstrip()}\n```\n"
+        for path in sorted((ROOT / "search_spaces").glob("*.yaml"))
+    )
+    return head + "".join(studies)
 
 
 def content_of(source: str) -> str:
