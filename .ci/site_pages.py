@@ -1,7 +1,7 @@
 """The hook of mkdocs: pages from outside docs/, and links between all pages.
 
-Pages are written for the repository: a link is a path relative to its own file, as GitHub resolves it. This hook
-adds pages of other folders to the site and rewrites every link to the place of its target in the site.
+Pages are written for the repository: a link is a path relative to its own file, as GitHub resolves it. This
+hook adds pages of other folders to the site and rewrites every link to the place of its target in the site.
 A link to a file that does not exist, or has no page in the site, ends the build.
 """
 
