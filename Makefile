@@ -1,6 +1,7 @@
 # make demo   install into .venv and run the main job
 # make test   install into .venv and run all tests, JOBS=N files of them at a time
 # make lint   ruff, formatting, mypy
+# make docs   build the documentation into site/, strictly: no dead link
 # make audit  ask a database of advisories about what is installed; says so where none can be reached
 # make fuzz   100,000 inputs for every reader of files from others, guided by coverage (INPUTS=N)
 # make bench  print the speed figures and write them into benchmarks/results (CIFAR10=DIR, DEVICE=cuda)
@@ -16,7 +17,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint format audit fuzz bench chaos install clean
+.PHONY: demo test lint format docs audit fuzz bench chaos install clean
 
 install: $(INSTALLED)
 
@@ -41,6 +42,10 @@ lint: $(INSTALLED)
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[docs]"
+	$(BIN)/mkdocs build --strict
 
 audit: $(INSTALLED)
 	$(BIN)/python .ci/audit.py

@@ -29,7 +29,7 @@ from raydc.worker.workbench import Workbench
 # --- a kind from outside: one function and one entry ----------------------------------------------
 
 
-PAGE = Path(__file__).parents[2] / "docs" / "how-it-works.md"
+PAGE = Path(__file__).parents[2] / "docs" / "plugins.md"
 
 
 @pytest.fixture
@@ -44,8 +44,9 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> Registry[LabelKind]:
 
 @pytest.fixture
 def blended(registry: Registry[LabelKind], monkeypatch: pytest.MonkeyPatch) -> LabelKind:
-    """The plugin that docs/how-it-works.md shows."""
-    (code,) = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    """The plugin that docs/plugins.md shows."""
+    blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    (code,) = (block for block in blocks if "LABELS.add" in block)
     module = types.ModuleType("blended")
     monkeypatch.setitem(sys.modules, "blended", module)
     exec(code, vars(module))
