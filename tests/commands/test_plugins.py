@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
-from tests.commands.conftest import Shell
+import pytest
+
+from tests.commands.shell import Shell
 
 PLUGIN = '''
 """first_images: the first images of each class."""
@@ -21,16 +24,19 @@ METHODS.add(Method("first-images", "first_images:select", "the first images of e
 '''
 
 
+@pytest.mark.command
+@pytest.mark.ray
+@pytest.mark.slow
 def test_a_method_from_a_file(tmp_path: Path) -> None:
     shell = Shell(tmp_path)
     (tmp_path / "first_images.py").write_text(PLUGIN)
     plugin = ("--plugin", "first_images.py")
-    names = [row["name"] for row in shell.json(*plugin, "list", "methods")]
+    names = [row["name"] for row in json.loads(shell.process(*plugin, "list", "methods", "--json").stdout)]
     assert "first-images" in names
     assert "first-images" not in [row["name"] for row in shell.json("list", "methods")]
     grid = "grid={images.method: [first-images, random], images.ipc: [1, 2]}"
     settings = ("--set", grid, "--set", "base.train.steps=5", "--set", "seeds=1", "--out", "out")
-    shell(*plugin, "run", "tiny.yaml", *settings)
+    shell.process(*plugin, "run", "tiny.yaml", *settings)
     methods = {row["images.method"] for row in shell.json("results", "out")}
     assert methods == {"first-images", "random"}
     assert "first-images" in (tmp_path / "out" / "report.html").read_text()

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import pytest
 
-from raydc.data.dataset import Dataset
-from raydc.orchestration.worker_context import WorkerContext
-from raydc.spec.plan import Plan
-from raydc.spec.study import StudySpec
-from raydc.store.local import LocalStore
-from raydc.worker.workbench import Workbench
 from tests.conftest import DIGITS
+
+if TYPE_CHECKING:
+    from raydc.data.dataset import Dataset
+    from raydc.orchestration.worker_context import WorkerContext
+    from raydc.spec.plan import Plan
+    from raydc.spec.study import StudySpec
+    from raydc.store.local import LocalStore
+    from raydc.worker.workbench import Workbench
 
 
 @pytest.fixture
 def context(digits: Dataset, store: LocalStore) -> WorkerContext:
+    from raydc.orchestration.worker_context import WorkerContext
+
     return WorkerContext(DIGITS, digits.cache, store.uri)
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from raydc.data.dataset import Dataset
-from raydc.spec.study import StudySpec
 from tests.search.lab import SEARCH, SPACE, Lab, Make
+
+if TYPE_CHECKING:
+    from raydc.data.dataset import Dataset
+    from raydc.spec.study import StudySpec
 
 
 @pytest.fixture

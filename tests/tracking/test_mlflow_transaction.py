@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,8 @@ pytestmark = pytest.mark.mlflow
 
 
 @pytest.fixture
-def client(tmp_path: Path) -> MlflowClient:
-    return client_of(default_uri(tmp_path))
+def client(tmp_path: Path, mlflow_file: Callable[[Path], str]) -> MlflowClient:
+    return client_of(mlflow_file(tmp_path))
 
 
 def write(client: MlflowClient, experiment: str, name: str) -> str:
