@@ -15,7 +15,7 @@ from sqlalchemy import event, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from benchmarks.mlflow_server import Server
-from raydc.tracking.mlflow_client import client_of, default_uri
+from raydc.tracking.mlflow_client import client_of
 from raydc.tracking.mlflow_transaction import one_transaction, sqlite_store
 
 pytestmark = pytest.mark.mlflow
