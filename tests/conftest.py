@@ -295,6 +295,23 @@ def ready(bench: Workbench, planned: Callable[[StudySpec], Plan]) -> Callable[[S
     return make
 
 
+@pytest.fixture
+def unlabelled(planned: Callable[[StudySpec], Plan], bench: Workbench) -> Callable[[StudySpec], Plan]:
+    """The plan of a study, with everything made but its labels."""
+
+    def make(study: StudySpec) -> Plan:
+        made = planned(study)
+        for trajectory in made.trajectories.values():
+            bench.make_trajectory(trajectory)
+        for job in made.sets.values():
+            bench.make_set(job)
+        for name in bench.store.names("logits"):
+            bench.store.remove("logits", name)
+        return made
+
+    return make
+
+
 class SharedRay:
     """One cluster of two cores in this process, for all tests that do not test how Ray begins and ends."""
 

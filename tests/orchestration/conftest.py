@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from raydc.spec.plan import Plan
     from raydc.spec.study import StudySpec
     from raydc.store.local import LocalStore
-    from raydc.worker.workbench import Workbench
 
 
 @pytest.fixture
@@ -23,23 +22,6 @@ def context(digits: Dataset, store: LocalStore) -> WorkerContext:
     from raydc.orchestration.worker_context import WorkerContext
 
     return WorkerContext(DIGITS, digits.cache, store.uri)
-
-
-@pytest.fixture
-def unlabelled(planned: Callable[[StudySpec], Plan], bench: Workbench) -> Callable[[StudySpec], Plan]:
-    """The plan of a study, with everything made but its labels."""
-
-    def make(study: StudySpec) -> Plan:
-        made = planned(study)
-        for trajectory in made.trajectories.values():
-            bench.make_trajectory(trajectory)
-        for job in made.sets.values():
-            bench.make_set(job)
-        for name in bench.store.names("logits"):
-            bench.store.remove("logits", name)
-        return made
-
-    return make
 
 
 @pytest.fixture
