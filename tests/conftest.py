@@ -20,6 +20,7 @@ from unittest.mock import patch
 import pytest
 
 from raydc.spec.evaluation import DatasetSpec
+from tests.shell import Shell
 
 if TYPE_CHECKING:
     from benchmarks.mlflow_server import Server
@@ -310,6 +311,19 @@ def unlabelled(planned: Callable[[StudySpec], Plan], bench: Workbench) -> Callab
         return made
 
     return make
+
+
+@pytest.fixture(scope="session")
+def make_shell(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Shell]:
+    return lambda: Shell(tmp_path_factory.mktemp("shell"))
+
+
+@pytest.fixture(scope="session")
+def finished(make_shell: Callable[[], Shell]) -> Shell:
+    """A shell in which the tiny study has run into runs/tiny, in a process of its own."""
+    shell = make_shell()
+    shell.said = shell.process("run", "tiny.yaml").stdout  # type: ignore[attr-defined]
+    return shell
 
 
 class SharedRay:

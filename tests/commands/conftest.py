@@ -1,4 +1,4 @@
-"""Folders in which raydc is used, one of them with a finished study."""
+"""A study that was run without Ray."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.commands.shell import Shell
-
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -16,19 +14,6 @@ if TYPE_CHECKING:
     from raydc.spec.study import StudySpec
     from raydc.store.local import LocalStore
     from raydc.worker.workbench import Workbench
-
-
-@pytest.fixture(scope="session")
-def make_shell(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Shell]:
-    return lambda: Shell(tmp_path_factory.mktemp("shell"))
-
-
-@pytest.fixture(scope="session")
-def finished(make_shell: Callable[[], Shell]) -> Shell:
-    """A shell in which the tiny study has run into runs/tiny, in a process of its own."""
-    shell = make_shell()
-    shell.said = shell.process("run", "tiny.yaml").stdout  # type: ignore[attr-defined]
-    return shell
 
 
 @pytest.fixture

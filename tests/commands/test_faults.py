@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks.mlflow_server import Server
 from raydc.tracking.ledger import read_rows
-from tests.commands.shell import Shell
+from tests.shell import Shell
 from tests.tracking.record import children
 
 pytestmark = [pytest.mark.command, pytest.mark.ray, pytest.mark.slow]

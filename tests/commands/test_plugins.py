@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands.shell import Shell
+from tests.shell import Shell
 
 PLUGIN = '''
 """first_images: the first images of each class."""

@@ -19,7 +19,7 @@ import raydc
 from raydc.study.sync import sync
 from raydc.tracking.ledger import read_rows
 from raydc.tracking.mlflow_record import read_experiment
-from tests.commands.shell import STUDY, Counts, Shell
+from tests.shell import STUDY, Counts, Shell
 
 pytestmark = pytest.mark.slow
 

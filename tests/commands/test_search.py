@@ -14,7 +14,7 @@ import optuna
 import pytest
 
 from raydc.search.points import open_storage
-from tests.commands.shell import Shell
+from tests.shell import Shell
 
 pytestmark = pytest.mark.slow
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands.shell import STUDY
+from tests.shell import STUDY
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from benchmarks.mlflow_server import Server
 from raydc.errors import TrackingError
 from raydc.tracking.mlflow_client import reason
 from raydc.tracking.reach import probe
-from tests.commands.shell import Shell
+from tests.shell import Shell
 
 PASSWORD = "right-canary-51c0"
 WRONG = "wrong-canary-7e2a"

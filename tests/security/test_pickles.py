@@ -43,9 +43,9 @@ from raydc.tracking.mlflow_record import read_experiment
 from raydc.tracking.names import value_of
 from raydc.tracking.run_ids import run_ids
 from raydc.worker import exported
-from tests.commands.shell import STUDY
 from tests.conftest import DIGITS
 from tests.security import bombs
+from tests.shell import STUDY
 
 NAMES = ("ant", "bee", "cat")
 Reader = Callable[[Path, Path], object]

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 import raydc
 from raydc.errors import InputError
-from tests.commands.shell import STUDY, Shell
+from tests.shell import STUDY, Shell
 
 
 def content(**changes: Any) -> dict[str, Any]:
