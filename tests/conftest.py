@@ -105,6 +105,7 @@ SHARED = ("ray_cluster", "finished")
 """Fixtures of a session that take seconds: the tests that use one run in one process of pytest-xdist."""
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m and pytest-xdist look at the markers
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark tests by the fixtures that they use; skip, here and nowhere else, what this machine lacks.
 
