@@ -133,7 +133,7 @@ def test_a_bug_is_no_full_disk(run: Callable[..., Any]) -> None:
 def test_a_folder_without_space_is_refused_before_anything_is_trained(
     run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(launch.folder, "write_plan", no_space)
+    monkeypatch.setattr(launch.study_folder, "write_plan", no_space)
     with pytest.raises(
         FolderError, match=r"'.*out' cannot be written \(No space left on device\); make space"
     ):
@@ -143,7 +143,7 @@ def test_a_folder_without_space_is_refused_before_anything_is_trained(
 def test_what_is_made_of_the_results_may_lack_space(
     run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(launch.folder, "write_results", no_space)
+    monkeypatch.setattr(launch.study_folder, "write_results", no_space)
     summary, notes = run(StoreError("the store is full"))
     assert summary.exit_code == 3
     assert any("the results table could not be written: the study's folder" in note for note in notes)

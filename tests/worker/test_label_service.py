@@ -100,7 +100,7 @@ class Gate:
         self.came = threading.Semaphore(0)
         self.kept: list[str] = []
         """Passes whose writing has begun."""
-        keep = bench.relabeller.keep
+        keep = bench.relabeller.store
 
         def late(said: Prediction) -> None:
             self.kept.append(said.label_pass)

@@ -39,6 +39,7 @@ GRID = (
 def on_this_device(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> Workbench:
     """A bench that packs although it may have no GPU."""
     monkeypatch.setattr(bench.engines, "kernel", lambda *_: "grouped")
+    monkeypatch.setattr(bench.engines, "students_at_once", lambda _: 100)
     return bench
 
 
