@@ -141,7 +141,7 @@ ANY_PROCESS = {"command", "ray", "server", "compiler", "browser", "tmpfs"}
 """Markers of tests that may start processes."""
 
 
-class _Guard:
+class Guard:
     """Fails a test that starts a process, Ray or an MLflow record without the marker that says so.
 
     `make quick` leaves such tests out by their markers, so markers have to be right.
@@ -173,25 +173,25 @@ class _Guard:
             raise AssertionError(self.broken[-1])
 
 
-_guard = _Guard()
-sys.addaudithook(_guard)
+guard = Guard()
+sys.addaudithook(guard)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    _guard.markers = {marker.name for marker in item.iter_markers()}
-    _guard.broken = []
+    guard.markers = {marker.name for marker in item.iter_markers()}
+    guard.broken = []
     try:
         return (yield)
     finally:
-        _guard.markers = None
+        guard.markers = None
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown() -> Generator[None, None, None]:
     yield
-    if _guard.broken:  # also where the code under test caught the error
-        pytest.fail("\n".join(sorted(set(_guard.broken))), pytrace=False)
+    if guard.broken:  # also where the code under test caught the error
+        pytest.fail("\n".join(sorted(set(guard.broken))), pytrace=False)
 
 
 # --- fixtures -------------------------------------------------------------------------------------
