@@ -300,7 +300,12 @@ READERS: dict[str, Reader] = {
 }
 
 
-@pytest.mark.parametrize("reader", READERS.values(), ids=READERS)
+MARKS = {mlflow_database: [pytest.mark.mlflow]}
+
+
+@pytest.mark.parametrize(
+    "reader", [pytest.param(reader, id=name, marks=MARKS.get(reader, [])) for name, reader in READERS.items()]
+)
 def test_a_pickle_is_refused_and_not_executed(reader: Reader, tmp_path: Path, canary: Path) -> None:
     place = tmp_path / "place"
     place.mkdir()
