@@ -150,8 +150,9 @@ def test_growing_a_study_runs_only_the_new_points(
 
 
 @pytest.mark.command
-@pytest.mark.ray
-def test_three_kills_lose_nothing_and_repeat_nothing(make_shell: Callable[[], Shell]) -> None:
+def test_three_kills_lose_nothing_and_repeat_nothing(
+    make_shell: Callable[[], Shell], ray_cluster: object
+) -> None:
     shell = make_shell()
     chance = random.Random(20)
     arguments = ("run", "tiny.yaml", "--out", "out", "--set", "base.train.steps=150", "--no-report")
@@ -173,7 +174,7 @@ def test_three_kills_lose_nothing_and_repeat_nothing(make_shell: Callable[[], Sh
         process.communicate()
         kept = set(read_rows(shell.folder / "out"))
         assert len(kept) >= wanted
-    said = shell.process(*arguments).stdout
+    said = shell(*arguments).stdout
     assert f"{EVALUATIONS} of {EVALUATIONS} evaluations finished" in said
     assert f"{EVALUATIONS - len(kept)} run now, {len(kept)} finished before" in said
     lines = [line["evaluation_id"] for line in shell.ledger_lines("out")]
