@@ -1,5 +1,6 @@
 # make demo   install into .venv and run the main job
-# make test   install into .venv and run all tests, JOBS=N files of them at a time
+# make test   install into .venv and run all tests, JOBS=N at a time
+# make quick  the tests that start no process: no Ray, no MLflow server, no command
 # make lint   ruff, formatting, mypy
 # make docs   build the documentation into site/, strictly: no dead link
 # make audit  ask a database of advisories about what is installed; says so where none can be reached
@@ -13,11 +14,12 @@ JOBS ?= 2
 INPUTS ?= 100000
 SEEDS ?= 20
 CHAOS ?= runs/chaos
+QUICK := not (ray or server or command or compiler or browser or tmpfs or slow)
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint format docs audit fuzz bench chaos install clean
+.PHONY: demo test quick lint format docs audit fuzz bench chaos install clean
 
 install: $(INSTALLED)
 
@@ -32,7 +34,10 @@ demo: $(INSTALLED)
 	$(BIN)/raydc run quickstart --out runs/quickstart
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadgroup --no-loadscope-reorder
+
+quick: $(INSTALLED)
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadgroup --no-loadscope-reorder -m "$(QUICK)"
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

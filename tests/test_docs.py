@@ -27,6 +27,7 @@ def test_what_the_page_of_faults_names_is_there() -> None:
     assert [name for name in sorted(named) if not (DOCS.parent / name).is_file()] == []
 
 
+@pytest.mark.command
 @pytest.mark.ray
 @pytest.mark.slow
 def test_the_guide_to_python_runs(tmp_path: Path) -> None:

@@ -232,6 +232,7 @@ def test_the_top_of_the_package_is_small() -> None:
     assert len(entries) <= MOST_ENTRIES, sorted(entries)
 
 
+@pytest.mark.command
 def test_importing_raydc_loads_no_library() -> None:
     script = (
         "import sys, raydc; print([m for m in ('ray', 'mlflow', 'torch', 'pydantic') if m in sys.modules])"
@@ -275,6 +276,7 @@ def without_services(script: str, *arguments: str, cwd: Path) -> str:
     return ran.stdout
 
 
+@pytest.mark.command
 def test_the_core_runs_without_the_services(
     small: Callable[..., StudySpec], planned: Callable[[StudySpec], Plan], tmp_path: Path
 ) -> None:
@@ -304,6 +306,7 @@ def test_the_core_runs_without_the_services(
     assert all(0 < row["test_acc"] < 1 for row in rows)
 
 
+@pytest.mark.command
 def test_what_measures_the_core_is_imported_without_the_services(tmp_path: Path) -> None:
     script = """
 from benchmarks import label_service, label_store, students

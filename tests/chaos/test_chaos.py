@@ -96,6 +96,7 @@ def test_a_schedule_is_that_of_its_seed() -> None:
     assert any(fault.after == 0 and fault.kind == "driver killed" for faults in drawn for fault in faults)
 
 
+@pytest.mark.command
 @pytest.mark.ray
 @pytest.mark.mlflow
 @pytest.mark.slow

@@ -18,12 +18,14 @@ SECRET = re.compile(
 )
 
 
+@pytest.mark.command
 @pytest.mark.parametrize("path", SCRIPTS, ids=name)
 def test_scripts_parse(path: Path) -> None:
     subprocess.run(["bash", "-n", str(path)], check=True)
     assert "set -euo pipefail" in path.read_text()
 
 
+@pytest.mark.command
 @pytest.mark.parametrize("path", SCRIPTS, ids=name)
 def test_scripts_are_sound(path: Path) -> None:
     subprocess.run([Path(sys.executable).with_name("shellcheck"), path], check=True)

@@ -14,7 +14,7 @@ from raydc.spec.study import StudySpec
 from raydc.store.artifact import get
 from raydc.store.local import LocalStore
 from raydc.teachers.entropy import entropy_and_nll
-from tests.commands.conftest import raydc
+from tests.shell import raydc
 
 GRID = """
 grid:

@@ -9,14 +9,15 @@ import pytest
 
 from raydc.commands import doctor
 from raydc.commands.doctor import Finding, examine
-from raydc.training.compiling import no_compiler
+from raydc.training.compiling import compiler, no_compiler
 
 GIB = 2**30
 
 
 @pytest.fixture(autouse=True)
-def _no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ray starts in the tests of the command."""
+def _no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray starts in the tests of the command; a compiler is tried where a test asks for one."""
+    monkeypatch.setenv("CXX", "")
     monkeypatch.setattr(doctor, "_ray_starts", lambda: Finding("ray starts", True, "2 CPUs, 0 GPUs"))
 
 
@@ -75,6 +76,15 @@ def test_a_package_that_is_not_installed() -> None:
     assert found == Finding("no-such-package", False, "not installed", "pip install it")
 
 
+@pytest.mark.compiler
+def test_a_compiler_that_works_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CXX")
+    found = looked(tmp_path, "compiler")
+    assert found.ok
+    assert found.found == compiler()
+
+
+@pytest.mark.command  # the compiler
 def test_a_compiler_that_does_not_work_is_told_as_students_meet_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

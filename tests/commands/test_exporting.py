@@ -11,7 +11,7 @@ import pytest
 from raydc.labels.fkd import FkdFolder
 from raydc.spec.study import StudySpec
 from raydc.tracking.study_folder import STUDY
-from tests.commands.conftest import raydc
+from tests.shell import raydc
 
 GRID = """
 grid:

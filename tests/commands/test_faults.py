@@ -13,10 +13,10 @@ import pytest
 
 from benchmarks.mlflow_server import Server
 from raydc.tracking.ledger import read_rows
-from tests.commands.conftest import Shell
+from tests.shell import Shell
 from tests.tracking.record import children
 
-pytestmark = [pytest.mark.command, pytest.mark.slow]
+pytestmark = [pytest.mark.command, pytest.mark.ray, pytest.mark.slow]
 
 HANGING = '''
 """hanging: labels that never come, for one set of images; first_time: those that come at the second try."""
@@ -65,7 +65,7 @@ def test_of_what_workers_died_is_said(make_shell: Callable[[], Shell]) -> None:
     settings = ("grid={}", "seeds=2", "resources={workers: 1, retries: 1}")
     options = [option for setting in settings for option in ("--set", setting)]
     arguments = ("run", "tiny.yaml", "--out", "out", "--no-report", *options)
-    assert "2 failed" in shell("--plugin", "breaking.py", *arguments, code=3).stdout
+    assert "2 failed" in shell.process("--plugin", "breaking.py", *arguments, code=3).stdout
     died = "WorkerDied: its worker process died 2 times, at last of RuntimeError: no kernel image"
     rows = read_rows(shell.folder / "out").values()
     assert [(row["error"], row["attempts"]) for row in rows] == [(died, 2)] * 2
@@ -82,7 +82,7 @@ def test_a_student_that_hangs_is_ended_and_the_others_go_on(make_shell: Callable
     }
     options = [option for key, value in settings.items() for option in ("--set", f"{key}={value}")]
     arguments = ("run", "tiny.yaml", "--out", "out", "--no-report", *options)
-    said = shell("--plugin", "hanging.py", *arguments, code=3)
+    said = shell.process("--plugin", "hanging.py", *arguments, code=3)
     assert "2 of 3 evaluations finished, 1 failed" in said.stdout
     assert "Traceback" not in said.stdout + said.stderr
     rows = {row["labels.kind"]: row for row in read_rows(shell.folder / "out").values()}
@@ -119,7 +119,7 @@ class Filler:
 
 @pytest.mark.tmpfs
 def test_a_full_store_fails_what_it_has_no_room_for(
-    make_shell: Callable[[], Shell], small_disk: Callable[[str], Path]
+    make_shell: Callable[[], Shell], small_disk: Callable[[str], Path], ray_cluster: object
 ) -> None:
     shell = make_shell()
     disk = small_disk("2m")
@@ -133,7 +133,7 @@ def test_a_full_store_fails_what_it_has_no_room_for(
     filler.free()
     shell("run", "tiny.yaml", "--out", "first", "--no-report", "--set", "grid={labels.kind: [hard]}")
     filler.fill(but_bytes=100_000)
-    said = shell("run", "tiny.yaml", "--out", "out", "--no-report", code=3)
+    said = shell.process("run", "tiny.yaml", "--out", "out", "--no-report", code=3)
     assert "Traceback" not in said.stdout + said.stderr
     rows = read_rows(shell.folder / "out").values()
     failed = [row for row in rows if row["status"] == "failed"]
@@ -149,7 +149,7 @@ def test_a_full_store_fails_what_it_has_no_room_for(
 
 @pytest.mark.tmpfs
 def test_a_full_disk_under_the_ledger_ends_the_run_and_loses_nothing(
-    make_shell: Callable[[], Shell], small_disk: Callable[[str], Path]
+    make_shell: Callable[[], Shell], small_disk: Callable[[str], Path], ray_cluster: object
 ) -> None:
     shell = make_shell()
     disk = small_disk("8m")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands.conftest import Shell
+from tests.shell import Shell
 
 SAMPLE = Path(__file__).parents[1] / "samples" / "first_round.tar.xz"
 """20 evaluations on digits, made by `raydc run study.yaml --out out --store store` of raydc 0.1.0."""
@@ -20,7 +20,6 @@ def shell(tmp_path: Path) -> Shell:
     return Shell(tmp_path)
 
 
-@pytest.mark.command
 def test_its_results_are_read(shell: Shell) -> None:
     rows = shell.json("results", "out")
     assert len(rows) == 20
@@ -32,10 +31,10 @@ def test_its_results_are_read(shell: Shell) -> None:
     assert compared
 
 
-@pytest.mark.ray
 @pytest.mark.mlflow
 @pytest.mark.command
 @pytest.mark.slow
+@pytest.mark.usefixtures("ray_cluster")
 def test_nothing_of_it_is_trained_again(shell: Shell) -> None:
     before = {row["evaluation_id"]: row for row in shell.json("results", "out")}
     made = sorted(path.relative_to(shell.folder) for path in (shell.folder / "store").glob("*/*"))

@@ -3,13 +3,14 @@ code."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
 
 import pytest
 
-from tests.commands.conftest import Shell
+from tests.shell import Shell
 
 PLUGINS = Path(__file__).parents[1] / "plugins"
 PARTS = {
@@ -44,7 +45,7 @@ def test_parts_of_every_kind_run_on_the_workers(tmp_path: Path) -> None:
     text = (tmp_path / "tiny.yaml").read_text()
     head, _, _ = text.partition("grid:")
     (tmp_path / "tiny.yaml").write_text(f"{head}grid:{GRID.replace(chr(10), chr(10) + '  ')}\nseeds: 1\n")
-    shell(*options(PLUGINS), "run", "tiny.yaml", "--out", "out", "--set", "base.train.steps=20")
+    shell.process(*options(PLUGINS), "run", "tiny.yaml", "--out", "out", "--set", "base.train.steps=20")
     rows = shell.json("results", "out")
     assert len(rows) == 10
     plain = next(row for row in rows if "code" not in " ".join(key for key in row if row[key] is not None))
@@ -72,13 +73,13 @@ def test_a_part_that_was_edited_is_made_and_trained_again(tmp_path: Path) -> Non
     command = ("--plugin", "first_images.py", "--plugin", "perceptron.py", "run", "tiny.yaml", "--no-report")
     grid = "grid={images.method: [first-images, random], student.arch: [convnet-d2-w8, perceptron]}"
     settings = ("--set", grid, "--set", "base.train.steps=20", "--set", "seeds=1")
-    shell(*command, *settings, "--out", "out")
+    shell.process(*command, *settings, "--out", "out")
     before = {row["evaluation_id"]: row for row in shell.json("results", "out")}
     text = (tmp_path / "first_images.py").read_text()
     (tmp_path / "first_images.py").write_text(text.replace("rows[: pool.ipc]", "rows[-pool.ipc :]"))
     text = (tmp_path / "perceptron.py").read_text()
     (tmp_path / "perceptron.py").write_text(text.replace("32", "8"))
-    said = shell(*command, *settings, "--out", "out").stdout
+    said = shell.process(*command, *settings, "--out", "out").stdout
     assert "3 run now, 1 finished before" in said
     after = {row["evaluation_id"]: row for row in shell.json("results", "out")}
     assert {name: row["test_acc"] for name, row in after.items() if name in before} == {
@@ -98,24 +99,24 @@ def test_a_part_that_was_edited_is_made_and_trained_again(tmp_path: Path) -> Non
             row.get("student.code"),
         )
     # As in a store that has never seen the old code.
-    shell(*command, *settings, "--out", "fresh", "--store", "fresh-store")
+    shell.process(*command, *settings, "--out", "fresh", "--store", "fresh-store")
     fresh = {row["evaluation_id"]: row["test_acc"] for row in shell.json("results", "fresh")}
     assert {row["evaluation_id"]: row["test_acc"] for row in new}.items() <= fresh.items()
     # The command that goes on names the plugins.
     failing = ("--set", "base.train.lr=1e30", "--out", "failing")
-    said = shell(*command, *settings, *failing, code=3).stdout
+    said = shell.process(*command, *settings, *failing, code=3).stdout
     assert f"raydc --plugin {tmp_path / 'first_images.py'} --plugin {tmp_path / 'perceptron.py'} run " in said
 
 
 @pytest.mark.command
 def test_a_plugin_that_cannot_be_loaded(tmp_path: Path) -> None:
     shell = Shell(tmp_path)
-    assert "is not a Python file" in shell("--plugin", "nowhere.py", "list", "methods", code=2).stderr
+    assert "is not a Python file" in shell.process("--plugin", "nowhere.py", "list", "methods", code=2).stderr
     (tmp_path / "broken_plugin.py").write_text("import nothing_of_this_name")
-    sentence = shell("--plugin", "broken_plugin.py", "list", "methods", code=2).stderr
+    sentence = shell.process("--plugin", "broken_plugin.py", "list", "methods", code=2).stderr
     assert "cannot be loaded: ModuleNotFoundError" in sentence
     (tmp_path / "json.py").write_text("")
-    sentence = shell("--plugin", str(tmp_path / "json.py"), "list", "methods", code=2).stderr
+    sentence = shell.process("--plugin", str(tmp_path / "json.py"), "list", "methods", code=2).stderr
     assert "is a module already" in sentence
     assert "RAYDC_PLUGINS" not in os.environ
 
@@ -124,5 +125,6 @@ def test_a_plugin_that_cannot_be_loaded(tmp_path: Path) -> None:
 def test_every_kind_is_listed(tmp_path: Path) -> None:
     shell = Shell(tmp_path)
     for kind, (file, name) in PARTS.items():
-        listed = shell.json("--plugin", str(PLUGINS / f"{file}.py"), "list", kind)
+        said = shell.process("--plugin", str(PLUGINS / f"{file}.py"), "list", kind, "--json").stdout
+        listed = json.loads(said)
         assert [row["name"] for row in listed][-1] == name

@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 from raydc.commands.app import app
 from raydc.errors import InputError
 from raydc.study.api import Study
-from tests.commands.conftest import STUDY
+from tests.shell import STUDY
 
 
 @pytest.fixture(autouse=True)

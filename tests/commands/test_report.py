@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.commands.conftest import Shell
+from tests.shell import Shell
 
 
 def test_the_report_and_its_figures(finished: Shell) -> None:

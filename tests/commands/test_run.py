@@ -19,9 +19,9 @@ import raydc
 from raydc.study.sync import sync
 from raydc.tracking.ledger import read_rows
 from raydc.tracking.mlflow_record import read_experiment
-from tests.commands.conftest import STUDY, Counts, Shell
+from tests.shell import STUDY, Counts, Shell
 
-pytestmark = [pytest.mark.command, pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 EVALUATIONS = 4 * (1 + 2) * 2
 # fmt: off
@@ -123,7 +123,9 @@ def test_some_rows_only(finished: Shell) -> None:
         assert said in finished("results", "runs/tiny", "--only", setting, code=2).stderr
 
 
-def test_growing_a_study_runs_only_the_new_points(make_shell: Callable[[], Shell]) -> None:
+def test_growing_a_study_runs_only_the_new_points(
+    make_shell: Callable[[], Shell], ray_cluster: object
+) -> None:
     shell = make_shell()
     small = ("grid.images.ipc=[1, 2]", "grid.labels.teacher_epoch=[3]", "teacher.keep=[3]", "seeds=1")
     assert shell.run("out", *small) == Counts(finished=4, run_now=4)
@@ -147,7 +149,10 @@ def test_growing_a_study_runs_only_the_new_points(make_shell: Callable[[], Shell
         assert row["test_acc"] == rows[name]["test_acc"]
 
 
-def test_three_kills_lose_nothing_and_repeat_nothing(make_shell: Callable[[], Shell]) -> None:
+@pytest.mark.command
+def test_three_kills_lose_nothing_and_repeat_nothing(
+    make_shell: Callable[[], Shell], ray_cluster: object
+) -> None:
     shell = make_shell()
     chance = random.Random(20)
     arguments = ("run", "tiny.yaml", "--out", "out", "--set", "base.train.steps=150", "--no-report")
@@ -178,6 +183,8 @@ def test_three_kills_lose_nothing_and_repeat_nothing(make_shell: Callable[[], Sh
     assert len(ids) == len(set(ids)) == EVALUATIONS
 
 
+@pytest.mark.command
+@pytest.mark.ray
 def test_an_interrupted_run_says_how_to_go_on(make_shell: Callable[[], Shell]) -> None:
     shell = make_shell()
     process = shell.start("run", "tiny.yaml", "--out", "out", "--set", "base.train.steps=2000")
@@ -191,7 +198,9 @@ def test_an_interrupted_run_says_how_to_go_on(make_shell: Callable[[], Shell]) -
     assert (shell.folder / "out" / "results.parquet").exists()
 
 
-def test_one_failing_evaluation_is_recorded_and_the_rest_go_on(make_shell: Callable[[], Shell]) -> None:
+def test_one_failing_evaluation_is_recorded_and_the_rest_go_on(
+    make_shell: Callable[[], Shell], ray_cluster: object
+) -> None:
     shell = make_shell()
     settings = (
         "grid={images.ipc: [1], train.lr: [0.05, 1e30]}",
@@ -209,6 +218,8 @@ def test_one_failing_evaluation_is_recorded_and_the_rest_go_on(make_shell: Calla
     assert (shell.folder / "out" / "ledger.jsonl").read_bytes().count(b"\n") == 6
 
 
+@pytest.mark.command
+@pytest.mark.ray
 def test_two_runs_of_one_folder_are_refused(make_shell: Callable[[], Shell]) -> None:
     shell = make_shell()
     first = shell.start("run", "tiny.yaml", "--out", "out", "--set", "base.train.steps=3000")
@@ -241,6 +252,7 @@ def test_results_made_by_the_core_alone_are_imported(finished: Shell, tmp_path: 
     assert all(row["test_acc"] == reference[name]["test_acc"] for name, row in rows.items())
 
 
+@pytest.mark.command
 def test_the_wheel_brings_its_studies(tmp_path: Path) -> None:
     root = Path(raydc.__file__).parent.parent
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
@@ -286,7 +298,7 @@ def test_any_column_is_drawn_over_any_key(finished: Shell, tmp_path: Path) -> No
         assert finished("plot", "runs/tiny", *arguments, code=2).stderr.startswith("error: ")
 
 
-def test_a_papers_table_is_run_and_printed_beside_its_numbers(tmp_path: Path) -> None:
+def test_a_papers_table_is_run_and_printed_beside_its_numbers(tmp_path: Path, ray_cluster: object) -> None:
     shell = Shell(tmp_path)
     settings = ("--set", "dataset={name: digits, zca: true, val_fraction: 0}", "--smoke")
     said = shell("reproduce", "label-worth-table2", "--out", "out", *settings).stdout

@@ -14,9 +14,9 @@ import optuna
 import pytest
 
 from raydc.search.points import open_storage
-from tests.commands.conftest import Shell
+from tests.shell import Shell
 
-pytestmark = [pytest.mark.command, pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 SEARCH = """
 name: tiny-search
@@ -58,7 +58,8 @@ def lines(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in ledger.read_text().splitlines()] if ledger.exists() else []
 
 
-def test_a_killed_search_loses_no_point_and_trains_none_twice(shell: Shell) -> None:
+@pytest.mark.command
+def test_a_killed_search_loses_no_point_and_trains_none_twice(shell: Shell, ray_cluster: object) -> None:
     out = shell.folder / "out"
     arguments = ("run", "search.yaml", "--out", "out")
     process = shell.start(*arguments)
@@ -112,7 +113,7 @@ def test_a_killed_search_loses_no_point_and_trains_none_twice(shell: Shell) -> N
     assert "holds a search of another space" in shell(*other, code=2).stderr
 
 
-def test_a_scheduler_stops_students(shell: Shell) -> None:
+def test_a_scheduler_stops_students(shell: Shell, ray_cluster: object) -> None:
     settings = (
         "search.optuna.trials=14",
         "search.optuna.scheduler=median",

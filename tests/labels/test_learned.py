@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from raydc.errors import EvaluationError
+
+# `learn` shows neither the loss whose gradient it takes, nor a step along a gradient of one's choice.
 from raydc.labels.learned import BpttSettings, InnerProblem, Progress, _move, _real_loss, learn
 from raydc.networks.zoo import initialised
 from raydc.spec.evaluation import Recipe

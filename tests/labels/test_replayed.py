@@ -20,8 +20,9 @@ from raydc.labels.soft_label_file import read_soft_labels
 from raydc.spec.facts import bind
 from raydc.spec.plan import Plan, make_plan
 from raydc.spec.study import StudySpec
-from raydc.study.label_export import _export
+from raydc.study.label_export import export_fkd
 from raydc.study.preflight import check_files, with_digests
+from raydc.tracking import study_folder
 from raydc.worker.evaluate import attempt
 from raydc.worker.making import make_everything
 from raydc.worker.packs import attempt_all
@@ -56,9 +57,12 @@ def exported(
         plan = planned(study)
         make_everything(plan, bench)
         (one,) = plan.evaluations
-        to = tmp_path / "labels"
-        _export(one, bench, to)
-        return to, attempt(one, bench, study="small")
+        row = attempt(one, bench, study="small")
+        ran = tmp_path / "ran"
+        ran.mkdir()
+        (ran / study_folder.STUDY).write_text(study.located(None, str(bench.store.root)).to_yaml())
+        (done,) = export_fkd(ran, [row], tmp_path / "labels")
+        return done.folder, row
 
     return make
 

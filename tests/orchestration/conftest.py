@@ -3,38 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import pytest
 
-from raydc.data.dataset import Dataset
-from raydc.orchestration.worker_context import WorkerContext
-from raydc.spec.plan import Plan
-from raydc.spec.study import StudySpec
-from raydc.store.local import LocalStore
-from raydc.worker.workbench import Workbench
 from tests.conftest import DIGITS
+
+if TYPE_CHECKING:
+    from raydc.data.dataset import Dataset
+    from raydc.orchestration.worker_context import WorkerContext
+    from raydc.spec.plan import Plan
+    from raydc.spec.study import StudySpec
+    from raydc.store.local import LocalStore
 
 
 @pytest.fixture
 def context(digits: Dataset, store: LocalStore) -> WorkerContext:
+    from raydc.orchestration.worker_context import WorkerContext
+
     return WorkerContext(DIGITS, digits.cache, store.uri)
-
-
-@pytest.fixture
-def unlabelled(planned: Callable[[StudySpec], Plan], bench: Workbench) -> Callable[[StudySpec], Plan]:
-    """The plan of a study, with everything made but its labels."""
-
-    def make(study: StudySpec) -> Plan:
-        made = planned(study)
-        for trajectory in made.trajectories.values():
-            bench.make_trajectory(trajectory)
-        for job in made.sets.values():
-            bench.make_set(job)
-        for name in bench.store.names("logits"):
-            bench.store.remove("logits", name)
-        return made
-
-    return make
 
 
 @pytest.fixture

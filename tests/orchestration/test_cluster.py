@@ -26,10 +26,11 @@ with connected(None, Resources()):
     held = [ray.put(number) for number in range(10_000)]
     gc.set_threshold(20, 2, 2)
     threading.Thread(target=leave_garbage, daemon=True).start()
-print(f"went on, {len(held)} left")
+print(f"went on, {len(held)} left, {ray.is_initialized()=}")
 """
 
 
+@pytest.mark.command
 @pytest.mark.ray
 def test_garbage_of_another_thread_does_not_end_the_process() -> None:
     """Ray's own end kills a process whose threads let go of its objects meanwhile."""
@@ -37,3 +38,4 @@ def test_garbage_of_another_thread_does_not_end_the_process() -> None:
     assert ended.returncode == 0, ended.stderr
     assert "went on" in ended.stdout
     assert "went on, 0 left" not in ended.stdout  # there was garbage until the end
+    assert "ray.is_initialized()=False" in ended.stdout

@@ -177,6 +177,7 @@ def two_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Try]:
         subprocess.run(["rm", "-r", str(folder)], check=True)
 
 
+@pytest.mark.command
 @pytest.mark.ray
 @pytest.mark.slow
 def test_a_study_as_a_job_with_a_plugin(two_nodes: Try) -> None:
@@ -199,6 +200,7 @@ def test_a_study_as_a_job_with_a_plugin(two_nodes: Try) -> None:
     assert "holds the study 'mini'" in two_nodes("submit", "mini.yaml", *options, *other, code=2)
 
 
+@pytest.mark.command
 @pytest.mark.ray
 @pytest.mark.slow
 def test_a_run_on_a_cluster_brings_its_plugins(two_nodes: Try) -> None:
@@ -210,6 +212,7 @@ def test_a_run_on_a_cluster_brings_its_plugins(two_nodes: Try) -> None:
     assert "mini: 2 of 2 evaluations finished" in said
 
 
+@pytest.mark.command
 @pytest.mark.ray
 @pytest.mark.slow
 def test_leaving_finding_and_stopping_a_job(two_nodes: Try) -> None:
@@ -241,6 +244,7 @@ def test_leaving_finding_and_stopping_a_job(two_nodes: Try) -> None:
     assert (two_nodes.folder / "runs" / "long" / "results.parquet").is_file()
 
 
+@pytest.mark.command
 @pytest.mark.ray
 @pytest.mark.slow
 def test_who_has_not_the_token_is_refused(two_nodes: Try) -> None:
@@ -251,6 +255,7 @@ def test_who_has_not_the_token_is_refused(two_nodes: Try) -> None:
         assert "set RAY_AUTH_MODE=token" in two_nodes(*command, code=2, RAY_AUTH_MODE="disabled")
 
 
+@pytest.mark.command
 @pytest.mark.ray
 @pytest.mark.slow
 def test_the_doctor_sees_both_nodes_and_what_is_amiss(two_nodes: Try) -> None:

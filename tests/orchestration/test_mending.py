@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import ray
 
 from raydc.data.dataset import Dataset, open_dataset
 from raydc.errors import ArtifactError
-from raydc.orchestration.cluster import Capacity, capacity, connected
+from raydc.orchestration.cluster import Capacity
 from raydc.orchestration.prerequisites import Prerequisites
 from raydc.orchestration.progress import Silent
 from raydc.orchestration.runner import Runner
@@ -23,14 +23,10 @@ from raydc.spec.study_file import Resources
 from raydc.store.local import LocalStore
 from tests.conftest import DIGITS
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Capacity]:
-    resources = Resources(workers=1)
-    with connected(None, resources):
-        yield capacity(resources)
+@pytest.fixture
+def cluster(ray_cluster: Callable[[Resources], Capacity]) -> Capacity:
+    return ray_cluster(Resources(workers=1))
 
 
 class Rig:

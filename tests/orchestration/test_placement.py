@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -29,11 +30,20 @@ class OnGpu:
         return int(found)
 
 
-@pytest.fixture
-def gpus() -> Iterator[None]:
+@pytest.fixture(scope="module")
+def cluster(own_ray: None) -> Iterator[None]:
     ray.init("local", num_cpus=1, num_gpus=GPUS, object_store_memory=100 << 20, include_dashboard=False)
     yield
     ray.shutdown()
+
+
+@pytest.fixture
+def gpus(cluster: None) -> None:
+    """Nobody uses them, also none of the test before."""
+    deadline = time.monotonic() + 60
+    while ray.available_resources().get("GPU") != GPUS:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def placed(count: int, share: float) -> tuple[list[Any], list[int]]:
@@ -42,7 +52,6 @@ def placed(count: int, share: float) -> tuple[list[Any], list[int]]:
     return actors, ray.get([actor.gpu.remote() for actor in actors], timeout=60)
 
 
-@pytest.mark.ray
 @pytest.mark.parametrize(("teachers", "on_each"), [(2, [1, 1]), (3, [1, 2])])
 def test_small_shares_are_on_all_gpus_with_a_student_beside_them(
     gpus: None, teachers: int, on_each: list[int]
@@ -55,7 +64,6 @@ def test_small_shares_are_on_all_gpus_with_a_student_beside_them(
     assert len(staying) == teachers
 
 
-@pytest.mark.ray
 def test_the_teachers_of_a_run_leave_each_gpu_its_student(gpus: None) -> None:
     run: Any = SimpleNamespace(
         resources=Resources(teacher_replicas=2), context=WorkerContext(DIGITS, "pixels", "store")
@@ -64,6 +72,7 @@ def test_the_teachers_of_a_run_leave_each_gpu_its_student(gpus: None) -> None:
     _, beside = placed(GPUS, 1 - TEACHERS_SHARE)
     assert sorted(beside) == [0, 1]
     assert pool.size == 2
+    pool.stop()
 
 
 def test_shares_are_what_ray_counts_in() -> None:

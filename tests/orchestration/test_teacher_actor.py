@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,25 +13,16 @@ import ray
 
 from raydc.errors import ArtifactError
 from raydc.orchestration import labelling, routing
-from raydc.orchestration.cluster import connected
 from raydc.orchestration.labelling import label_all
 from raydc.orchestration.routing import Autoscaler
 from raydc.orchestration.teacher_actor import TeacherPool
 from raydc.orchestration.worker_context import WorkerContext
 from raydc.spec.plan import Plan
-from raydc.spec.study_file import Resources
 from raydc.store.local import LocalStore
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    with connected(None, Resources(workers=2)):
-        yield
-
-
-@pytest.mark.ray
 def test_a_replica_that_is_killed_comes_back_and_loses_nothing(
-    cluster: None, context: WorkerContext, plan: Plan, store: LocalStore
+    ray_cluster: object, context: WorkerContext, plan: Plan, store: LocalStore
 ) -> None:
     pool = TeacherPool.start(context, 2, {"num_cpus": 0, "max_concurrency": 100})
     ray.get([replica.ready.remote() for replica in pool.replicas])
@@ -53,9 +43,12 @@ def test_a_replica_that_is_killed_comes_back_and_loses_nothing(
     pool.stop()
 
 
-@pytest.mark.ray
 def test_a_replica_comes_while_there_is_much_to_label_and_goes_at_the_end(
-    cluster: None, context: WorkerContext, plan: Plan, store: LocalStore, monkeypatch: pytest.MonkeyPatch
+    ray_cluster: object,
+    context: WorkerContext,
+    plan: Plan,
+    store: LocalStore,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(routing, "QUEUE_PER_REPLICA", 2)
     monkeypatch.setattr(routing, "SCALE_UP_SECONDS", 0.0)

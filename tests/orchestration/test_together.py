@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import ray
 import torch
 from safetensors.torch import load_file
 
 from raydc.data.dataset import Dataset
 from raydc.errors import EvaluationError, InputError
 from raydc.networks.zoo import build
-from raydc.orchestration.cluster import Capacity, connected
+from raydc.orchestration.cluster import Capacity
 from raydc.orchestration.progress import Silent
 from raydc.orchestration.runner import Runner
 from raydc.orchestration.together import Together, train_together
@@ -39,12 +38,6 @@ def job(small: Callable[..., StudySpec]) -> TrajectoryJob:
     # Parts of 16 and 17, a last batch of 10, and pixels that differ in each epoch.
     study = small("teacher.batch_size=33", f"teacher.epochs={EPOCHS}", "teacher.augment=[crop, cutout]")
     return TrajectoryJob("t0", study.teachers["teacher"], 0, tuple(range(EPOCHS + 1)), scored=1)
-
-
-@pytest.fixture
-def cluster() -> Iterator[None]:
-    with connected(None, Resources(workers=2)):
-        yield
 
 
 def copied(store: LocalStore, root: Path) -> LocalStore:
@@ -76,10 +69,9 @@ def worker_pids() -> list[int]:
     return [pid for pid in found if mine(pid)]
 
 
-@pytest.mark.ray
 @pytest.mark.slow
 def test_two_workers_make_what_one_makes_though_one_dies(
-    tmp_path: Path, digits: Dataset, store: LocalStore, job: TrajectoryJob, cluster: None
+    tmp_path: Path, digits: Dataset, store: LocalStore, job: TrajectoryJob, ray_cluster: object
 ) -> None:
     alone, together = LocalStore(tmp_path / "alone"), copied(store, tmp_path / "together")
     train_trajectory(digits, job, alone, torch.device("cpu"))
@@ -110,10 +102,9 @@ def test_two_workers_make_what_one_makes_though_one_dies(
     assert together.names("progress") == []
 
 
-@pytest.mark.ray
 @pytest.mark.slow
 def test_a_training_that_diverges_says_so(
-    tmp_path: Path, digits: Dataset, store: LocalStore, small: Callable[..., StudySpec], cluster: None
+    tmp_path: Path, digits: Dataset, store: LocalStore, small: Callable[..., StudySpec], ray_cluster: object
 ) -> None:
     hopeless = TrajectoryJob("t0", small("teacher.lr=1e30").teachers["teacher"], 0, (1,))
     own = copied(store, tmp_path / "store")
@@ -126,7 +117,6 @@ def test_a_training_that_diverges_says_so(
         )
 
 
-@pytest.mark.ray
 @pytest.mark.slow
 def test_a_study_asks_for_workers(
     tmp_path: Path,
@@ -134,6 +124,7 @@ def test_a_study_asks_for_workers(
     store: LocalStore,
     small: Callable[..., StudySpec],
     planned: Callable[[StudySpec], Plan],
+    ray_cluster: Callable[[Resources], Capacity],
 ) -> None:
     study = small("base.labels.kind=soft", "resources.teacher_workers=2", "resources.workers=2")
     own = copied(store, tmp_path / "store")
@@ -158,10 +149,8 @@ def test_a_study_asks_for_workers(
 
     with pytest.raises(InputError, match=r"resources\.teacher_workers is 2, but there are 1 CPU cores"):
         runner(plan).run(Capacity(cpus=1, node_cpus=1, gpus=0, workers=1), lambda: None)
-    with connected(None, study.resources) as capacity:
-        runner(plan).run(capacity, lambda: None)
+    runner(plan).run(ray_cluster(study.resources), lambda: None)
     assert [row["status"] for row in rows] == ["finished"]  # type: ignore[index]
-    assert ray.is_initialized() is False
 
 
 def test_parts_of_a_batch_cover_it() -> None:

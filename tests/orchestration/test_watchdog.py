@@ -10,6 +10,8 @@ import time
 
 import pytest
 
+pytestmark = pytest.mark.command
+
 WORKER = """
 import ctypes, os, sys, time
 from raydc.orchestration.watchdog import Watchdog

@@ -6,10 +6,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from raydc.commands.app import app
-from tests.commands.conftest import STUDY
+from tests.shell import STUDY
 
 
 @pytest.fixture
@@ -23,6 +21,10 @@ def canary(tmp_path: Path) -> Iterator[Path]:
 @pytest.fixture
 def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     """Runs a command in a folder with `tiny.yaml`; returns the sentence with which it is refused."""
+    from typer.testing import CliRunner
+
+    from raydc.commands.app import app
+
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RAYDC_STORE", str(tmp_path / "store"))
     Path("tiny.yaml").write_text(STUDY)

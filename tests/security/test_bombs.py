@@ -25,6 +25,8 @@ from PIL import Image
 
 from tests.security import bombs
 
+pytestmark = pytest.mark.command
+
 HUGE = 10**11
 """Numbers that nobody has room for."""
 Refused = Callable[[str, Path], str]

@@ -14,9 +14,7 @@ from benchmarks.mlflow_server import Server
 from raydc.errors import TrackingError
 from raydc.tracking.mlflow_client import reason
 from raydc.tracking.reach import probe
-from tests.commands.conftest import Shell
-
-pytestmark = [pytest.mark.mlflow, pytest.mark.command, pytest.mark.slow]
+from tests.shell import Shell
 
 PASSWORD = "right-canary-51c0"
 WRONG = "wrong-canary-7e2a"
@@ -76,6 +74,7 @@ def holders(secret: str, folder: Path) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "way",
     [
@@ -97,6 +96,7 @@ def test_a_wrong_password_is_refused_before_work(way: dict[str, str], server: Se
     assert holders(WRONG, shell.folder) == []
 
 
+@pytest.mark.slow
 def test_a_token_is_no_password(server: Server, shell: Shell) -> None:
     """MLflow's own server of passwords falls over a token; the sentence says what it may be."""
     shell.environment["MLFLOW_TRACKING_TOKEN"] = WRONG
@@ -140,14 +140,16 @@ def test_an_error_that_names_the_address_keeps_the_password(tmp_path: Path) -> N
     assert "http://me@lab:5000/api failed" in said
 
 
+@pytest.mark.command
 @pytest.mark.ray
+@pytest.mark.slow
 def test_a_right_password_works_and_no_secret_is_written_down(server: Server, shell: Shell) -> None:
     shell.environment |= SECRETS
     shell.environment |= {"MLFLOW_TRACKING_USERNAME": "admin", "MLFLOW_TRACKING_PASSWORD": PASSWORD}
     small = ["--set=grid={images.ipc: [1], labels.kind: [hard, soft]}", "--set=seeds=1"]
-    ran = shell("run", "tiny.yaml", "--out", "out", "--tracking-uri", server.uri, *small)
+    ran = shell.process("run", "tiny.yaml", "--out", "out", "--tracking-uri", server.uri, *small)
     assert "2 of 2 evaluations finished" in ran.stdout
-    listed = shell("results", "mlflow:tiny", "--tracking-uri", server.uri, "--json")
+    listed = shell.process("results", "mlflow:tiny", "--tracking-uri", server.uri, "--json")
     doctor = shell.start("doctor")
     found, warned = doctor.communicate(timeout=300)
     assert doctor.returncode in (0, 2)  # this machine's disk may be too full
@@ -161,8 +163,10 @@ def test_a_right_password_works_and_no_secret_is_written_down(server: Server, sh
         assert holders(secret, server.folder) == [], name
 
 
-@pytest.mark.ray
-def test_a_password_in_the_address_works_and_is_cut_out(server: Server, shell: Shell) -> None:
+@pytest.mark.slow
+def test_a_password_in_the_address_works_and_is_cut_out(
+    server: Server, shell: Shell, ray_cluster: object
+) -> None:
     uri = server.uri.replace("://", f"://admin:{PASSWORD}@")
     small = ["--set=grid={images.ipc: [1]}", "--set=seeds=1", "--set=name=other"]
     ran = shell("run", "tiny.yaml", "--out", "out", "--tracking-uri", uri, *small)

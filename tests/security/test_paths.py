@@ -18,7 +18,7 @@ from raydc.store.artifact import MANIFEST
 from raydc.store.local import LocalStore
 from raydc.store.remote import NodeCache, RemoteStore
 from raydc.worker import exported
-from tests.commands.conftest import STUDY
+from tests.shell import STUDY
 
 OUTSIDE = ("../outside", "/etc/hostname", "a/../../outside", "..", ".", "", "a/b")
 

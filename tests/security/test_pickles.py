@@ -43,9 +43,9 @@ from raydc.tracking.mlflow_params import value_of
 from raydc.tracking.mlflow_record import read_experiment
 from raydc.tracking.run_ids import run_ids
 from raydc.worker import exported
-from tests.commands.conftest import STUDY
 from tests.conftest import DIGITS
 from tests.security import bombs
+from tests.shell import STUDY
 
 NAMES = ("ant", "bee", "cat")
 Reader = Callable[[Path, Path], object]
@@ -300,7 +300,12 @@ READERS: dict[str, Reader] = {
 }
 
 
-@pytest.mark.parametrize("reader", READERS.values(), ids=READERS)
+MARKS = {mlflow_database: [pytest.mark.mlflow]}
+
+
+@pytest.mark.parametrize(
+    "reader", [pytest.param(reader, id=name, marks=MARKS.get(reader, [])) for name, reader in READERS.items()]
+)
 def test_a_pickle_is_refused_and_not_executed(reader: Reader, tmp_path: Path, canary: Path) -> None:
     place = tmp_path / "place"
     place.mkdir()

@@ -43,7 +43,11 @@ def no_space(*_: Any, **__: Any) -> None:
 
 @pytest.fixture
 def run(
-    small: Callable[..., StudySpec], tmp_path: Path, store: LocalStore, monkeypatch: pytest.MonkeyPatch
+    small: Callable[..., StudySpec],
+    tmp_path: Path,
+    store: LocalStore,
+    mlflow_file: Callable[[Path], str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Callable[..., tuple[launch.Summary, list[str]]]:
     """A run on a cluster that raises an error when it is asked for."""
 
@@ -55,7 +59,8 @@ def run(
 
         monkeypatch.setattr(cluster, "connected", connected)
         notes = Notes()
-        summary = launch.run(small(), tmp_path / "out", store_uri=store.uri, progress=notes, **options)
+        options = {"tracking_uri": mlflow_file(tmp_path), "store_uri": store.uri, **options}
+        summary = launch.run(small(), tmp_path / "out", progress=notes, **options)
         return summary, notes.notes
 
     return go
@@ -94,6 +99,7 @@ def test_who_ends_a_run_early_does_not_wait_long_for_its_record(
     assert launch.HASTY_PATIENCE_SECONDS < launch.TRACKER_PATIENCE_SECONDS
 
 
+@pytest.mark.command  # the compiler that does not work
 @pytest.mark.parametrize(("gpus", "said"), [(0.0, True), (1.0, False)])
 def test_a_run_says_that_its_students_run_eagerly_for_want_of_a_compiler(
     small: Callable[..., StudySpec],
@@ -143,10 +149,9 @@ def test_what_is_made_of_the_results_may_lack_space(
     assert any("the results table could not be written: the study's folder" in note for note in notes)
 
 
-@pytest.mark.ray
 @pytest.mark.slow
 def test_a_search_gets_back_what_it_has_lost(
-    small: Callable[..., StudySpec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small: Callable[..., StudySpec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ray_cluster: object
 ) -> None:
     searched = """
 search:

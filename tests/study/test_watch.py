@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ from raydc.errors import InputError
 from raydc.study.watch import state_of
 from raydc.tracking import study_folder
 from raydc.tracking.ledger import Ledger
-from raydc.tracking.mlflow_client import default_uri
 from raydc.tracking.mlflow_tracker import MlflowTracker
 from raydc.tracking.run_ids import note_run
 from raydc.tracking.tracker import PLANNED
@@ -153,9 +153,8 @@ def test_a_terminal_gets_a_block(study: Path) -> None:
         assert part in shown
 
 
-@pytest.mark.mlflow
-def test_a_study_in_mlflow(study: Path) -> None:
-    uri = default_uri(study)
+def test_a_study_in_mlflow(study: Path, mlflow_file: Callable[[Path], str]) -> None:
+    uri = mlflow_file(study)
     tracker = MlflowTracker(uri, "s", study)
     tracker.start()
     tracker.describe({PLANNED: 6})
@@ -173,9 +172,8 @@ def test_a_study_in_mlflow(study: Path) -> None:
     assert watch("mlflow:s", "--tracking-uri", uri, "--once").exit_code == 0
 
 
-@pytest.mark.mlflow
-def test_runs_that_others_log(tmp_path: Path) -> None:
-    uri = default_uri(tmp_path)
+def test_runs_that_others_log(tmp_path: Path, mlflow_file: Callable[[Path], str]) -> None:
+    uri = mlflow_file(tmp_path)
     client = MlflowClient(uri)
     experiment = client.create_experiment("theirs", str(tmp_path / "artifacts"))
     runs = [client.create_run(experiment).info.run_id for _ in range(3)]

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from raydc.tracking.mlflow_client import default_uri
-from raydc.tracking.mlflow_tracker import MlflowTracker
+if TYPE_CHECKING:
+    from raydc.tracking.mlflow_tracker import MlflowTracker
 
 
 @pytest.fixture
-def tracker(tmp_path: Path) -> Callable[[], MlflowTracker]:
+def tracker(tmp_path: Path, mlflow_file: Callable[[Path], str]) -> Callable[[], MlflowTracker]:
+    from raydc.tracking.mlflow_tracker import MlflowTracker
+
     def make() -> MlflowTracker:
-        made = MlflowTracker(default_uri(tmp_path), "s", tmp_path)
+        made = MlflowTracker(mlflow_file(tmp_path), "s", tmp_path)
         made.start()
         return made
 

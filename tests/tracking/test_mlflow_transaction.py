@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,15 @@ from sqlalchemy import event, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from benchmarks.mlflow_server import Server
-from raydc.tracking.mlflow_client import client_of, default_uri
+from raydc.tracking.mlflow_client import client_of
 from raydc.tracking.mlflow_transaction import one_transaction, sqlite_store
 
 pytestmark = pytest.mark.mlflow
 
 
 @pytest.fixture
-def client(tmp_path: Path) -> MlflowClient:
-    return client_of(default_uri(tmp_path))
+def client(tmp_path: Path, mlflow_file: Callable[[Path], str]) -> MlflowClient:
+    return client_of(mlflow_file(tmp_path))
 
 
 def write(client: MlflowClient, experiment: str, name: str) -> str:

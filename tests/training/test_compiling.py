@@ -40,6 +40,7 @@ def test_a_compiler_that_works_is_found_with_its_arguments(monkeypatch: pytest.M
     assert compiler() == found
 
 
+@pytest.mark.command
 @pytest.mark.parametrize(
     ("lines", "said"),
     [
@@ -67,6 +68,7 @@ def test_a_compiler_that_is_not_there(monkeypatch: pytest.MonkeyPatch, named: st
     assert no_compiler().startswith(f"no C++ compiler ({named or 'CXX is empty'}): students run eagerly")
 
 
+@pytest.mark.command
 def test_a_compiler_that_hangs_is_given_up(
     make_compiler: MakeCompiler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -76,6 +78,7 @@ def test_a_compiler_that_hangs_is_given_up(
     assert "timed out" in no_compiler()
 
 
+@pytest.mark.command
 def test_a_compiler_is_tried_once_by_a_process(make_compiler: MakeCompiler, tmp_path: Path) -> None:
     make_compiler(f"echo tried >> {tmp_path / 'log'}; exit 1")
     assert [compiler(), compiler(), no_compiler() == no_compiler()] == [None, None, True]

@@ -109,6 +109,7 @@ def test_a_networks_own_errors_are_not_taken_for_the_compilers(
     assert warnings() == []
 
 
+@pytest.mark.command  # the compiler
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [

@@ -241,6 +241,7 @@ def test_an_exported_file_runs_alone_and_goes_on(
     assert said == ["2 evaluations, 2 finished before", f"labels: 0 images forwarded now, {study}"]
 
 
+@pytest.mark.command  # the compiler
 def test_an_exported_run_says_once_that_its_students_run_eagerly_for_want_of_a_compiler(
     exported: tuple[Path, Plan, StudySpec],
     tmp_path: Path,

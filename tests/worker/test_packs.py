@@ -14,13 +14,14 @@ import torch
 
 from raydc.networks.zoo import build
 from raydc.spec.plan import Plan, Planned, SearchOrigin
+from raydc.spec.result import Row
 from raydc.spec.study import StudySpec
 from raydc.training import kernels
 from raydc.training.kernels import students_that_fit
 from raydc.worker import evaluate, packs
 from raydc.worker.evaluate import attempt
 from raydc.worker.making import make_everything
-from raydc.worker.packs import _attempt_pack, attempt_all, attempt_packs, pack_key
+from raydc.worker.packs import Attempt, attempt_all, attempt_packs, pack_key
 from raydc.worker.workbench import Workbench
 
 GRID = (
@@ -38,7 +39,14 @@ GRID = (
 def on_this_device(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> Workbench:
     """A bench that packs although it may have no GPU."""
     monkeypatch.setattr(bench.engines, "kernel", lambda *_: "grouped")
+    monkeypatch.setattr(bench.engines, "students_at_once", lambda _: 100)
     return bench
+
+
+def one_pack(group: list[Attempt], bench: Workbench) -> list[Row]:
+    """The rows of a group that must go through in one pack."""
+    (rows,) = attempt_packs(group, bench, study="small")
+    return rows
 
 
 def test_a_pack_gives_the_rows_of_single_runs(
@@ -52,7 +60,7 @@ def test_a_pack_gives_the_rows_of_single_runs(
     # Hard labels have another loss; labels of views come in tables.
     assert sorted(map(len, groups.values())) == [4, 8, 8]
     for group in groups.values():
-        for (p, _), row in zip(group, _attempt_pack(group, on_this_device, "small"), strict=True):
+        for (p, _), row in zip(group, one_pack(group, on_this_device), strict=True):
             single = attempt(p, on_this_device, study="small")
             assert row["evaluation_id"] == single["evaluation_id"] == p.id
             assert row["engine"] == "packed-grouped"
@@ -67,7 +75,7 @@ def test_times_add_up(
 ) -> None:
     plan = planned(small("grid.train.lr=[0.01, 0.05, 0.1]"))
     make_everything(plan, on_this_device)
-    rows = _attempt_pack([(p, 1) for p in plan.evaluations], on_this_device, "small")
+    rows = one_pack([(p, 1) for p in plan.evaluations], on_this_device)
     for one, following in pairwise(rows):
         assert one["finished_at"] == pytest.approx(following["started_at"])
     assert all(row["train_seconds"] <= row["finished_at"] - row["started_at"] for row in rows)
@@ -78,7 +86,7 @@ def test_a_student_that_diverges_is_the_only_failed_row(
 ) -> None:
     plan = planned(small("grid.train.lr=[0.05, 1e30, 0.1]", "base.train.steps=30"))
     make_everything(plan, on_this_device)
-    rows = _attempt_pack([(p, 2) for p in plan.evaluations], on_this_device, "small")
+    rows = one_pack([(p, 2) for p in plan.evaluations], on_this_device)
     assert [row["status"] for row in rows] == ["finished", "failed", "finished"]
     assert "at step" in rows[1]["error"]
     assert rows[1]["attempts"] == 2
@@ -96,7 +104,7 @@ def test_students_that_a_scheduler_stops_leave_their_pack(
     group = [(_asked(p, number, plan), 1) for number, p in enumerate(plan.evaluations)]
     strict = Strict({0: 1, 2: 3, 4: 1})
     monkeypatch.setattr(on_this_device, "pruner", strict)
-    rows = _attempt_pack(group, on_this_device, "small")
+    rows = one_pack(group, on_this_device)
     # The one that diverged fails, as it would alone.
     assert [row["status"] for row in rows] == ["stopped", "finished", "stopped", "failed", "stopped"]
     heard = strict.heard
@@ -196,7 +204,7 @@ def test_pruned_views_with_a_smaller_last_batch_are_packed(
     plan = planned(small(*settings))
     make_everything(plan, on_this_device)
     group = [(p, 1) for p in plan.evaluations]
-    rows = _attempt_pack(group, on_this_device, "small")
+    rows = one_pack(group, on_this_device)
     for (p, _), row in zip(group, rows, strict=True):
         assert row["status"] == "finished", row["error"]
         single = attempt(p, on_this_device, study="small")
@@ -311,7 +319,7 @@ def test_a_clock_that_jumps_changes_no_duration(
 
     monkeypatch.setattr(time, "time", jumping)
     rows = [
-        *_attempt_pack(group, on_this_device, "small"),
+        *one_pack(group, on_this_device),
         *(attempt(p, on_this_device, study="small") for p in plan.evaluations),
     ]
     assert looked >= 2

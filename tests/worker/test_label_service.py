@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from raydc.errors import EvaluationError
-from raydc.orchestration.worker_context import WorkerContext, _bench
 from raydc.spec.plan import Plan
 from raydc.spec.study import StudySpec
 from raydc.store.local import LocalStore
@@ -22,13 +21,25 @@ from raydc.worker.label_service import ByteBudget, LabelService
 from raydc.worker.relabeller import Prediction, labelled
 from raydc.worker.workbench import Workbench
 
+Fresh = Callable[[], Workbench]
 
-def test_requests_that_wait_together_are_forwarded_together_and_once(
-    context: WorkerContext, plan: Plan
-) -> None:
+
+@pytest.fixture
+def fresh(bench: Workbench) -> Fresh:
+    """`fresh()`: a workbench that has nothing in memory."""
+    return lambda: Workbench(bench.dataset, LocalStore(bench.store.root), bench.device)
+
+
+@pytest.fixture
+def plan(small: Callable[..., StudySpec], unlabelled: Callable[[StudySpec], Plan]) -> Plan:
+    """Twelve sets to be labelled by two checkpoints."""
+    grid = "grid={images.ipc: [1, 2], labels.teacher_epoch: [1, 2]}"
+    return unlabelled(small("base.labels={kind: soft}", "seeds=6", grid))
+
+
+def test_requests_that_wait_together_are_forwarded_together_and_once(fresh: Fresh, plan: Plan) -> None:
     async def ask_for_all() -> tuple[LabelService, list[int]]:
-        _bench.cache_clear()
-        service = LabelService(context.bench())
+        service = LabelService(fresh())
         passes = list(plan.passes.values()) * 3  # three clients want the same
         return service, await asyncio.gather(*(service.label(p) for p in passes))
 
@@ -39,16 +50,13 @@ def test_requests_that_wait_together_are_forwarded_together_and_once(
     assert service.forwards <= 4
 
 
-def test_a_pass_that_cannot_be_made_tells_its_clients_and_no_others(
-    context: WorkerContext, plan: Plan
-) -> None:
+def test_a_pass_that_cannot_be_made_tells_its_clients_and_no_others(fresh: Fresh, plan: Plan) -> None:
     passes = list(plan.passes.values())
     bad = replace(passes[0], id="bad", compressed_set="nowhere", epoch=1)
     good = next(p for p in passes if p.epoch == 2)
 
     async def ask() -> list[object]:
-        _bench.cache_clear()
-        service = LabelService(context.bench())
+        service = LabelService(fresh())
         return await asyncio.gather(service.label(bad), service.label(good), return_exceptions=True)
 
     failed, done = asyncio.run(ask())
@@ -57,7 +65,7 @@ def test_a_pass_that_cannot_be_made_tells_its_clients_and_no_others(
 
 
 def test_labels_that_cannot_be_written_are_told_and_others_are(
-    context: WorkerContext, plan: Plan, monkeypatch: pytest.MonkeyPatch
+    fresh: Fresh, plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     passes = [p for p in plan.passes.values() if p.epoch == 1]
     write = relabeller.write_logits
@@ -70,8 +78,7 @@ def test_labels_that_cannot_be_written_are_told_and_others_are(
         write(folder, logits)
 
     async def ask() -> list[object]:
-        _bench.cache_clear()
-        service = LabelService(context.bench())
+        service = LabelService(fresh())
         return await asyncio.gather(*map(service.label, passes), return_exceptions=True)
 
     monkeypatch.setattr(relabeller, "write_logits", full)
@@ -93,7 +100,7 @@ class Gate:
         self.came = threading.Semaphore(0)
         self.kept: list[str] = []
         """Passes whose writing has begun."""
-        keep = bench.relabeller.keep
+        keep = bench.relabeller.store
 
         def late(said: Prediction) -> None:
             self.kept.append(said.label_pass)
@@ -123,15 +130,14 @@ class Door(asyncio.Semaphore):
 
 
 def test_a_client_waits_at_the_door_while_most_waiting_passes_are_inside(
-    context: WorkerContext, plan: Plan, monkeypatch: pytest.MonkeyPatch
+    fresh: Fresh, plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     passes = [p for p in plan.passes.values() if p.epoch == 1][:4]
     monkeypatch.setattr(asyncio, "Semaphore", Door)
     monkeypatch.setattr(label_service, "MOST_WAITING", 3)
 
     async def ask() -> None:
-        _bench.cache_clear()
-        bench = context.bench()
+        bench = fresh()
         gate = Gate(bench, monkeypatch)
         service = LabelService(bench)
         door = service._door
@@ -148,11 +154,11 @@ def test_a_client_waits_at_the_door_while_most_waiting_passes_are_inside(
         assert all(await asyncio.gather(*inside, late))
 
     asyncio.run(ask())
-    assert all(LocalStore(Path(context.store_uri)).find("logits", p.id) is not None for p in passes)
+    assert all(fresh().store.find("logits", p.id) is not None for p in passes)
 
 
 def test_the_forward_waits_while_unwritten_bytes_are_in_memory(
-    context: WorkerContext, plan: Plan, monkeypatch: pytest.MonkeyPatch
+    fresh: Fresh, plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Sets of ten images: 400 bytes of logits each.
     small = {p.id for p in plan.passes.values() if plan.sets[p.compressed_set].evaluation.ipc == 1}
@@ -171,8 +177,7 @@ def test_the_forward_waits_while_unwritten_bytes_are_in_memory(
     monkeypatch.setattr(ByteBudget, "enter", watched)
 
     async def ask() -> None:
-        _bench.cache_clear()
-        bench = context.bench()
+        bench = fresh()
         gate = Gate(bench, monkeypatch)
         service = LabelService(bench)
         asked = [asyncio.create_task(service.label(p)) for p in passes]
@@ -205,7 +210,7 @@ def test_a_room_takes_what_is_larger_than_it_alone_and_lets_nobody_else_in() -> 
 
 
 def test_labels_that_cannot_be_written_leave_their_room(
-    context: WorkerContext, plan: Plan, monkeypatch: pytest.MonkeyPatch
+    fresh: Fresh, plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     passes = [p for p in plan.passes.values() if p.epoch == 1]
     monkeypatch.setattr(label_service, "UNWRITTEN_BYTES", 1)
@@ -215,8 +220,7 @@ def test_labels_that_cannot_be_written_leave_their_room(
         raise OSError(28, "No space left on device")
 
     async def ask() -> list[object]:
-        _bench.cache_clear()
-        service = LabelService(context.bench())
+        service = LabelService(fresh())
         said = await asyncio.gather(*map(service.label, passes), return_exceptions=True)
         assert service._budget._taken == 0
         assert service._door._value == label_service.MOST_WAITING
@@ -244,7 +248,7 @@ def mixed(small: Callable[..., StudySpec], unlabelled: Callable[[StudySpec], Pla
 
 
 def test_views_and_images_of_several_checkpoints_are_forwarded_once_and_written_by_writers(
-    context: WorkerContext, mixed: Plan, bench: Workbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fresh: Fresh, mixed: Plan, bench: Workbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("raydc.labels.views.SEGMENT_ROWS", 20)  # three segments of 7 steps
     passes = list(mixed.passes.values())
@@ -257,8 +261,7 @@ def test_views_and_images_of_several_checkpoints_are_forwarded_once_and_written_
         write(folder, logits)
 
     async def ask() -> tuple[LabelService, list[int]]:
-        _bench.cache_clear()
-        service = LabelService(context.bench())
+        service = LabelService(fresh())
         forward = service._forward
 
         def noted(*given: object) -> None:
@@ -289,7 +292,7 @@ def test_views_and_images_of_several_checkpoints_are_forwarded_once_and_written_
 
 
 def test_a_pass_over_views_fails_with_a_segment_that_cannot_be_written(
-    context: WorkerContext, mixed: Plan, monkeypatch: pytest.MonkeyPatch
+    fresh: Fresh, mixed: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("raydc.labels.views.SEGMENT_ROWS", 20)
     one = next(p for p in mixed.passes.values() if p.views is not None)
@@ -302,24 +305,22 @@ def test_a_pass_over_views_fails_with_a_segment_that_cannot_be_written(
         write(folder, logits)
 
     async def ask() -> int:
-        _bench.cache_clear()
-        service = LabelService(context.bench())
+        service = LabelService(fresh())
         with pytest.raises(OSError, match="No space left"):
             await service.label(one)
         return await service.label(one)
 
     monkeypatch.setattr(relabeller, "write_logits", once)
     assert asyncio.run(ask()) > 0
-    assert labelled(one, LocalStore(Path(context.store_uri)))
+    assert labelled(one, fresh().store)
 
 
-def test_a_teacher_that_says_nan_fails_its_own_passes_alone(context: WorkerContext, mixed: Plan) -> None:
+def test_a_teacher_that_says_nan_fails_its_own_passes_alone(fresh: Fresh, mixed: Plan) -> None:
     passes = list(mixed.passes.values())
     bad = next(p for p in passes if p.epoch == 1)
 
     async def ask() -> list[object]:
-        _bench.cache_clear()
-        bench = context.bench()
+        bench = fresh()
         next(bench.teacher(bad).teacher.network.parameters()).fill_(np.nan)
         service = LabelService(bench)
         return await asyncio.gather(*map(service.label, passes), return_exceptions=True)
@@ -332,12 +333,11 @@ def test_a_teacher_that_says_nan_fails_its_own_passes_alone(context: WorkerConte
             assert outcome in (20, 48)
 
 
-def test_a_client_that_goes_away_harms_nobody(context: WorkerContext, plan: Plan) -> None:
+def test_a_client_that_goes_away_harms_nobody(fresh: Fresh, plan: Plan) -> None:
     passes = list(plan.passes.values())
 
     async def ask() -> list[int]:
-        _bench.cache_clear()
-        service = LabelService(context.bench())
+        service = LabelService(fresh())
         leaving = asyncio.create_task(service.label(passes[0]))
         staying = [asyncio.create_task(service.label(p)) for p in passes]
         await asyncio.sleep(0)
@@ -346,4 +346,4 @@ def test_a_client_that_goes_away_harms_nobody(context: WorkerContext, plan: Plan
 
     counts = asyncio.run(ask())
     assert sum(counts) <= sum(10 * plan.sets[p.compressed_set].evaluation.ipc for p in passes)
-    assert all(LocalStore(context.bench().store.root).find("logits", p.id) is not None for p in passes)
+    assert all(fresh().store.find("logits", p.id) is not None for p in passes)

@@ -78,6 +78,7 @@ def test_refusals(folder: str, arguments: tuple[str, ...], said: str) -> None:
     assert said in line
 
 
+@pytest.mark.command  # MLflow asks git for its version
 @pytest.mark.mlflow
 def test_runs_of_others_are_as_good_as_ours(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"

@@ -11,14 +11,14 @@ from matplotlib.figure import Figure
 
 import raydc
 from raydc.errors import InputError
-from tests.commands.conftest import STUDY, Shell
+from tests.shell import STUDY, Shell
 
 
 def content(**changes: Any) -> dict[str, Any]:
     return {**yaml.safe_load(STUDY), **changes}
 
 
-def test_a_study_is_run_and_read_from_python(tmp_path: Path) -> None:
+def test_a_study_is_run_and_read_from_python(tmp_path: Path, ray_cluster: object) -> None:
     study = raydc.Study.from_dict(
         content(seeds=1), settings={"grid": {"labels.kind": ["hard", "soft"]}, "base.train.steps": 5}
     )
