@@ -36,6 +36,10 @@ class Method(Entry):
     """Whether its images come from the train part, which then must hold enough of each class."""
     brings_labels: bool = False
     """Whether its sets may bring soft labels of their own."""
+    trains: bool = False
+    """Whether it takes gradient steps, by `Pool.steps`: they are shown, and go on after a kill."""
+    steps_key: str | None = None
+    """Its key that says how many steps it takes, for the plan; None where that is not known before."""
 
     def scores_of(self, point: Mapping[str, Value]) -> tuple[str, ...]:
         """Scores that it reads at a point, each once."""

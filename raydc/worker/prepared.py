@@ -107,11 +107,8 @@ class Prepared:
 def prepare(planned: Planned, bench: Workbench) -> Prepared:
     """Take what `planned` waits for (compressed set, logits) from the bench's store.
 
-    The compressed set of a point that a search asked for is made first, unless it is there. Raises
-    `ArtifactError` if something is damaged, `EvaluationError` if it does not fit.
+    Raises `ArtifactError` if something is missing or damaged, `EvaluationError` if it does not fit.
     """
-    if planned.origin is not None:
-        bench.make_set(planned.origin.set_job)
     began = time.perf_counter()
     compressed, made = bench.compressed_set(planned.compressed_set)
     inputs = TensorInputs(bench.set_inputs(planned.compressed_set))
@@ -155,7 +152,6 @@ def _labels(planned: Planned, bench: Workbench) -> tuple[LabelOutputs, float, fl
     waited = made = 0.0
     accuracy = None
     if planned.learned is not None:
-        bench.learn_labels(planned)  # a search asks for labels that nobody could make before
         labels, artifact = bench.learned(planned.learned, len(inputs.labels))
         return kind.load()(replace(inputs, brought=labels)), 0.0, float(artifact.noted("seconds")), None
     if "path" in given:

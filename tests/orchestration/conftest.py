@@ -11,6 +11,8 @@ from raydc.orchestration.worker_context import WorkerContext
 from raydc.spec.plan import Plan
 from raydc.spec.study import StudySpec
 from raydc.store.local import LocalStore
+from raydc.worker.making import make as make_work
+from raydc.worker.planned_work import work_of
 from raydc.worker.workbench import Workbench
 from tests.conftest import DIGITS
 
@@ -26,10 +28,9 @@ def unlabelled(planned: Callable[[StudySpec], Plan], bench: Workbench) -> Callab
 
     def make(study: StudySpec) -> Plan:
         made = planned(study)
-        for trajectory in made.trajectories.values():
-            bench.make_trajectory(trajectory)
-        for job in made.sets.values():
-            bench.make_set(job)
+        for work in work_of(made, bench.dataset.classes):
+            if work.label_pass is None:
+                make_work(work, bench)
         for name in bench.store.names("logits"):
             bench.store.remove("logits", name)
         return made
