@@ -10,8 +10,8 @@
 A search makes its teachers, then goes to evaluations at once: the set and the learned labels of a point are
 made by the workers of students when it is asked, labels of teachers when a student asks for them. A stage
 starts when the one before has ended, and what is in the store is not made again. Work that cannot be made
-fails the evaluations that wait for it, and only those. Where an artifact that was there before is missing, all
-stages are gone through again, at most `retries` times.
+fails the evaluations that wait for it, and only those. Where an artifact that was there before is missing,
+all stages are gone through again, at most `retries` times.
 """
 
 from __future__ import annotations

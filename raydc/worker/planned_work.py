@@ -13,6 +13,9 @@ from raydc.worker.set_work import SetWork
 from raydc.worker.trajectory_work import TrajectoryWork
 from raydc.worker.work import Work
 
+CLASSES: tuple[type[Work], ...] = (TrajectoryWork, SetWork, LabelWork, LearnedWork)
+"""Every kind of work."""
+
 
 def work_of(plan: Plan, classes: int) -> list[Work]:
     """Everything that the evaluations of a plan wait for; what is needed comes first."""
