@@ -123,6 +123,11 @@ class BundleSearcher(Searcher):
             "to_come": len(bundle) + self.queue.later(bundle[0]),
         }
 
+    def seconds_left(self, unknown: int = 0) -> float | None:
+        """Worker-seconds of evaluations that are not done and of `unknown` others; None before the first."""
+        waiting = 0 if self._pending is None else len(self._pending)
+        return self.queue.seconds_left(unknown + waiting)
+
     def _hand_out(self, trial_id: str, works: Sequence[Work]) -> dict[str, Any]:
         self._making[trial_id] = {work.id: work for work in works}
         for work in works:

@@ -36,8 +36,9 @@ class PendingWork:
         self._alone: set[str] = set()
         """Work whose worker died, which is given out alone."""
 
-    def __bool__(self) -> bool:
-        return bool(self._waiting)
+    def __len__(self) -> int:
+        """Evaluations that wait."""
+        return len(self._waiting)
 
     def admit(self, evaluations: Iterable[Planned]) -> list[Planned]:
         """Those of some evaluations that can start; the others wait for their work."""

@@ -320,7 +320,7 @@ class Runner:
     def _take(self, rows: Sequence[Row], bundle_searcher: BundleSearcher | None) -> None:
         self._write(rows)
         self.stages.student_seconds += sum(r["finished_at"] - r["started_at"] for r in rows)
-        left = bundle_searcher.queue.seconds_left(self._to_come()) if bundle_searcher is not None else None
+        left = bundle_searcher.seconds_left(self._to_come()) if bundle_searcher is not None else None
         self.progress.results(rows, None if left is None else left / self.stages.workers)
 
 
