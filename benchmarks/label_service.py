@@ -26,6 +26,8 @@ from raydc.store.local import LocalStore
 from raydc.training.memory import keep_pages
 from raydc.training.optimizer import tensor_cores
 from raydc.worker.label_service import LabelService
+from raydc.worker.making import make
+from raydc.worker.planned_work import work_of
 from raydc.worker.workbench import Workbench
 
 CLIENTS = (1, 4, 16)
@@ -94,10 +96,9 @@ def main() -> None:
     ]
     plan = plan_of(dataset, evaluations)
     made = bench_of(dataset, chosen.work, chosen.device)
-    for trajectory in plan.trajectories.values():
-        made.make_trajectory(trajectory)
-    for job in plan.sets.values():
-        made.make_set(job)
+    for work in work_of(plan, dataset.classes):
+        if work.label_pass is None:
+            make(work, made)
     passes = list(plan.passes.values())
     images = sum(p.forwards(chosen.ipc * dataset.classes) for p in passes)
     seconds: dict[str, list[float]] = {"bare": []} | {f"{c} clients": [] for c in CLIENTS}

@@ -37,7 +37,9 @@ from raydc.training.optimizer import tensor_cores
 from raydc.training.packed import Member, fit_pack
 from raydc.training.targets import StaticTargets
 from raydc.worker.evaluate import evaluate
+from raydc.worker.making import make
 from raydc.worker.prepared import new_student, prepare
+from raydc.worker.set_work import SetWork
 from raydc.worker.workbench import Workbench
 
 ALL_IPC = [1, 10, 50]
@@ -66,7 +68,7 @@ def planned_student(bench: Workbench, arch: str, ipc: int, steps: int, precision
         train__precision=precision,
     )
     plan = plan_of(bench.dataset, [one])
-    bench.make_set(next(iter(plan.sets.values())))
+    make(SetWork(next(iter(plan.sets.values()))), bench)
     return plan.evaluations[0]
 
 

@@ -300,13 +300,14 @@ def ready(bench: Workbench, planned: Callable[[StudySpec], Plan]) -> Callable[[S
 @pytest.fixture
 def unlabelled(planned: Callable[[StudySpec], Plan], bench: Workbench) -> Callable[[StudySpec], Plan]:
     """The plan of a study, with everything made but its labels."""
+    from raydc.worker.making import make as make_work
+    from raydc.worker.planned_work import work_of
 
     def make(study: StudySpec) -> Plan:
         made = planned(study)
-        for trajectory in made.trajectories.values():
-            bench.make_trajectory(trajectory)
-        for job in made.sets.values():
-            bench.make_set(job)
+        for work in work_of(made, bench.dataset.classes):
+            if work.label_pass is None:
+                make_work(work, bench)
         for name in bench.store.names("logits"):
             bench.store.remove("logits", name)
         return made

@@ -49,6 +49,7 @@ LIBRARIES: dict[str, set[str]] = {
     "spec.yaml_file": {"yaml"},
     "spec.study_file": {"pydantic"},
     "store": {"pyarrow"},
+    "store.saved": {"safetensors", "torch"},
     "data": CORE,
     "data.hub": {"huggingface_hub"},
     "data.hdf5_file": {"h5py", "numpy"},

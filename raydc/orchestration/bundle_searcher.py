@@ -5,7 +5,9 @@ Queue --bundle--> Tune trial --rows--> sink (ledger, then everyone else) --> mor
   | +-- put back ----+ the worker died: each unfinished evaluation alone, at most `retries` times
   +---------------------------------------------------------------------------+
 
-What met an artifact that is missing or damaged is set aside (`lost`), for the runner to mend.
+In a search, evaluations whose compressed set or learned labels are not made wait for that work
+(raydc.orchestration.pending), which is handed out as a bundle of its own. What met an artifact that is
+missing or damaged is set aside (`lost`), for the runner to mend.
 """
 
 from __future__ import annotations
@@ -17,21 +19,33 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
+from raydc.errors import ArtifactError
+from raydc.orchestration.pending import PendingWork
 from raydc.orchestration.routing import Queue
-from raydc.orchestration.trainable import pack_bundle
+from raydc.orchestration.trainable import pack, pack_bundle
 from raydc.spec.plan import Planned
 from raydc.spec.result import Row, compact, failed, lost_artifact
 from raydc.worker.packs import pack_key
+from raydc.worker.work import Work
 
 Sink = Callable[[Sequence[Row]], None]
 More = Callable[[Sequence[Row]], Sequence[Planned]]
 """What is to be evaluated next, now that some rows are there."""
 
 
+OnWork = Callable[[Work, int, int], None]
+"""A piece of work, its steps done and its steps in total; both are 0 when it has ended."""
+
+
 def no_more(rows: Sequence[Row]) -> Sequence[Planned]:
     """Of a study whose evaluations are known from the start."""
     del rows
     return ()
+
+
+def unseen(work: Work, done: int, total: int) -> None:
+    """Work that nobody watches."""
+    del work, done, total
 
 
 class CannotGoOn(BaseException):
@@ -60,11 +74,19 @@ class BundleSearcher(Searcher):
         packed: bool = False,
         attempts: dict[str, int] | None = None,
         mends: bool = True,
+        pending: PendingWork | None = None,
+        on_work: OnWork = unseen,
     ) -> None:
-        """`attempts`: how often evaluations were tried before, by id, which is counted on; `mends`: whether
-        somebody looks after `lost`, or such evaluations have failed."""
+        """`attempts`: how often evaluations and work were tried before, by id, which is counted on; `mends`:
+        whether somebody looks after `lost`, or such evaluations have failed; `pending`: the work that
+        evaluations wait for, None where all is made."""
         super().__init__()
-        self.queue = Queue(evaluations, cost, workers, shape=pack_key if packed else None)
+        self._pending = pending
+        self._on_work = on_work
+        self._making: dict[str, dict[str, Work]] = {}
+        """Work that is not made, by the trial that makes it."""
+        ready = evaluations if pending is None else pending.admit(evaluations)
+        self.queue = Queue(ready, cost, workers, shape=pack_key if packed else None)
         self._packed = packed
         self._retries = retries
         self._study = study
@@ -81,10 +103,17 @@ class BundleSearcher(Searcher):
         self._broken: dict[str, str] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        bundle = self.queue.take()
+        # Quick work first: it frees many students, which are then packed together. Long work comes when no
+        # student waits, so that points are told early.
+        works = [] if self._pending is None else self._pending.take_quick()
+        bundle = [] if works else self.queue.take()
+        if self._pending is not None and not works and not bundle:
+            works = self._pending.take_long()
+        if works:
+            return self._hand_out(trial_id, works)
         if not bundle:
             # A bundle that is still out may come back.
-            return None if self._running else str(Searcher.FINISHED)
+            return None if self._running or self._making else str(Searcher.FINISHED)
         self._running[trial_id] = {planned.id: planned for planned in bundle}
         self._heard[trial_id] = time.monotonic()
         for planned in bundle:
@@ -94,11 +123,25 @@ class BundleSearcher(Searcher):
             "to_come": len(bundle) + self.queue.later(bundle[0]),
         }
 
+    def seconds_left(self, unknown: int = 0) -> float | None:
+        """Worker-seconds of evaluations that are not done and of `unknown` others; None before the first."""
+        waiting = 0 if self._pending is None else len(self._pending)
+        return self.queue.seconds_left(unknown + waiting)
+
+    def _hand_out(self, trial_id: str, works: Sequence[Work]) -> dict[str, Any]:
+        self._making[trial_id] = {work.id: work for work in works}
+        for work in works:
+            self._attempts[work.id] = self._attempts.get(work.id, 0) + 1
+        return {"works": pack(list(works))}
+
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         rows: list[Row] = []
         running = self._running.get(trial_id, {})
         if "broken" in result:
             self._broken[trial_id] = result["broken"]
+        if trial_id in self._making:
+            self._hear_of_work(trial_id, result)
+            return
         for row in map(compact, json.loads(result.get("rows", "[]"))):
             planned = running.pop(row["evaluation_id"], None)
             if planned is not None and self._rebuilds and lost_artifact(row) and self._may_try(planned):
@@ -110,22 +153,69 @@ class BundleSearcher(Searcher):
         self._heard[trial_id] = time.monotonic()
         self._pass_on(rows)
 
-    def _may_try(self, planned: Planned) -> bool:
-        """Whether an evaluation that has just been tried may be tried again."""
-        return self._attempts[planned.id] <= self._retries
+    def _may_try(self, tried: Planned | Work) -> bool:
+        """Whether what has just been tried may be tried again."""
+        return self._attempts[tried.id] <= self._retries
 
     def _pass_on(self, rows: Sequence[Row]) -> None:
         try:
             self._sink(rows)
-            self.queue.add(self._more(rows))
+            more = self._more(rows)
+            self.queue.add(more if self._pending is None else self._pending.admit(more))
         except Exception as error:  # of whatever kind: the run ends with it
             raise CannotGoOn(error) from error
+
+    # --- work that evaluations wait for -------------------------------------------------------
+
+    def _hear_of_work(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Take in what a worker says of the work that it makes."""
+        making = self._making[trial_id]
+        if (steps := result.get("work_steps")) is not None and steps[0] in making:
+            self._on_work(making[steps[0]], steps[1], steps[2])
+        for name, error in json.loads(result.get("made", "[]")):
+            if (work := making.pop(name, None)) is not None:
+                self._end_work(work, error)
+
+    def _end_work(self, work: Work, error: str | None) -> None:
+        """A piece of work is made, or cannot be; its evaluations can start, or have failed."""
+        assert self._pending is not None
+        self._on_work(work, 0, 0)
+        if error is None:
+            del self._attempts[work.id]
+            self.queue.add(self._pending.made(work))
+            return
+        lost, rows = error.startswith(f"{ArtifactError.__name__}: "), []
+        reason = f"{work.title}: {error}" if work.title else error
+        for planned in self._pending.failed(work):
+            self._attempts[planned.id] = self._attempts.get(planned.id, 0) + lost
+            if lost and self._rebuilds and self._may_try(planned):
+                self.lost.append(planned)
+            else:
+                attempts = self._attempts[planned.id]
+                rows.append(self._row(planned, attempts, f"not started: {reason}"))
+        if rows:
+            self._pass_on(rows)
+
+    def _end_of_worker(self, trial_id: str, reason: str | None) -> None:
+        """See to the work that a worker has left; only its first piece was under way when it died."""
+        assert self._pending is not None
+        for number, work in enumerate(self._making.pop(trial_id).values()):
+            self._attempts[work.id] -= number > 0
+            if number > 0 or self._may_try(work):
+                self._pending.put_back(work, alone=number == 0)
+            else:
+                self._end_work(work, f"WorkerDied: {_died(self._attempts[work.id], reason)}")
+
+    # --- ends of trials -------------------------------------------------------------------------
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         if result and not error:
             self.on_trial_result(trial_id, result)
+        if trial_id in self._making:
+            self._end_of_worker(trial_id, self._broken.pop(trial_id, None))
+            return
         lost = list(self._running.pop(trial_id, {}).values())
         since = self._heard.pop(trial_id, time.monotonic())
         broken = self._broken.pop(trial_id, None)
@@ -144,21 +234,16 @@ class BundleSearcher(Searcher):
     def _failed(self, planned: Planned, since: float, broken: str | None) -> Row:
         waited = time.monotonic() - since
         attempts = self._attempts[planned.id]
-        reason = f"its worker process died {attempts} time{'s' * (attempts > 1)}"
-        if broken is not None:
-            reason += f", at last of {broken}"
-        elif self._timeout is not None and waited > self._timeout:
+        reason = _died(attempts, broken)
+        if broken is None and self._timeout is not None and waited > self._timeout:
             reason += (
                 f", at last {waited:.0f} s after it was given the evaluation, which may take "
                 f"{self._timeout:g} s (resources.evaluation_timeout_seconds) and is ended then"
             )
-        return failed(
-            planned,
-            study=self._study,
-            dataset_id=self._dataset_id,
-            attempts=attempts,
-            error=f"WorkerDied: {reason}",
-        )
+        return self._row(planned, attempts, f"WorkerDied: {reason}")
+
+    def _row(self, planned: Planned, attempts: int, error: str) -> Row:
+        return failed(planned, study=self._study, dataset_id=self._dataset_id, attempts=attempts, error=error)
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its searcher for a restore that raydc never asks for."""
@@ -169,3 +254,9 @@ class BundleSearcher(Searcher):
 
     def restore(self, checkpoint_path: str) -> None:
         raise AssertionError("raydc resumes from its ledger")
+
+
+def _died(attempts: int, broken: str | None) -> str:
+    """That a worker died so often, and of what, where it said so."""
+    text = f"its worker process died {attempts} time{'s' * (attempts > 1)}"
+    return text if broken is None else f"{text}, at last of {broken}"

@@ -1,42 +1,45 @@
-"""What evaluations wait for, made by Ray tasks and actors: trajectories, sets, labels, learned labels.
+"""What evaluations wait for, made on Ray: one loop for every kind of work (raydc.worker.work).
 
-What is in the store is not made again. Something that cannot be made is remembered with its reason, and so is
-what waits for it; where the reason is an artifact that is missing or damaged, the runner tries once more.
+    work that trains  -- a task each, of its share of the machine, or several processes (teacher_workers)
+    quick work        -- some pieces a task, in one process first
+    label passes      -- asked of the teacher actors (raydc.orchestration.labelling)
+
+Kinds are made one after the other. What is in the store is not made again, and a task whose process dies is
+started again and goes on from the last saved state. Work that cannot be made is remembered with its reason,
+and so is what needs it; where the reason is an artifact that is missing or damaged, the runner tries again.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from queue import SimpleQueue
 from threading import Thread
 from typing import Any
 
 import ray
 
-from raydc.errors import ArtifactError, InputError, RaydcError
-from raydc.networks import zoo
+from raydc.errors import ArtifactError, RaydcError
 from raydc.orchestration.cluster import Capacity
 from raydc.orchestration.labelling import label_all
-from raydc.orchestration.progress import Progress
+from raydc.orchestration.progress import Progress, Steps
 from raydc.orchestration.routing import Autoscaler, spread
 from raydc.orchestration.teacher_actor import TeacherPool
-from raydc.orchestration.together import Together, train_together
+from raydc.orchestration.together import Together, make_together
 from raydc.orchestration.worker_context import WorkerContext
 from raydc.spec.facts import DataFacts
-from raydc.spec.plan import LabelPass, Plan, Planned, SetJob, TrajectoryJob, trajectory_jobs
 from raydc.spec.study_file import Resources
-from raydc.store.artifact import Store
-from raydc.teachers.checkpoint import not_stored
-from raydc.teachers.expert import missing
-from raydc.training.group import check_together
+from raydc.worker.making import make
+from raydc.worker.work import Cores, Work
 
-SETS_TOGETHER = 16
-"""Compressed sets that one task makes."""
+PIECES_TOGETHER = 16
+"""Quick pieces of work that one task makes."""
 PROCESS_START_SECONDS = 6.0
 """What a worker process takes to start and to load torch; shorter work is not spread."""
+REPORT_SECONDS = 0.5
+"""Least time between two reports of a piece of work."""
 RAY_PARTS = 10_000
 """Ray counts in such parts of a GPU, and rounds."""
 TEACHERS_SHARE = 0.05
@@ -56,25 +59,34 @@ def teacher_share(teachers: int, gpus: float) -> float:
     return math.floor(RAY_PARTS * TEACHERS_SHARE / together) / RAY_PARTS
 
 
+def steps_of(work: Work, facts: DataFacts) -> int:
+    """Steps of a piece of work as its stage counts them; quick work and unknown steps count as one."""
+    return max(1, work.cost(facts).steps or 1) if work.trains else 1
+
+
 @ray.remote(num_returns="streaming", max_retries=2)
-def _train(context: WorkerContext, job: TrajectoryJob, together: Together | None) -> Any:
-    """Make a trajectory, here or by several workers, yielding (epochs done, epochs in all)."""
+def _train(context: WorkerContext, work: Work, together: Together | None) -> Any:
+    """Make a piece of work, here or by several workers, yielding (steps done, steps in total)."""
     events: SimpleQueue[tuple[int, int] | BaseException | None] = SimpleQueue()
+    told_at = -math.inf
 
     def tell(done: int, total: int) -> None:
-        events.put((done, total))
+        nonlocal told_at
+        if done == total or time.monotonic() - told_at >= REPORT_SECONDS:
+            told_at = time.monotonic()
+            events.put((done, total))
 
-    def work() -> None:
+    def run() -> None:
         try:
             if together is None:
-                context.bench().make_trajectory(job, tell)
+                make(work, context.bench(), tell)
             else:
-                train_together(context, job, together, tell)
+                make_together(context, work, together, tell)
             events.put(None)
         except BaseException as error:
             events.put(error)
 
-    Thread(target=work, daemon=True).start()
+    Thread(target=run, daemon=True).start()
     while (event := events.get()) is not None:
         if isinstance(event, BaseException):
             raise event
@@ -82,16 +94,16 @@ def _train(context: WorkerContext, job: TrajectoryJob, together: Together | None
 
 
 @ray.remote(max_retries=2)
-def _make_sets(context: WorkerContext, jobs: list[SetJob]) -> list[tuple[str, Exception | None]]:
-    """Make compressed sets; each id with None or why it cannot be made."""
-    made: list[tuple[str, Exception | None]] = []
-    for job in jobs:
+def _make_some(context: WorkerContext, works: list[Work]) -> list[Exception | None]:
+    """Make quick pieces of work; for each None, or why it cannot be made."""
+    outcomes: list[Exception | None] = []
+    for work in works:
         try:
-            context.bench().make_set(job)
-            made.append((job.id, None))
-        except Exception as error:  # the evaluations that wait for this set fail, and only those
-            made.append((job.id, _portable(error)))
-    return made
+            make(work, context.bench())
+            outcomes.append(None)
+        except Exception as error:  # what waits for this piece fails, and only that
+            outcomes.append(_portable(error))
+    return outcomes
 
 
 def _portable(error: Exception) -> Exception:
@@ -99,190 +111,185 @@ def _portable(error: Exception) -> Exception:
     return error if isinstance(error, RaydcError) else RuntimeError(f"{type(error).__name__}: {error}")
 
 
-@ray.remote(max_retries=2)
-def _learn(context: WorkerContext, planned: Planned) -> None:
-    """Learn the labels of an evaluation."""
-    context.bench().learn_labels(planned)
+@dataclass(frozen=True)
+class _Event:
+    """What was heard of a piece of work that is made."""
+
+    work: Work
+    steps: tuple[int, int] | None = None
+    """(steps done, steps in total); None when it has ended."""
+    error: Exception | None = None
+    """Why it cannot be made."""
+    images: int = 0
+    """Images that teachers labelled for it."""
+
+
+@dataclass
+class _Tasks:
+    """Work made by Ray tasks."""
+
+    context: WorkerContext
+    capacity: Capacity
+    resources: Resources
+    open: dict[Any, list[Work]] = field(default_factory=dict)
+    """Pieces by the reference, or the stream, of their task."""
+
+    def run(self, works: Sequence[Work]) -> Iterator[_Event | None]:
+        """What is heard of all pieces until each has ended; None now and then."""
+        long = [work for work in works if work.trains]
+        # Work of one group stays together: what it reads is read once.
+        quick = sorted((w for w in works if not w.trains), key=lambda w: (w.group, w.id), reverse=True)
+        threads = spread(range(len(long)), self.capacity.cpus, self.capacity.node_cpus)
+        for work, share in zip(long, threads, strict=True):
+            self.open[self._start(work, share)] = [work]
+        started, lanes = time.monotonic(), 1
+        while quick or self.open:
+            while quick and sum(not works[0].trains for works in self.open.values()) < lanes:
+                part = [quick.pop() for _ in range(min(PIECES_TOGETHER, len(quick)))]
+                self.open[
+                    self._options(_make_some, part[0], self.student_cores).remote(self._with(), part)
+                ] = part
+            ready, _ = ray.wait(list(self.open), timeout=1.0, fetch_local=False)
+            for reference in ready:
+                yield from self._hear(reference)
+            if time.monotonic() - started > PROCESS_START_SECONDS:
+                # Long enough to be worth the start of more processes.
+                lanes = self.capacity.workers
+            yield None
+
+    @property
+    def student_cores(self) -> int:
+        return max(1, min(self.resources.threads, self.capacity.node_cpus))
+
+    def _with(self, threads: int | None = None) -> WorkerContext:
+        return replace(self.context, threads=threads or self.student_cores)
+
+    def _options(self, task: Any, work: Work, cores: int) -> Any:
+        request = work.request
+        asked: dict[str, Any] = {"num_cpus": cores}
+        if self.capacity.gpus and request.gpu:
+            asked["num_gpus"] = gpu_share(self.resources, self.capacity)
+        if request.memory_bytes is not None:
+            asked["memory"] = request.memory_bytes
+        return task.options(**asked)
+
+    def _start(self, work: Work, share: int) -> Any:
+        """The stream of a long piece of work, made by one process or by several workers."""
+        workers = self.resources.teacher_workers
+        if workers == 1 or not work.request.together:
+            cores = share if work.request.cores is Cores.SHARE else self.student_cores
+            return self._options(_train, work, cores).remote(self._with(cores), work, None)
+        cpus = max(1, int(self.capacity.cpus // max(self.capacity.gpus, workers)))
+        gpu_part = 1 - TEACHERS_SHARE if self.capacity.gpus else 0.0
+        together = Together(workers, cpus, gpu_part, self.resources.retries)
+        return _train.options(num_cpus=0).remote(self._with(cpus), work, together)
+
+    def _hear(self, reference: Any) -> Iterator[_Event]:
+        """What a task that is ready says; it is closed where that is the last."""
+        works = self.open[reference]
+        try:
+            if works[0].trains:
+                yield _Event(works[0], steps=ray.get(next(reference)))
+                return
+            outcomes: Sequence[Exception | None] = ray.get(reference)
+        except StopIteration:
+            outcomes = [None]
+        except ray.exceptions.RayError as error:
+            outcomes = [error] * len(works)
+        del self.open[reference]
+        yield from (_Event(work, error=error) for work, error in zip(works, outcomes, strict=True))
 
 
 class Prerequisites:
-    """What the evaluations of a plan wait for."""
+    """The work that the evaluations of a plan wait for."""
 
     def __init__(
         self,
-        plan: Plan,
         capacity: Capacity,
         *,
         context: WorkerContext,
         facts: DataFacts,
-        store: Store,
         resources: Resources,
         progress: Progress,
     ) -> None:
-        self.plan = plan
         self.capacity = capacity
         self.context = context
         self.facts = facts
-        self.store = store
         self.resources = resources
         self.progress = progress
         self.broken: dict[str, str] = {}
-        """What could not be made (trajectory, set or pass), with the reason."""
+        """Work that could not be made, with the reason."""
         self.lost: set[str] = set()
-        """What of it could not be made for want of an artifact that is missing or damaged."""
+        """The part of it whose reason is an artifact that is missing or damaged."""
         self.images_forwarded = 0
         """Images that teachers labelled."""
-        share = gpu_share(resources, capacity)
-        self._gpu = {"num_gpus": share} if capacity.gpus else {}
 
-    def _possible(self, name: str, needs: Iterable[str]) -> bool:
-        """Whether all that `name` waits for was made; it is broken for the same reason otherwise."""
-        need = next((need for need in needs if need in self.broken), None)
+    def make(self, works: Sequence[Work], pool: TeacherPool | None) -> None:
+        """Make work of one kind; what it needs must be made, or be in `broken`.
+
+        `pool`: the teachers, where there is anything to be asked of them.
+        """
+        possible = [work for work in works if self._possible(work)]
+        if not possible:
+            return
+        kind, steps = possible[0].kind, Steps()
+        for work in possible:
+            steps.begin(work.id, steps_of(work, self.facts))
+        unit = kind.unit_trained if any(work.trains for work in possible) else kind.unit
+        self.progress.stage(kind.name, steps.total, unit)
+        left = {work.id: work for work in possible}
+        for event in self._events(possible, pool):
+            if event is not None:
+                self._take(event, steps, left)
+            training = sum(work.trains for work in left.values())
+            detail = f"{training} training" if training else ""
+            if pool is not None and self.resources.replicas(self.capacity.places)[1] > 1 and not detail:
+                detail = f"{pool.size} teachers"
+            self.progress.advance(steps.done, detail, total=steps.total, per_minute=steps.per_minute)
+
+    def _events(self, works: Sequence[Work], pool: TeacherPool | None) -> Iterator[_Event | None]:
+        own = [work for work in works if work.label_pass is None]
+        yield from _Tasks(self.context, self.capacity, self.resources).run(own)
+        asked = {work.label_pass.id: work for work in works if work.label_pass is not None}
+        if asked and pool is not None:
+            autoscaler = Autoscaler(*self.resources.replicas(self.capacity.places))
+            passes = [work.label_pass for work in asked.values() if work.label_pass is not None]
+            for label_pass, outcome in label_all(passes, pool, autoscaler):
+                work = asked[label_pass.id]
+                if isinstance(outcome, Exception):
+                    yield _Event(work, error=outcome)
+                else:
+                    yield _Event(work, images=outcome)
+
+    def _take(self, event: _Event, steps: Steps, left: dict[str, Work]) -> None:
+        now, work = time.monotonic(), event.work
+        if event.steps is not None:
+            steps.report(now, work.id, *event.steps)
+            return
+        del left[work.id]
+        steps.finish(now, work.id)
+        self.images_forwarded += event.images
+        if event.error is not None:
+            self._failed(work, event.error)
+
+    def _possible(self, work: Work) -> bool:
+        """Whether all that a piece of work needs was made; it is broken for the same reason otherwise."""
+        need = next((need for need in work.needs if need in self.broken), None)
         if need is None:
             return True
-        self.broken[name] = self.broken[need]
+        self.broken[work.id] = self.broken[need]
         if need in self.lost:
-            self.lost.add(name)
+            self.lost.add(work.id)
         return False
 
-    def _failed(self, name: str, error: Exception, what: str = "") -> None:
-        """Remember why `name` cannot be made; `what` says what it is."""
-        self.broken[name] = what + _cause(error)
+    def _failed(self, work: Work, error: Exception) -> None:
+        """Remember why a piece of work cannot be made."""
+        reason = _cause(error)
+        self.broken[work.id] = f"{work.title}: {reason}" if work.title else reason
         if isinstance(getattr(error, "cause", error), ArtifactError):
-            self.lost.add(name)
-
-    # --- trajectories -------------------------------------------------------------------------
-
-    def trajectories(self, sets: Mapping[str, SetJob], passes: Mapping[str, LabelPass]) -> None:
-        """Train, or fetch, the networks that some sets and label passes ask for."""
-        asked = trajectory_jobs(sets.values(), passes.values())
-        jobs = [job for job in asked.values() if self._incomplete(job)]
-        if not jobs:
-            return
-        epochs = {job.id: max([*job.epochs, job.scored, 1]) for job in jobs}
-        self.progress.stage("teachers", sum(epochs.values()), "epochs")
-        threads = spread(epochs.values(), self.capacity.cpus, self.capacity.node_cpus)
-        streams = {self._start_training(job, n): job for job, n in zip(jobs, threads, strict=True)}
-        done = dict.fromkeys(epochs, 0)
-        while streams:
-            ready, _ = ray.wait(list(streams), timeout=1.0, fetch_local=False)
-            for stream in ready:
-                job = streams[stream]
-                try:
-                    done[job.id] = ray.get(next(stream))[0]
-                except StopIteration:
-                    done[job.id] = epochs[job.id]
-                    del streams[stream]
-                except ray.exceptions.RayError as error:
-                    self._failed(job.id, error, f"the teacher {job.teacher.name!r}: ")
-                    self.progress.note(f"teacher {job.teacher.name!r} failed: {_cause(error)}")
-                    del streams[stream]
-            self.progress.advance(sum(done.values()), f"{len(streams)} training")
-
-    def _start_training(self, job: TrajectoryJob, threads: int) -> Any:
-        """The stream of a training by one process of some threads, or by several workers."""
-        workers = self.resources.teacher_workers
-        if workers == 1 or not job.teacher.trained_here:
-            return _train.options(num_cpus=threads, **self._gpu).remote(
-                replace(self.context, threads=threads), job, None
-            )
-        cpus = max(1, int(self.capacity.cpus // max(self.capacity.gpus, workers)))
-        gpu_part = 1 - TEACHERS_SHARE if self.capacity.gpus else 0.0
-        together = Together(workers, cpus, gpu_part, self.resources.retries)
-        return _train.options(num_cpus=0).remote(replace(self.context, threads=cpus), job, together)
-
-    def check_together(self) -> None:
-        """Raise `InputError` if teachers cannot be trained by as many workers as the study asks for."""
-        workers = self.resources.teacher_workers
-        if workers == 1:
-            return
-        there = int(self.capacity.gpus) or self.capacity.cpus
-        if workers > there:
-            raise InputError(
-                f"resources.teacher_workers is {workers}, but there are {there} "
-                f"{'GPUs' if self.capacity.gpus else 'CPU cores'}; choose at most that"
-            )
-        facts = self.facts
-        for job in self.plan.trajectories.values():
-            if job.teacher.trained_here:
-                network = zoo.build(job.teacher.arch, facts.channels, facts.classes, facts.resolution)
-                check_together(
-                    job.teacher.recipe, network, sum(facts.train_counts), workers, gpus=self.capacity.gpus > 0
-                )
-
-    def _incomplete(self, job: TrajectoryJob) -> bool:
-        if job.teacher.trained_here:
-            return any(missing(job, self.store))
-        return bool(not_stored(job, self.store))
-
-    # --- compressed sets ----------------------------------------------------------------------
-
-    def sets(self, sets: Mapping[str, SetJob]) -> None:
-        """Make compressed sets; their scorers must be made."""
-        jobs = [job for job in sets.values() if self._possible(job.id, job.scorers)]
-        if not jobs:
-            return
-        self.progress.stage("sets", len(jobs), "sets")
-        # Sets of one scorer stay together: its features or scores are read once.
-        jobs.sort(key=lambda job: (job.scorers, job.id), reverse=True)
-        total, lanes = len(jobs), 1
-        started = time.monotonic()
-        open_parts: dict[Any, list[SetJob]] = {}
-        while jobs or open_parts:
-            while jobs and len(open_parts) < lanes:
-                part = [jobs.pop() for _ in range(min(SETS_TOGETHER, len(jobs)))]
-                open_parts[_make_sets.options(num_cpus=1, **self._gpu).remote(self.context, part)] = part
-            ready, _ = ray.wait(list(open_parts), timeout=1.0)
-            for reference in ready:
-                part = open_parts.pop(reference)
-                try:
-                    made = ray.get(reference)
-                except ray.exceptions.RayError as error:
-                    made = [(job.id, error) for job in part]
-                for name, reason in made:
-                    if reason is not None:
-                        self._failed(name, reason)
-            if time.monotonic() - started > PROCESS_START_SECONDS:
-                # Long enough to be worth the start of more processes.
-                lanes = self.capacity.workers
-            self.progress.advance(total - len(jobs))
-
-    # --- labels -------------------------------------------------------------------------------
-
-    def labels(self, passes: Mapping[str, LabelPass], pool: TeacherPool | None) -> None:
-        """Have the teachers label; sets and networks must be made."""
-        waiting = [p for p in passes.values() if self._possible(p.id, (p.trajectory, p.compressed_set))]
-        if not waiting or pool is None:
-            return
-        self.progress.stage("labels", len(waiting), "label passes")
-        autoscaler = Autoscaler(*self.resources.replicas(self.capacity.places))
-        for done, (label_pass, outcome) in enumerate(label_all(waiting, pool, autoscaler), 1):
-            if isinstance(outcome, Exception):
-                self._failed(label_pass.id, outcome, "its label pass: ")
-            else:
-                self.images_forwarded += outcome
-            self.progress.advance(done, f"{pool.size} teachers" if autoscaler.most > 1 else "")
-
-    # --- learned labels -----------------------------------------------------------------------
-
-    def learned(self) -> None:
-        """Learn the labels of the plan that are learnt; what they begin with must be made."""
-        asked_for = {n: p for n, p in self.plan.learned.items() if not self.store.is_intact("learned", n)}
-        jobs = {n: p for n, p in asked_for.items() if self._possible(n, p.prerequisites)}
-        if not jobs:
-            return
-        self.progress.stage("learned labels", len(jobs), "sets")
-        total = len(jobs)
-        asked = {_learn.options(num_cpus=1, **self._gpu).remote(self.context, p): n for n, p in jobs.items()}
-        while asked:
-            ready, _ = ray.wait(list(asked), timeout=1.0)
-            for reference in ready:
-                name = asked.pop(reference)
-                try:
-                    ray.get(reference)
-                except ray.exceptions.RayError as error:
-                    self._failed(name, error, "its learned labels: ")
-            self.progress.advance(total - len(asked))
+            self.lost.add(work.id)
+        if work.trains:
+            self.progress.note(f"{work.title.removeprefix('the ') or work.kind.name} failed: {reason}")
 
 
 def _cause(error: Exception) -> str:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from raydc.spec.result import Row
+
+RECENT_SECONDS = 600.0
+"""Steps before that do not count for the rate."""
 
 
 class Progress(Protocol):
@@ -14,11 +18,16 @@ class Progress(Protocol):
     def stage(self, name: str, total: int, unit: str) -> None:
         """A stage with `total` units of work begins; the one before has ended."""
 
-    def advance(self, done: float, detail: str = "") -> None:
-        """So much of the stage is done."""
+    def advance(
+        self, done: float, detail: str = "", *, total: int | None = None, per_minute: float | None = None
+    ) -> None:
+        """So much of the stage is done; `total`: units of the stage, where they have become known since."""
 
     def results(self, rows: Sequence[Row], seconds_left: float | None) -> None:
         """Evaluations have ended; how long the rest will take, once that is known."""
+
+    def beside(self, text: str) -> None:
+        """What is made while evaluations run, such as `sets: 120/200 steps`; empty when nothing is."""
 
     def note(self, text: str) -> None:
         """Something worth a line."""
@@ -30,11 +39,76 @@ class Silent:
     def stage(self, name: str, total: int, unit: str) -> None:
         return
 
-    def advance(self, done: float, detail: str = "") -> None:
+    def advance(
+        self, done: float, detail: str = "", *, total: int | None = None, per_minute: float | None = None
+    ) -> None:
         return
 
     def results(self, rows: Sequence[Row], seconds_left: float | None) -> None:
         return
 
+    def beside(self, text: str) -> None:
+        return
+
     def note(self, text: str) -> None:
         return
+
+
+class Steps:
+    """Steps of several pieces of work, and how fast they come."""
+
+    def __init__(self) -> None:
+        self._done: dict[str, int] = {}
+        self._total: dict[str, int] = {}
+        self._reported: set[str] = set()
+        self._made: deque[tuple[float, int]] = deque()
+        self._sum = 0
+
+    def begin(self, piece: str, total: int) -> None:
+        """A piece of work of `total` steps, none of which is done."""
+        self._done[piece], self._total[piece] = 0, total
+
+    def report(self, now: float, piece: str, done: int, total: int) -> None:
+        """So many steps of a piece are done at the time `now`, in seconds.
+
+        What is done at its first report was done in an earlier run, and does not count for the rate.
+        """
+        known = piece in self._reported
+        self._reported.add(piece)
+        self._count(now, piece, done, total, counts=known)
+
+    def finish(self, now: float, piece: str) -> None:
+        """A piece of work has ended."""
+        self._count(now, piece, self._total[piece], self._total[piece], counts=True)
+
+    def _count(self, now: float, piece: str, done: int, total: int, *, counts: bool) -> None:
+        gained = max(0, done - self._done[piece])
+        self._done[piece] += gained
+        self._total[piece] = max(total, self._done[piece])
+        self._sum += gained if counts else 0
+        self._made.append((now, self._sum))
+        while self._made[-1][0] - self._made[0][0] > RECENT_SECONDS:
+            self._made.popleft()
+
+    def of(self, pieces: Iterable[str]) -> tuple[int, int]:
+        """(steps done, steps in total) of some pieces."""
+        names = list(pieces)
+        return sum(self._done[name] for name in names), sum(self._total[name] for name in names)
+
+    @property
+    def done(self) -> int:
+        """Steps that are done."""
+        return sum(self._done.values())
+
+    @property
+    def total(self) -> int:
+        """Steps of all pieces."""
+        return sum(self._total.values())
+
+    @property
+    def per_minute(self) -> float | None:
+        """Steps a minute of late; None before two reports."""
+        if len(self._made) < 2 or self._made[-1][0] <= self._made[0][0]:
+            return None
+        (first, before), (last, after) = self._made[0], self._made[-1]
+        return 60 * (after - before) / (last - first)

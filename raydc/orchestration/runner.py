@@ -7,10 +7,11 @@
     learned        Ray tasks, for labels that are learnt; each resumes from its last saved step
     evaluations    Tune trials on workers that are used again; rows go to the sink as they end
 
-A search makes its teachers, then goes to evaluations at once: a point's set and labels are made when it is
-asked. A stage starts when the one before has ended, and what is in the store is not made again. Something
-that cannot be made fails the evaluations that wait for it, and only those. Where that is for want of an
-artifact that was there before, all stages are gone through again, at most `retries` times.
+A search makes its teachers, then goes to evaluations at once: the set and the learned labels of a point are
+made by the workers of students when it is asked, labels of teachers when a student asks for them. A stage
+starts when the one before has ended, and what is in the store is not made again. Work that cannot be made
+fails the evaluations that wait for it, and only those. Where an artifact that was there before is missing,
+all stages are gone through again, at most `retries` times.
 """
 
 from __future__ import annotations
@@ -31,10 +32,12 @@ from ray import tune
 from raydc.errors import InputError, StoreError
 from raydc.orchestration.bundle_searcher import BundleSearcher, CannotGoOn, More, no_more
 from raydc.orchestration.cluster import Capacity
+from raydc.orchestration.pending import PendingWork
 from raydc.orchestration.prerequisites import TEACHERS_SHARE, Prerequisites, gpu_share, teacher_share
-from raydc.orchestration.progress import Progress
+from raydc.orchestration.progress import Progress, Steps
 from raydc.orchestration.pruner import RemotePruner
 from raydc.orchestration.teacher_actor import TeacherPool, only_free
+from raydc.orchestration.together import check_workers
 from raydc.orchestration.trainable import StudentWorker
 from raydc.orchestration.worker_context import WorkerContext
 from raydc.orchestration.worker_scheduler import WorkerScheduler
@@ -44,7 +47,8 @@ from raydc.spec.plan import Plan, Planned, student_cost
 from raydc.spec.result import Row, not_started
 from raydc.spec.study_file import Resources
 from raydc.store.artifact import Store
-from raydc.worker.relabeller import labelled
+from raydc.worker.planned_work import missing_work, teachers_of, work_of_point
+from raydc.worker.work import Work
 from raydc.worker.workbench import Pruner
 
 T = TypeVar("T")
@@ -107,16 +111,14 @@ class Runner:
         """Evaluations that a search has not asked for yet."""
 
     def _prerequisites(self, plan: Plan, capacity: Capacity) -> Prerequisites:
+        check_workers(plan, self.facts, self.resources, capacity)
         prerequisites = Prerequisites(
-            plan,
             capacity,
             context=self.context,
             facts=self.facts,
-            store=self.store,
             resources=self.resources,
             progress=self.progress,
         )
-        prerequisites.check_together()
         self.stages.workers = capacity.workers
         return prerequisites
 
@@ -130,9 +132,10 @@ class Runner:
         try:
             for left in reversed(range(self.resources.retries + 1)):
                 prerequisites = self._prerequisites(plan, capacity)
-                self._make(prerequisites)
+                self._make(prerequisites, missing_work(plan, self.store, self.facts))
                 before_evaluations()
-                again = self._timed("evaluations", partial(self._evaluations, prerequisites, left > 0))
+                evaluate = partial(self._evaluations, plan, prerequisites, left > 0)
+                again = self._timed("evaluations", evaluate)
                 if not again:
                     break
                 self._mend(len(again))
@@ -141,17 +144,14 @@ class Runner:
             self._stop(self._pool)
         return self.stages
 
-    def _make(self, prerequisites: Prerequisites) -> None:
-        """Make what the evaluations of a plan wait for."""
-        plan = prerequisites.plan
-        sets = {n: j for n, j in plan.sets.items() if not self.store.is_intact("set", n)}
-        passes = {n: p for n, p in plan.passes.items() if not labelled(p, self.store)}
-        if passes and self._pool is None:
+    def _make(self, prerequisites: Prerequisites, works: Sequence[Work]) -> None:
+        """Make work, one kind after the other, each in the order of `works`."""
+        if self._pool is None and any(work.label_pass is not None for work in works):
             self._pool = self._start_teachers(prerequisites.capacity)
-        self._timed("teachers", lambda: prerequisites.trajectories(sets, passes))
-        self._timed("sets", lambda: prerequisites.sets(sets))
-        self._timed("labels", lambda: prerequisites.labels(passes, self._pool))
-        self._timed("learned labels", prerequisites.learned)
+        kinds = dict.fromkeys(work.kind for work in works)
+        for kind in kinds:
+            part = [work for work in works if work.kind is kind]
+            self._timed(kind.name, partial(prerequisites.make, part, self._pool))
 
     def _mend(self, count: int) -> None:
         """See to it that what is missing or damaged is found so, and made again, for so many evaluations."""
@@ -175,7 +175,7 @@ class Runner:
                 self._pool = self._start_teachers(capacity)
             if search.spec.prunes:
                 pruner = RemotePruner.start(search.points.path, self.study, search.spec)
-            self._timed("teachers", lambda: prerequisites.trajectories(self.plan.sets, self.plan.passes))
+            self._make(prerequisites, teachers_of(self.plan, self.store))
             before_evaluations()
             self._timed("evaluations", lambda: self._points(search, prerequisites, pruner))
             if self._pool is not None:
@@ -220,16 +220,15 @@ class Runner:
 
     # --- evaluations --------------------------------------------------------------------------
 
-    def _evaluations(self, prerequisites: Prerequisites, mends: bool) -> set[str]:
+    def _evaluations(self, plan: Plan, prerequisites: Prerequisites, mends: bool) -> set[str]:
         """Run the evaluations that can start; returns which are to be tried again, none unless `mends`."""
         self.stages.images_forwarded += prerequisites.images_forwarded
         able, lost = not_started(
-            prerequisites.plan, prerequisites.broken, study=self.study, dataset_id=self.facts.dataset_id
+            plan, prerequisites.broken, study=self.study, dataset_id=self.facts.dataset_id
         )
         again: set[str] = set()
         if mends:
-            planned = prerequisites.plan.evaluations
-            again = {p.id for p in planned if not prerequisites.lost.isdisjoint(p.needs)}
+            again = {p.id for p in plan.evaluations if not prerequisites.lost.isdisjoint(p.needs)}
             lost = [row for row in lost if row["evaluation_id"] not in again]
         self.progress.stage("evaluations", len(able) + len(lost), "evaluations")
         if lost:
@@ -249,7 +248,7 @@ class Runner:
             asked = self._tune(asked, capacity, pruner, search.hear)
             if asked:
                 self._mend(len(asked))
-                prerequisites.trajectories(self.plan.sets, self.plan.passes)
+                self._make(prerequisites, teachers_of(self.plan, self.store))
 
     def _tune(
         self,
@@ -263,7 +262,8 @@ class Runner:
         """Run evaluations; returns those that lack an artifact, to be tried again if somebody `mends`."""
         facts, resources = self.facts, self.resources
         tests = facts.test_images + facts.val_images
-        workers = capacity.workers if more is not no_more else min(capacity.workers, len(evaluations))
+        searching = more is not no_more
+        workers = capacity.workers if searching else min(capacity.workers, len(evaluations))
         self.stages.workers = workers
         bundle_searcher = BundleSearcher(
             evaluations,
@@ -278,6 +278,8 @@ class Runner:
             packed=bool(capacity.gpus),
             attempts=self._attempts,
             mends=mends,
+            pending=PendingWork(work_of_point, self.store, workers) if searching else None,
+            on_work=_Beside(self.progress),
         )
         worker = tune.with_parameters(
             StudentWorker,
@@ -318,8 +320,38 @@ class Runner:
     def _take(self, rows: Sequence[Row], bundle_searcher: BundleSearcher | None) -> None:
         self._write(rows)
         self.stages.student_seconds += sum(r["finished_at"] - r["started_at"] for r in rows)
-        left = bundle_searcher.queue.seconds_left(self._to_come()) if bundle_searcher is not None else None
+        left = bundle_searcher.seconds_left(self._to_come()) if bundle_searcher is not None else None
         self.progress.results(rows, None if left is None else left / self.stages.workers)
+
+
+class _Beside:
+    """Tells of work that the workers of students make."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._steps = Steps()
+        self._open: dict[str, Work] = {}
+
+    def __call__(self, work: Work, done: int, total: int) -> None:
+        """Steps of a piece of work; both are 0 when it has ended."""
+        if not total:
+            self._open.pop(work.id, None)
+        elif work.trains:
+            if work.id not in self._open:
+                self._steps.begin(work.id, total)
+                self._open[work.id] = work
+            self._steps.report(time.monotonic(), work.id, done, total)
+        self._progress.beside(self._text())
+
+    def _text(self) -> str:
+        texts = []
+        for kind in dict.fromkeys(work.kind for work in self._open.values()):
+            names = [name for name, work in self._open.items() if work.kind is kind]
+            done, total = self._steps.of(names)
+            texts.append(f"{kind.name}: {done:,}/{total:,} {kind.unit_trained}")
+        if texts and self._steps.per_minute is not None:
+            texts[-1] += f", {self._steps.per_minute:,.0f}/min"
+        return "; ".join(texts)
 
 
 def student_request(resources: Resources, capacity: Capacity) -> dict[str, float]:

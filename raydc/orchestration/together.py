@@ -1,4 +1,4 @@
-"""A teacher that several workers train together: Ray Train around the core's training.
+"""Work that several workers make together, such as a teacher: Ray Train around the core's training.
 
     task --fit--> controller of Ray Train --> workers, each with its part of every batch
      ^                                          |
@@ -12,17 +12,23 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Thread
 from typing import Any
 
 from ray.util.queue import Queue
 
-from raydc.errors import RaydcError
+from raydc.errors import InputError, RaydcError
+from raydc.networks import zoo
+from raydc.orchestration.cluster import Capacity
 from raydc.orchestration.worker_context import WorkerContext
-from raydc.spec.plan import TrajectoryJob
-from raydc.training.group import Group
+from raydc.spec.facts import DataFacts
+from raydc.spec.plan import Plan
+from raydc.spec.study_file import Resources
+from raydc.store.saved import OnProgress
+from raydc.training.group import check_together
+from raydc.worker.making import make
+from raydc.worker.work import Work
 
 PATIENCE_SECONDS = 6 * 3600
 """How long workers wait for the first one, which may be measuring."""
@@ -30,7 +36,7 @@ PATIENCE_SECONDS = 6 * 3600
 
 @dataclass(frozen=True)
 class Together:
-    """How several workers train one teacher."""
+    """How several workers make one piece of work."""
 
     workers: int
     cpus: int
@@ -41,10 +47,26 @@ class Together:
     """How often they are started anew after one has died."""
 
 
-def train_together(
-    context: WorkerContext, job: TrajectoryJob, how: Together, on_progress: Callable[[int, int], None]
-) -> None:
-    """Make a trajectory with several workers; raises raydc's own errors, or Ray Train's."""
+def check_workers(plan: Plan, facts: DataFacts, resources: Resources, capacity: Capacity) -> None:
+    """Raise `InputError` if teachers cannot be trained by as many workers as the study asks for."""
+    workers = resources.teacher_workers
+    if workers == 1:
+        return
+    there = int(capacity.gpus) or capacity.cpus
+    if workers > there:
+        raise InputError(
+            f"resources.teacher_workers is {workers}, but there are {there} "
+            f"{'GPUs' if capacity.gpus else 'CPU cores'}; choose at most that"
+        )
+    for job in plan.trajectories.values():
+        if job.teacher.trained_here:
+            network = zoo.build(job.teacher.arch, facts.channels, facts.classes, facts.resolution)
+            images = sum(facts.train_counts)
+            check_together(job.teacher.recipe, network, images, workers, gpus=capacity.gpus > 0)
+
+
+def make_together(context: WorkerContext, work: Work, how: Together, on_progress: OnProgress) -> None:
+    """Make a piece of work with several workers; raises raydc's own errors, or Ray Train's."""
     # A second to load, which only such a training needs.
     from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
     from ray.train.torch import TorchConfig, TorchTrainer
@@ -57,7 +79,7 @@ def train_together(
     try:
         TorchTrainer(
             _work,
-            train_loop_config={"site": context, "job": job, "queue": queue},
+            train_loop_config={"site": context, "work": work, "queue": queue},
             torch_config=TorchConfig(timeout_s=PATIENCE_SECONDS),
             scaling_config=ScalingConfig(
                 num_workers=how.workers,
@@ -65,7 +87,7 @@ def train_together(
                 resources_per_worker={"CPU": how.cpus} | ({"GPU": how.gpu} if how.gpu else {}),
             ),
             run_config=RunConfig(
-                name=job.id, storage_path=folder, failure_config=FailureConfig(max_failures=how.retries)
+                name=work.id, storage_path=folder, failure_config=FailureConfig(max_failures=how.retries)
             ),
         ).fit()
     except WorkerGroupError as error:
@@ -78,7 +100,7 @@ def train_together(
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _relay(queue: Queue, on_progress: Callable[[int, int], None]) -> None:
+def _relay(queue: Queue, on_progress: OnProgress) -> None:
     while (event := queue.get()) is not None:
         on_progress(*event)
 
@@ -86,5 +108,4 @@ def _relay(queue: Queue, on_progress: Callable[[int, int], None]) -> None:
 def _work(config: dict[str, Any]) -> None:
     """What each worker does."""
     queue = config["queue"]
-    bench = config["site"].bench()
-    bench.make_trajectory(config["job"], lambda done, total: queue.put((done, total)), Group.current())
+    make(config["work"], config["site"].bench(), lambda done, total: queue.put((done, total)))

@@ -2,7 +2,8 @@
 
 A bundle travels as text in the trial's config, so that Tune's own records stay small. A step runs
 evaluations until REPORT_SECONDS have passed and reports their rows; the driver writes them to the
-ledger before it asks for more.
+ledger before it asks for more. A bundle may also be work that evaluations of a search wait for, which has no
+time limit; its steps are reported as they are made.
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ import logging
 import pickle
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from queue import Empty, SimpleQueue
+from threading import Thread
 from typing import Any
 
 from ray import tune
@@ -24,8 +28,10 @@ from raydc.orchestration.watchdog import Watchdog
 from raydc.orchestration.worker_context import WorkerContext
 from raydc.spec.result import Row, failed
 from raydc.worker.evaluate import error_text, one_line
+from raydc.worker.making import make
 from raydc.worker.packs import Attempt, attempt_all
-from raydc.worker.workbench import Pruner
+from raydc.worker.work import Work
+from raydc.worker.workbench import Pruner, Workbench
 
 logger = logging.getLogger(__name__)
 
@@ -33,15 +39,69 @@ REPORT_SECONDS = 0.5
 """A step ends with the first evaluation that ends after this."""
 
 
+def pack(content: Any) -> str:
+    """Evaluations or work as text."""
+    return base64.b64encode(zlib.compress(pickle.dumps(content), 1)).decode()
+
+
+def unpack(text: str) -> Any:
+    """What `pack` was given; only for text that raydc's own driver made."""
+    return pickle.loads(zlib.decompress(base64.b64decode(text)))
+
+
 def pack_bundle(bundle: Sequence[Attempt]) -> str:
     """Evaluations, each with the number of this attempt, as text."""
-    return base64.b64encode(zlib.compress(pickle.dumps(list(bundle)), 1)).decode()
+    return pack(list(bundle))
 
 
 def unpack_bundle(text: str) -> list[Attempt]:
-    """The evaluations of `pack_bundle`; only for text that raydc's own driver made."""
-    bundle: list[Attempt] = pickle.loads(zlib.decompress(base64.b64decode(text)))
+    """The evaluations of `pack_bundle`."""
+    bundle: list[Attempt] = unpack(text)
     return bundle
+
+
+class _Making:
+    """Work that is made in a thread, while its worker reports the steps."""
+
+    def __init__(self, works: Sequence[Work], bench: Callable[[], Workbench]) -> None:
+        self._events: SimpleQueue[tuple[str, str | None] | Exception | None] = SimpleQueue()
+        self._steps: tuple[str, int, int] | None = None
+        self._ended = False
+        self._thread = Thread(target=self._run, args=(works, bench), daemon=True)
+        self._thread.start()
+
+    def _run(self, works: Sequence[Work], bench: Callable[[], Workbench]) -> None:
+        try:
+            for work in works:
+                error: str | None = None
+                try:
+                    make(work, bench(), partial(self._tell, work.id))
+                except Exception as problem:  # its evaluations fail for this reason, and others go on
+                    error = error_text(problem)
+                self._events.put((work.id, error))
+            self._events.put(None)
+        except BaseException as problem:  # such as SystemExit of a method: the worker ends with it
+            self._events.put(RuntimeError(f"{type(problem).__name__}: {problem}"))
+
+    def _tell(self, name: str, done: int, total: int) -> None:
+        self._steps = name, done, total
+
+    def report(self) -> dict[str, Any]:
+        """What has ended since the last report, some time after it; and the steps of what is under way."""
+        made: list[tuple[str, str | None]] = []
+        until = time.monotonic() + REPORT_SECONDS
+        while not self._ended and (left := until - time.monotonic()) > 0:
+            try:
+                event = self._events.get(timeout=left)
+            except Empty:
+                break
+            if isinstance(event, Exception):
+                raise event
+            if event is None:
+                self._ended = True
+            else:
+                made.append(event)
+        return {"rows": "[]", "made": json.dumps(made), "work_steps": self._steps, "done": self._ended}
 
 
 class StudentWorker(tune.Trainable):
@@ -71,8 +131,12 @@ class StudentWorker(tune.Trainable):
         self._packed = False
         self._error: Exception | None = None
         self._told = False
+        self._making: _Making | None = None
         try:
-            self._begin(unpack_bundle(new_config["bundle"]), new_config["to_come"])
+            if "works" in new_config:
+                self._making = _Making(unpack(new_config["works"]), self._bench)
+            else:
+                self._begin(unpack_bundle(new_config["bundle"]), new_config["to_come"])
         except Exception as error:
             self._break(error)
         return True
@@ -80,7 +144,7 @@ class StudentWorker(tune.Trainable):
     def _begin(self, bundle: Sequence[Attempt], to_come: int) -> None:
         self._left = len(bundle)
         try:
-            bench = self._context.bench(self._teachers)
+            bench = self._bench()
         except RaydcError as error:  # the store does not answer, or the dataset's images are gone from it
             self._rows = iter([self._failed(bundle, error)])
             return
@@ -88,6 +152,9 @@ class StudentWorker(tune.Trainable):
             bench.pruner = self._pruner
         self._packed = bench.device.type == "cuda"
         self._rows = attempt_all(bundle, bench, study=self._study, to_come=to_come)
+
+    def _bench(self) -> Workbench:
+        return self._context.bench(self._teachers)
 
     def _break(self, error: Exception) -> None:
         """End with what nobody foresaw; it is of this process or its machine, so another may do better."""
@@ -103,7 +170,12 @@ class StudentWorker(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         rows: list[Row] = []
-        if self._error is None:
+        if self._making is not None and self._error is None:
+            try:
+                return self._making.report()
+            except Exception as error:
+                self._break(error)
+        elif self._error is None:
             try:
                 self._run(rows)
             except Exception as error:  # a training's own errors are in its row

@@ -42,6 +42,10 @@ class Method(Entry):
     """Whether its images come from the train part, which then must hold enough of each class."""
     brings_labels: bool = False
     """Whether its sets may bring soft labels of their own."""
+    trains: bool = False
+    """Whether it takes gradient steps, by `Pool.steps`: they are shown, and go on after a kill."""
+    steps_key: str | None = None
+    """Its key that says how many steps it takes, for the plan; None where that is not known before."""
 
     NEEDS: ClassVar[tuple[str, ...]] = ("nothing", "scores", "features", "observer")
 

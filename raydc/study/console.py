@@ -45,8 +45,10 @@ class LiveProgress:
         self._times: list[float] = []
         self._spoke = 0.0
         self._said = ""
+        self._counted = ""
         self._done = self._failed = 0
         self._best: float | None = None
+        self._beside = ""
 
     def __enter__(self) -> LiveProgress:
         if self._live is not None:
@@ -66,17 +68,24 @@ class LiveProgress:
             self._task = self._live.add_task(name, total=total, detail=unit)
         else:
             self._say(f"{name}: {total} {unit}", always=True)
-            self._said = self._count(0)  # it is said with that
+            self._counted = self._count(0)  # it is said with that
 
     def _finish_stage(self) -> None:
         if self._live is not None and self._task is not None and self._name != "evaluations":
             self._live.update(self._task, completed=self._total, detail=self._unit)
 
-    def advance(self, done: float, detail: str = "") -> None:
+    def advance(
+        self, done: float, detail: str = "", *, total: int | None = None, per_minute: float | None = None
+    ) -> None:
+        self._total = self._total if total is None else total
+        pace = None if per_minute is None else f"{rate(per_minute)}/min"
         if self._live is not None and self._task is not None:
-            self._live.update(self._task, completed=done, detail=detail or self._unit)
-        else:
-            self._say(self._count(done))
+            text = ", ".join(part for part in (detail or self._unit, pace) if part)
+            self._live.update(self._task, completed=done, total=self._total, detail=text)
+            return
+        count = self._count(done)  # the pace alone is no news
+        if count != self._counted and self._say(", ".join(part for part in (count, pace) if part)):
+            self._counted = count
 
     def _count(self, done: float) -> str:
         return f"{self._name}: {done:g}/{self._total} {self._unit}"
@@ -91,6 +100,19 @@ class LiveProgress:
                 self._best = max(self._best or 0.0, quality)
             elif self._failed <= 3:
                 self.note(f"failed: {row['evaluation_id']}: {row['error']}")
+        self._show_results(seconds_left)
+
+    def beside(self, text: str) -> None:
+        if text == self._beside:
+            return
+        self._beside = text
+        if self._live is not None:
+            self._show_results(None)
+        elif text:
+            self._say(text)
+
+    def _show_results(self, seconds_left: float | None) -> None:
+        """Evaluations that have ended, as a bar or a line."""
         parts = []
         if (pace := per_minute(self._times)) is not None:
             parts.append(f"{rate(pace)}/min")
@@ -101,6 +123,7 @@ class LiveProgress:
         if seconds_left is not None and self._done < self._total:
             parts.append(f"{duration(seconds_left)} left")
         if self._live is not None and self._task is not None:
+            parts += [self._beside] if self._beside else []
             self._live.update(self._task, completed=self._done, detail=", ".join(parts))
         else:
             last = self._done >= self._total
@@ -110,9 +133,14 @@ class LiveProgress:
     def note(self, text: str) -> None:
         self._say(text, always=True)
 
-    def _say(self, text: str, always: bool = False) -> None:
-        """A line, if it says something new and the last one is old enough; `always` is said at once."""
+    def _say(self, text: str, always: bool = False) -> bool:
+        """A line, if it says something new and the last one is old enough; `always` is said at once.
+
+        Returns whether it was said.
+        """
         now = time.monotonic()
         if always or (text != self._said and now - self._spoke > LINE_SECONDS):
             self._spoke, self._said = now, text
             self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+            return True
+        return False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -12,7 +12,9 @@ import torch
 from raydc.networks import zoo
 from raydc.spec.facts import DataFacts
 from raydc.spec.plan import STEP_OVERHEAD_IMAGES, Plan, set_size, student_cost
-from raydc.spec.result import FINISHED
+from raydc.spec.result import FINISHED, Row
+from raydc.worker.planned_work import CLASSES
+from raydc.worker.work import Measure, Work
 
 FLOAT_BYTES = 4
 
@@ -29,6 +31,8 @@ class Estimate:
     """Checkpoints, logits and images (as plain pixels) at most."""
     checkpoint_bytes: int = 0
     """Checkpoints alone."""
+    work_seconds: Mapping[str, float | None] = field(default_factory=dict)
+    """Other work that is left, by the name of its kind; summed over pieces."""
 
     def like_these(self, examples: int, evaluations: int) -> Estimate:
         """The estimate of `evaluations` that take what these `examples` take on average."""
@@ -37,6 +41,7 @@ class Estimate:
         return replace(
             self,
             student_seconds=None if seconds is None else seconds * part,
+            work_seconds={k: None if s is None else s * part for k, s in self.work_seconds.items()},
             store_bytes=self.checkpoint_bytes + others,
         )
 
@@ -56,8 +61,44 @@ def rates(results: Iterable[Mapping[str, Any]], facts: DataFacts) -> dict[str, f
     return {arch: seconds[arch] / images[arch] for arch in seconds}
 
 
-def estimate(plan: Plan, facts: DataFacts, known: Mapping[str, float]) -> Estimate:
-    """The estimate of what is left in `plan`, given rates by architecture."""
+def work_rates(results: Iterable[Row], facts: DataFacts) -> dict[str, float]:
+    """Seconds per step of unit size, by `Cost.like`, from earlier results on these data."""
+    measures: dict[tuple[str, str], Measure] = {}
+    for row in results:
+        if row["status"] == FINISHED:
+            found = (work.measured(row, facts) for work in CLASSES)
+            measures |= {(m.like, m.id): m for m in found if m is not None}
+    seconds: dict[str, float] = defaultdict(float)
+    sizes: dict[str, float] = defaultdict(float)
+    for (like, _), one in measures.items():
+        seconds[like] += one.seconds
+        sizes[like] += one.size
+    return {like: seconds[like] / sizes[like] for like in seconds}
+
+
+def price(works: Iterable[Work], facts: DataFacts, known: Mapping[str, float]) -> dict[str, float | None]:
+    """Seconds of work by the name of its kind, summed over pieces; None where one is not known."""
+    seconds: dict[str, float | None] = {}
+    for work in works:
+        cost, before = work.cost(facts), seconds.get(work.kind.name, 0.0)
+        rate = known.get(cost.like)
+        if rate is None or cost.steps is None or before is None:
+            seconds[work.kind.name] = None
+        else:
+            seconds[work.kind.name] = before + rate * cost.steps * cost.scale
+    return seconds
+
+
+def estimate(
+    plan: Plan,
+    facts: DataFacts,
+    known: Mapping[str, float],
+    work_seconds: Mapping[str, float | None] | None = None,
+) -> Estimate:
+    """The estimate of what is left in `plan`, given rates by architecture.
+
+    `work_seconds`: what other work than that of teachers takes.
+    """
     tests = facts.test_images + facts.val_images
     students: float | None = 0.0
     for planned in plan.evaluations:
@@ -81,7 +122,7 @@ def estimate(plan: Plan, facts: DataFacts, known: Mapping[str, float]) -> Estima
     sizes = {n: set_size(job.evaluation, facts.classes) for n, job in plan.sets.items()}
     store += sum(sizes.values()) * pixels
     store += plan.forwards(facts.classes) * facts.classes * FLOAT_BYTES
-    return Estimate(students, teachers, store, checkpoints)
+    return Estimate(students, teachers, store, checkpoints, work_seconds or {})
 
 
 def _network_bytes(arch: str, facts: DataFacts) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +19,13 @@ from raydc.spec.result import Row
 from raydc.spec.study import StudySpec
 from raydc.store.artifact import Store
 from raydc.store.opening import open_store
-from raydc.study.estimate import Estimate, estimate, rates
+from raydc.study.estimate import Estimate, estimate, price, rates, work_rates
 from raydc.study.preflight import ReadyStudy, preflight, search_evaluations, with_digests
 from raydc.tracking import study_folder
 from raydc.tracking.ledger import read_rows
 from raydc.worker.exported import export_line
-from raydc.worker.relabeller import labelled
+from raydc.worker.planned_work import missing_work, work_of
+from raydc.worker.trajectory_work import TEACHERS
 
 UNKNOWN = "unknown"
 
@@ -40,7 +42,7 @@ class StudyPlan:
     elsewhere: int
     """Finished in other studies, to be taken over."""
     made: Mapping[str, int]
-    """How many trajectories, sets, label passes and learned labels are in the store."""
+    """How much work is in the store, by the name of its kind."""
     estimate: Estimate | None
     workers: int
     classes: int | None
@@ -56,8 +58,8 @@ class StudyPlan:
             elsewhere = f"{self.elsewhere} in other studies" if self.elsewhere else ""
             counted = [
                 self._row("evaluations", len(plan.evaluations), self.finished + self.elsewhere, elsewhere),
-                self._row("compressed sets", len(plan.sets), self.made.get("sets")),
-                self._row("label passes", len(plan.passes), self.made.get("passes"), self._forwards()),
+                self._row("compressed sets", len(plan.sets), self.made.get("sets", 0)),
+                self._row("label passes", len(plan.passes), self.made.get("labels", 0), self._forwards()),
             ]
         else:
             most = search_evaluations(self.study)
@@ -75,7 +77,7 @@ class StudyPlan:
                 self._row("label passes", most * networks, None, "at most"),
             ]
         teachers = self._row(
-            "teachers", len(plan.trajectories), self.made.get("trajectories"), f"{epochs} epochs in all"
+            "teachers", len(plan.trajectories), self.made.get("teachers", 0), f"{epochs} epochs in all"
         )
         return [
             counted[0],
@@ -95,7 +97,7 @@ class StudyPlan:
             return []
         steps = sum(p.evaluation.point["labels.outer_steps"] for p in self.plan.learned.values())
         note = f"{steps:,} outer steps in all"
-        return [self._row("learned labels", len(self.plan.learned), self.made.get("learned"), note)]
+        return [self._row("learned labels", len(self.plan.learned), self.made.get("learned labels", 0), note)]
 
     def _forwards(self) -> str:
         if self.classes is None or not self.plan.passes:
@@ -112,8 +114,13 @@ class StudyPlan:
         teachers = self.estimate.teacher_seconds
         if teachers is None:
             return UNKNOWN, None, f"students {duration(students)}, teachers unknown"
-        note = f"teachers {duration(teachers)}, students {duration(students)} on {self.workers} workers"
-        return duration(teachers + students), None, note
+        others = self.estimate.work_seconds
+        parts = [("teachers", teachers), *others.items()]
+        texts = [f"{name} {UNKNOWN if s is None else duration(s)}" for name, s in parts]
+        note = f"{', '.join(texts)}, students {duration(students)} on {self.workers} workers"
+        known = sum(seconds for _, seconds in parts if seconds is not None)
+        least = "at least " if None in others.values() else ""
+        return least + duration(known + students), None, note
 
     def _storage(self) -> str:
         if self.estimate is None:
@@ -149,23 +156,20 @@ def _with_data(ready: ReadyStudy, out: Path, store: Store) -> StudyPlan:
     shared: list[Row] = list(store.results(dataset.id))
     elsewhere = {row["evaluation_id"] for row in shared}
     finished = {n for n, row in ledger.items() if row["status"] == "finished"}
-    known = rates([*shared, *ledger.values()], dataset.facts)
+    earlier = [*shared, *ledger.values()]
+    known, priced = rates(earlier, dataset.facts), work_rates(earlier, dataset.facts)
     if ready.study.search is None:
         names = {p.id for p in plan.evaluations}
-        work = estimate(plan.without(finished | elsewhere), dataset.facts, known)
+        left_over = plan.without(finished | elsewhere)
+        works = [w for w in missing_work(left_over, store, dataset.facts) if w.kind is not TEACHERS]
+        work = estimate(left_over, dataset.facts, known, price(works, dataset.facts, priced))
     else:
         names = {n for n, row in ledger.items() if row.get("trial") is not None}
         left = search_evaluations(ready.study) - len(names & finished)
-        work = estimate(plan, dataset.facts, known).like_these(len(plan.evaluations), max(0, left))
-    made = {
-        "trajectories": sum(
-            all(store.has("checkpoint", f"{job.id}-{epoch:05d}") for epoch in job.epochs)
-            for job in plan.trajectories.values()
-        ),
-        "sets": sum(store.has("set", name) for name in plan.sets),
-        "passes": sum(labelled(p, store) for p in plan.passes.values()),
-        "learned": sum(store.has("learned", name) for name in plan.learned),
-    }
+        works = [w for w in work_of(plan, dataset.classes) if w.kind is not TEACHERS]
+        examples = estimate(plan, dataset.facts, known, price(works, dataset.facts, priced))
+        work = examples.like_these(len(plan.evaluations), max(0, left))
+    made = Counter(w.kind.name for w in work_of(plan, dataset.classes) if w.is_made(store))
     return StudyPlan(
         study=ready.study,
         plan=plan,

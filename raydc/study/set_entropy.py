@@ -31,6 +31,8 @@ from raydc.store.opening import open_store
 from raydc.teachers.checkpoint import Loaded, check_given, file_digest, load_checkpoint
 from raydc.teachers.entropy import crop_predictions
 from raydc.tracking import study_folder
+from raydc.worker.making import make
+from raydc.worker.trajectory_work import TrajectoryWork
 from raydc.worker.workbench import Workbench
 
 RATIOS = (0.08, 0.15, 0.25, 0.4, 0.6, 0.8, 1.0)
@@ -172,5 +174,5 @@ def _load(spec: TeacherSpec, epoch: int | None, bench: Workbench) -> Loaded:
     if not spec.trained_here:
         check_given(spec, dataset, epochs)
     job = TrajectoryJob(IdBuilder(dataset.id).trajectory(spec, 0), spec, 0, epochs)
-    bench.make_trajectory(job)
+    make(TrajectoryWork(job), bench)
     return load_checkpoint(dataset, spec, job.id, epoch, store, bench.device)

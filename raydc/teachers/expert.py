@@ -6,13 +6,12 @@ longer `keep` costs only the missing epochs.
 
     store: checkpoint/TRAJECTORY-EPOCH  weights, optimizer, accuracies by epoch so far
            scores/TRAJECTORY-EPOCH      what that epoch says of the train part (raydc.teachers.scores)
-           progress/TRAJECTORY-EPOCH    the last state of a training under way, removed at its end
+           progress/TRAJECTORY-EPOCH    states of a training under way (raydc.store.saved)
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -29,6 +28,7 @@ from raydc.networks.zoo import initialised
 from raydc.spec.plan import TrajectoryJob
 from raydc.spec.seeding import seed_of
 from raydc.store.artifact import Artifact, Store
+from raydc.store.saved import OnProgress, Saved
 from raydc.teachers.scores import record
 from raydc.teachers.teacher import Teacher
 from raydc.training.engine import EAGER, NetworkSlot
@@ -39,12 +39,6 @@ from raydc.training.losses import Targets
 from raydc.training.metrics import measure
 from raydc.training.optimizer import make_optimizer
 from raydc.training.targets import StaticTargets
-
-PROGRESS_SECONDS = 60.0
-"""Least time between two saves that only guard against a kill."""
-
-OnProgress = Callable[[int, int], None]
-"""Called with (epochs done, epochs in all)."""
 
 
 def checkpoint_name(trajectory: str, epoch: int) -> str:
@@ -66,19 +60,21 @@ def train_trajectory(
     job: TrajectoryJob,
     store: Store,
     device: torch.device,
+    saved: Saved,
     on_progress: OnProgress | None = None,
     group: Group = ALONE,
 ) -> None:
     """Make what is missing of `job`; returns at once when nothing is.
 
+    `saved` has its states under way; `on_progress` is called with (epochs done, epochs in total).
     `group`: the processes that train it together, each of which calls this; the first one saves.
     """
     checkpoints, scores = group.agreed(missing(job, store))
     if checkpoints or scores:
-        _Apprenticeship(dataset, job, store, device, on_progress, group).run(checkpoints, scores)
+        _Training(dataset, job, store, device, saved, on_progress, group).run(checkpoints, scores)
 
 
-class _Apprenticeship:
+class _Training:
     """One run of a trajectory from a kept state to the last epoch that is missing."""
 
     def __init__(
@@ -87,6 +83,7 @@ class _Apprenticeship:
         job: TrajectoryJob,
         store: Store,
         device: torch.device,
+        saved: Saved,
         on_progress: OnProgress | None,
         group: Group,
     ) -> None:
@@ -94,6 +91,7 @@ class _Apprenticeship:
         self.job = job
         self.store = store
         self.device = device
+        self.saved = saved
         self.on_progress = on_progress
         self.group = group
         self.recipe = job.teacher.recipe
@@ -110,7 +108,6 @@ class _Apprenticeship:
         self.forward = self.slot.forward(engine)
         self.tests: dict[str, Inputs] = {}
         self.history: list[dict[str, Any]] = []
-        self.saved_at = time.monotonic()
 
     def run(self, checkpoints: list[int], scores: list[int]) -> None:
         first, last = min(checkpoints + scores), max(checkpoints + scores)
@@ -140,9 +137,11 @@ class _Apprenticeship:
             if epoch > start:
                 self._measure(epoch, network)
             if epoch in checkpoints:
-                self._save("checkpoint", epoch, network, optimizer)
-            elif time.monotonic() - self.saved_at > PROGRESS_SECONDS:
-                self._save("progress", epoch, network, optimizer)
+                self._keep(epoch, network, optimizer)
+            elif self.saved.due:
+                tensors = {f"weights.{n}": v for n, v in network.state_dict().items()}
+                tensors |= {f"optimizer.{n}": v for n, v in _optimizer_state(optimizer).items()}
+                self.saved.save(epoch, tensors, history=self.history)
             if epoch in scores:
                 self._score(epoch, network)
             if self.on_progress is not None:
@@ -164,28 +163,31 @@ class _Apprenticeship:
                 forward=forward,
                 group=self.group,
             )
-        for name in self.store.names("progress"):
-            if self.group.leads and name.startswith(self.job.id):
-                self.store.remove("progress", name)
 
     def _restore(self, network: nn.Module, optimizer: Optimizer, first: int) -> int:
-        """Load the newest kept state at or before epoch `first`; returns its epoch."""
-        kept = [
-            (int(name.rpartition("-")[2]), kind)
-            for kind in ("progress", "checkpoint")
-            for name in self.store.names(kind)
-            if name.startswith(f"{self.job.id}-")
-        ]
-        for epoch, kind in sorted(kept, reverse=True):
+        """Load the newest checkpoint or saved state at or before epoch `first`; returns its epoch."""
+        state = self.saved.newest(at_most=first)
+        names = (n.rpartition("-") for n in self.store.names("checkpoint") if n.startswith(f"{self.job.id}-"))
+        for epoch in sorted((int(number) for _, _, number in names), reverse=True):
             if epoch > first:
                 continue
-            artifact = self.store.find(kind, checkpoint_name(self.job.id, epoch))
+            if state is not None and epoch <= state.step:
+                break
+            artifact = self.store.find("checkpoint", checkpoint_name(self.job.id, epoch))
             if artifact is not None:
-                network.load_state_dict(read_weights(artifact.path("weights.safetensors")))
-                _load_optimizer(optimizer, artifact)
-                self.history = list(artifact.meta["history"])
+                self._load(network, optimizer, _weights_of(artifact), artifact.meta)
                 return epoch
-        return 0
+        if state is None:
+            return 0
+        self._load(network, optimizer, state.tensors, state.meta)
+        return state.step
+
+    def _load(
+        self, network: nn.Module, optimizer: Optimizer, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]
+    ) -> None:
+        network.load_state_dict(_below("weights", tensors))
+        _load_optimizer(optimizer, _below("optimizer", tensors))
+        self.history = list(meta["history"])
 
     def _measure(self, epoch: int, network: nn.Module) -> None:
         entry: dict[str, Any] = {"epoch": epoch}
@@ -198,15 +200,15 @@ class _Apprenticeship:
         labels = torch.from_numpy(part.labels).to(self.device)
         return measure(network, inputs, labels, self.dataset.classes, forward=self.forward).accuracy
 
-    def _save(self, kind: str, epoch: int, network: nn.Module, optimizer: Optimizer) -> None:
-        name = checkpoint_name(self.job.id, epoch)
-        test_acc = self._accuracy(network, "test", self.dataset.test) if kind == "checkpoint" else None
-        with self.store.draft(kind) as draft:
+    def _keep(self, epoch: int, network: nn.Module, optimizer: Optimizer) -> None:
+        """Store the checkpoint of an epoch."""
+        test_acc = self._accuracy(network, "test", self.dataset.test)
+        with self.store.draft("checkpoint") as draft:
             weights = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
             save_file(weights, draft.path("weights.safetensors"))
-            _save_optimizer(optimizer, draft.path("optimizer.safetensors"))
+            save_file(_optimizer_state(optimizer), draft.path("optimizer.safetensors"))
             draft.commit(
-                name,
+                checkpoint_name(self.job.id, epoch),
                 arch=self.job.teacher.arch,
                 epoch=epoch,
                 index=self.job.index,
@@ -214,11 +216,7 @@ class _Apprenticeship:
                 val_acc=self.history[-1].get("val_acc") if self.history else None,
                 history=self.history,
             )
-        if kind == "progress":
-            for older in self.store.names(kind):
-                if older.startswith(f"{self.job.id}-") and older != name:
-                    self.store.remove(kind, older)
-        self.saved_at = time.monotonic()
+        self.saved.postpone()
 
     def _score(self, epoch: int, network: nn.Module) -> None:
         was_training = network.training
@@ -229,22 +227,36 @@ class _Apprenticeship:
             draft.commit(checkpoint_name(self.job.id, epoch), epoch=epoch)
 
 
-def _save_optimizer(optimizer: Optimizer, path: Any) -> None:
-    state = optimizer.state_dict()["state"]
-    save_file(
-        {
-            f"{number}.{name}": torch.as_tensor(value).detach().cpu().contiguous()
-            for number, values in state.items()
-            for name, value in values.items()
-            if value is not None
-        },
-        path,
-    )
+def _optimizer_state(optimizer: Optimizer) -> dict[str, Tensor]:
+    """The state of each parameter, as tensors on the CPU by `NUMBER.NAME`."""
+    return {
+        f"{number}.{name}": torch.as_tensor(value).detach().cpu().contiguous()
+        for number, values in optimizer.state_dict()["state"].items()
+        for name, value in values.items()
+        if value is not None
+    }
 
 
-def _load_optimizer(optimizer: Optimizer, artifact: Artifact) -> None:
+def _load_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
     state: dict[int, dict[str, Tensor]] = {}
-    for key, value in read_weights(artifact.path("optimizer.safetensors")).items():
+    for key, value in tensors.items():
         number, _, name = key.partition(".")
         state.setdefault(int(number), {})[name] = value
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+
+
+def _weights_of(checkpoint: Artifact) -> dict[str, Tensor]:
+    """The weights and the optimizer's state of a checkpoint, named as in a saved state."""
+    return {
+        f"{part}.{name}": value
+        for part in ("weights", "optimizer")
+        for name, value in read_weights(checkpoint.path(f"{part}.safetensors")).items()
+    }
+
+
+def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {
+        name.removeprefix(f"{prefix}."): value
+        for name, value in tensors.items()
+        if name.startswith(f"{prefix}.")
+    }

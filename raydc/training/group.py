@@ -33,6 +33,12 @@ class Group:
         """The group that torch.distributed was set up with."""
         return Group(distributed.get_rank(), distributed.get_world_size())
 
+    @staticmethod
+    def here() -> Group:
+        """The group that this process trains in: it alone, unless torch.distributed was set up."""
+        together = distributed.is_available() and distributed.is_initialized()
+        return Group.current() if together else ALONE
+
     @property
     def leads(self) -> bool:
         """Whether this process measures and saves for all."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -14,20 +14,23 @@ from raydc.data.array_file import read_array
 from raydc.data.dataset import Dataset
 from raydc.data.image_set import CompressedSet
 from raydc.data.imported import digest_of
-from raydc.errors import ArtifactError
-from raydc.methods.pool import Made, Pool
+from raydc.errors import ArtifactError, EvaluationError
+from raydc.methods.pool import Loop, Made, Pool, unsaved
+from raydc.methods.steps import SavedSteps
 from raydc.spec import catalog
 from raydc.spec.evaluation import Evaluation, TeacherSpec
 from raydc.spec.keys import Value
 from raydc.spec.plan import SetJob
 from raydc.spec.seeding import seed_of
 from raydc.store.artifact import Store, get
+from raydc.store.saved import OnProgress, Saved
 from raydc.teachers.checkpoint import Loaded, name_of, score_records
 from raydc.teachers.observer import Observer
 from raydc.training.inputs import TensorInputs
 
 FEATURE_BLOCK = 2048
 FLOAT16_BYTES = 2
+FLOAT16_MOST = float(np.finfo(np.float16).max)
 MOST_TILES = 4
 """Along a side of an image, as many as `patch_shuffle` draws numbers for."""
 
@@ -48,6 +51,8 @@ def pool_of(
     scores: Mapping[str, NDArray[np.float32]] | None = None,
     features: NDArray[np.float32] | None = None,
     observe: Observer | None = None,
+    device: str = "cpu",
+    loop: Loop = unsaved,
 ) -> Pool:
     """What the method of `evaluation` chooses from."""
     keys = method_keys(evaluation)
@@ -66,6 +71,8 @@ def pool_of(
         class_names=dataset.class_names,
         features=features,
         observe=observe,
+        device=device,
+        loop=loop,
     )
 
 
@@ -78,8 +85,13 @@ class Compressor:
     device: torch.device
     checkpoint: Checkpoint
 
-    def make(self, job: SetJob) -> CompressedSet:
-        """The set of `job`, whose scorers must be in the store; `ArtifactError` if its files have changed."""
+    def make(self, job: SetJob, saved: Saved, progress: OnProgress) -> CompressedSet:
+        """The set of `job`, whose scorers must be in the store.
+
+        A method that trains goes on from `saved` and calls `progress` with (steps done, steps in total).
+        Raises `ArtifactError` if its files have changed, `EvaluationError` if no set can be made of what the
+        method returns.
+        """
         images = job.evaluation.block("images")
         method = catalog.METHODS[str(images["method"])]
         for name, expected in job.evaluation.files("images").items():
@@ -93,6 +105,8 @@ class Compressor:
             scores=self.scores(job) if method.needs_at(job.evaluation.point) == "scores" else {},
             features=self.features(job) if method.needs == "features" else None,
             observe=self.observer(job) if method.needs == "observer" else None,
+            device=str(self.device),
+            loop=SavedSteps(saved, progress) if method.trains else _no_steps,
         )
         made = method.load()(pool, **method_keys(job.evaluation))
         if isinstance(made, Made):
@@ -111,11 +125,22 @@ class Compressor:
     def _set_of(self, made: Made, encoding: str) -> CompressedSet:
         sources = None if made.sources is None else self.dataset.train.index[made.sources]
         if made.space == "pixel":
-            pixels = np.asarray(made.images, np.uint8)
+            pixels = _pixels(made.images)
             whole = CompressedSet.from_pixels(pixels, made.labels, encoding, sources=sources, grid=made.grid)
             return replace(whole, soft_labels=made.soft_labels)
+        if made.space != self.dataset.space:
+            raise EvaluationError(
+                f"the method made images in the space {made.space}, but the study's inputs are "
+                f"{self.dataset.space}; they must be in that space, or pixels"
+            )
+        images = np.asarray(made.images, np.float32)
+        if not (np.abs(images) <= FLOAT16_MOST).all():
+            raise EvaluationError(
+                f"the method made images with values that are not finite or exceed {FLOAT16_MOST:,.0f}, the "
+                "largest number that a set stores"
+            )
         return CompressedSet(
-            np.asarray(made.images, np.float32),
+            images,
             made.labels,
             images_bytes=made.images.size * FLOAT16_BYTES,
             space=made.space,
@@ -162,3 +187,21 @@ class Compressor:
         need = job.scoring
         assert need is not None
         return Observer(self.dataset, self.checkpoint(job.scorers[0], need.epoch, need.scorer))
+
+
+def _no_steps(total: int, parts: Mapping[str, Any], generator: np.random.Generator) -> Iterator[int]:
+    del parts, generator
+    raise TypeError(f"the method takes {total} steps, but its entry does not say trains=True")
+
+
+def _pixels(images: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Images of the space pixel as uint8; floats are in [0, 1], else `EvaluationError`."""
+    if images.dtype.kind != "f":
+        return np.asarray(images, np.uint8)
+    low, high = float(images.min()), float(images.max())
+    if not (low >= 0 and high <= 1):
+        raise EvaluationError(
+            f"the method made images that reach from {low:.3g} to {high:.3g}, but floats of the space pixel "
+            "are from 0 to 1; clip them"
+        )
+    return np.rint(images * 255).astype(np.uint8)

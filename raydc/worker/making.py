@@ -1,40 +1,46 @@
-"""Making what the evaluations of a plan wait for, in this process."""
+"""Making the work that evaluations wait for, piece by piece, in this process."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from functools import partial
-
 from raydc.spec.plan import Plan
+from raydc.store.saved import OnProgress, Saved
+from raydc.training.group import Group
 from raydc.worker.evaluate import error_text
+from raydc.worker.planned_work import work_of
+from raydc.worker.work import Work
 from raydc.worker.workbench import Workbench
+
+
+def unwatched(done: int, total: int) -> None:
+    """Progress that nobody watches."""
+    del done, total
+
+
+def make(work: Work, bench: Workbench, progress: OnProgress = unwatched) -> None:
+    """Make a piece of work unless it is in the store, going on from its last saved state.
+
+    What it needs must be in the store. `progress` is called with (steps done, steps in total).
+    """
+    if not Group.here().agreed(work.is_made(bench.store)):
+        saved = Saved(bench.store, work.id)
+        work.make(bench, saved, progress)
+        if Group.here().leads and work.trains:
+            saved.clear()
 
 
 def make_everything(plan: Plan, bench: Workbench) -> dict[str, str]:
     """Make what the evaluations of `plan` wait for, in this process.
 
-    Returns what could not be made (trajectory, set or label pass) with the reason; what waits for it
-    is not tried.
+    Returns the ids of the work that could not be made with the reason; what needs it is not tried.
     """
     broken: dict[str, str] = {}
-
-    def make(name: str, needs: Iterable[str], work: Callable[[], None]) -> None:
-        reason = next((broken[need] for need in needs if need in broken), None)
+    for work in work_of(plan, bench.dataset.classes):
+        reason = next((broken[need] for need in work.needs if need in broken), None)
+        if reason is None:
+            try:
+                make(work, bench)
+            except Exception as problem:
+                reason = error_text(problem)
         if reason is not None:
-            broken[name] = reason
-            return
-        try:
-            work()
-        except Exception as problem:
-            broken[name] = error_text(problem)
-
-    for trajectory in plan.trajectories.values():
-        make(trajectory.id, (), partial(bench.make_trajectory, trajectory))
-    for job in plan.sets.values():
-        make(job.id, job.scorers, partial(bench.make_set, job))
-    for label_pass in plan.passes.values():
-        needs = (label_pass.trajectory, label_pass.compressed_set)
-        make(label_pass.id, needs, partial(bench.ensure, label_pass))
-    for name, planned in plan.learned.items():
-        make(name, planned.prerequisites, partial(bench.learn_labels, planned))
+            broken[work.id] = reason
     return broken

@@ -100,12 +100,10 @@ class Prepared:
 def prepare(planned: Planned, bench: Workbench) -> Prepared:
     """Take what `planned` waits for (compressed set, logits) from the bench's store.
 
-    The compressed set of a point that a search asked for is made first, unless it is there. Raises
-    `ArtifactError` if something is damaged, `EvaluationError` if it does not fit or its plugins were edited.
+    Raises `ArtifactError` if something is missing or damaged, `EvaluationError` if it does not fit or its
+    plugins were edited.
     """
     check_code(planned.evaluation.code, code_of(planned.evaluation.point))
-    if planned.origin is not None:
-        bench.make_set(planned.origin.set_job)
     began = time.perf_counter()
     compressed, made = bench.compressed_set(planned.compressed_set)
     inputs = TensorInputs(bench.set_inputs(planned.compressed_set))

@@ -1,40 +1,29 @@
-"""The workbench: makes and holds what evaluations need, each thing once.
+"""The workbench: holds what evaluations need and what work is made with, each thing once.
 
-One workbench serves one dataset on one device. What it makes goes to the store, what it reads comes
-from there, and small things stay in memory between evaluations. Neither Ray nor MLflow is here: a
-cluster runs many workbenches on one store.
+One workbench serves one dataset on one device. What is made with it (raydc.worker.work) goes to the store,
+what it reads comes from there, and small things stay in memory between evaluations. Neither Ray nor MLflow is
+here: a cluster runs many workbenches on one store.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
-from dataclasses import fields
 from functools import cached_property
 from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from raydc.data.dataset import Dataset
 from raydc.data.image_set import CompressedSet
 from raydc.errors import ArtifactError
-from raydc.labels import transforms
-from raydc.labels.learned import BpttSettings, InnerProblem
-from raydc.labels.learning import learn_stored
 from raydc.labels.logits_file import read_logits, read_together
 from raydc.labels.replayed import Replayed, check_unchanged
 from raydc.labels.views import ViewLogits, segments
-from raydc.networks.zoo import initialised
-from raydc.spec.code import check_code, code_of, code_of_training
 from raydc.spec.evaluation import Evaluation, TeacherSpec
-from raydc.spec.keys import Value
-from raydc.spec.plan import LabelPass, Planned, SetJob, TrajectoryJob
+from raydc.spec.plan import LabelPass
 from raydc.store.artifact import Artifact, Store, get
-from raydc.teachers.checkpoint import Loaded, load_checkpoint, store_given
-from raydc.teachers.expert import OnProgress, train_trajectory
-from raydc.training.group import ALONE, Group
+from raydc.teachers.checkpoint import Loaded, load_checkpoint
 from raydc.training.inputs import Inputs, part_inputs
 from raydc.worker.compressor import Compressor
 from raydc.worker.engines import StudentEngines
@@ -92,19 +81,6 @@ class Workbench:
 
     # --- teachers -----------------------------------------------------------------------------
 
-    def make_trajectory(
-        self, job: TrajectoryJob, on_progress: OnProgress | None = None, group: Group = ALONE
-    ) -> None:
-        """Train what is missing of a trajectory, or fetch a network that was trained elsewhere.
-
-        `group`: the processes that train it together, each of which calls this.
-        """
-        check_code(job.teacher.code, code_of_training(job.teacher.arch, job.teacher.train))
-        if job.teacher.trained_here:
-            train_trajectory(self.dataset, job, self.store, self.device, on_progress, group)
-        else:
-            store_given(job, self.dataset, self.store, self.device)
-
     def teacher(self, label_pass: LabelPass) -> Loaded:
         """The network of a label pass, resident on the device."""
         return self._checkpoint(label_pass.trajectory, label_pass.epoch, label_pass.teacher)
@@ -116,24 +92,6 @@ class Workbench:
         )
 
     # --- compressed sets ----------------------------------------------------------------------
-
-    def make_set(self, job: SetJob) -> None:
-        """Make a compressed set that is not in the store; its scorers must be."""
-        if self.store.is_intact("set", job.id):
-            return
-        check_code(job.evaluation.code, code_of(job.evaluation.point))
-        start = time.perf_counter()
-        images = job.evaluation.block("images")
-        made = self.compressor.make(job)
-        with self.store.draft("set") as draft:
-            made.save(draft.folder, str(images["encoding"]), self.dataset.class_names)
-            draft.commit(
-                job.id,
-                images=dict(images.items()),
-                seed=job.evaluation.image_seed,
-                images_bytes=made.images_bytes,
-                seconds=time.perf_counter() - start,
-            )
 
     def compressed_set(self, name: str) -> tuple[CompressedSet, Artifact]:
         """A compressed set from the store, with what was measured while it was made."""
@@ -202,43 +160,6 @@ class Workbench:
         )
         found.check(evaluation.recipe, evaluation.keep_views)
         return found
-
-    def learn_labels(self, planned: Planned) -> None:
-        """Learn the labels of `planned`, unless they are in the store already.
-
-        What waits for them (set, logits) must be in the store. A learning that was interrupted goes on from
-        its last saved step.
-        """
-        name = planned.learned
-        assert name is not None
-        if not self.store.is_intact("learned", name):
-            given = planned.evaluation.block("labels")
-            learn_stored(
-                self._inner_problem(planned.compressed_set, planned.evaluation, name),
-                BpttSettings(**{f.name: given[f.name] for f in fields(BpttSettings)}),
-                self._first_labels(planned, given).to(self.device),
-                self.store,
-            )
-
-    def _inner_problem(self, compressed_set: str, evaluation: Evaluation, name: str) -> InnerProblem:
-        data = self.dataset
-
-        def fresh(step: int) -> nn.Module:
-            shape = (data.channels, data.classes, data.resolution)
-            return initialised(evaluation.arch, *shape, f"lesson {name}", step).to(self.device)
-
-        inputs, classes = self.train
-        grid = self.compressed_set(compressed_set)[0].grid
-        images = self.set_inputs(compressed_set)
-        return InnerProblem(images, inputs, classes, evaluation.recipe, fresh, name, grid)
-
-    def _first_labels(self, planned: Planned, given: Mapping[str, Value]) -> Tensor:
-        """Labels [N, C] at which learning begins: a teacher's, or one-hot classes."""
-        if planned.passes:
-            logits, _ = self.logits(planned.passes)
-            return transforms.soften(transforms.ensemble(logits), float(given["temperature"]))
-        labels = torch.from_numpy(self.compressed_set(planned.compressed_set)[0].labels)
-        return nn.functional.one_hot(labels, self.dataset.classes).float()
 
     def learned(self, name: str, images: int | None = None) -> tuple[Tensor, Artifact]:
         """Learned labels [N, C] float32, and their artifact; `images`: N, where it is known."""

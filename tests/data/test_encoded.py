@@ -28,7 +28,8 @@ from raydc.store.local import LocalStore
 from raydc.store.remote import NodeCache, RemoteStore
 from raydc.training.inputs import StreamedInputs, part_inputs
 from raydc.worker.evaluate import evaluate
-from raydc.worker.making import make_everything
+from raydc.worker.making import make, make_everything
+from raydc.worker.trajectory_work import TrajectoryWork
 from raydc.worker.workbench import Workbench
 from tests.conftest import DIGITS
 
@@ -147,7 +148,7 @@ def test_a_network_from_elsewhere_is_tested_on_encoded_images(
     torch.save(build("convnet-d2-w8", 3, 3, 16).state_dict(), path)
     spec = TeacherSpec("teacher", "convnet-d2-w8", checkpoint=str(path), digest="d")
     for bench in (decoded, encoded):
-        bench.make_trajectory(TrajectoryJob("given", spec, 0))
+        make(TrajectoryWork(TrajectoryJob("given", spec, 0)), bench)
     said = [bench.store.find("checkpoint", "given-given") for bench in (decoded, encoded)]
     assert said[0] is not None
     assert said[1] is not None

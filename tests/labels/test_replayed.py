@@ -24,8 +24,9 @@ from raydc.study.label_export import export_fkd
 from raydc.study.preflight import check_files, with_digests
 from raydc.tracking import study_folder
 from raydc.worker.evaluate import attempt
-from raydc.worker.making import make_everything
+from raydc.worker.making import make, make_everything
 from raydc.worker.packs import attempt_all
+from raydc.worker.set_work import SetWork
 from raydc.worker.workbench import Workbench
 
 TRAINED = ("base.train.batch_size=8", "base.train.steps=14", "base.train.loss=kl")
@@ -84,7 +85,7 @@ def test_a_student_of_exported_labels_is_the_student_of_the_views(
     assert len(list(batches(folder))) == (14 if not extra else 6)
     assert len(list((folder / "images").rglob("*.png"))) == 20
     (one,) = with_files(small(*settings_of(folder), *extra)).evaluations
-    bench.make_set(with_files(small(*settings_of(folder), *extra)).sets[one.compressed_set])
+    make(SetWork(with_files(small(*settings_of(folder), *extra)).sets[one.compressed_set]), bench)
     (row,) = next(attempt_all([(one, 1)], bench, study="small"))
     assert row["status"] == "finished", row["error"]
     for name in ("test_loss", "test_acc", "train_acc"):

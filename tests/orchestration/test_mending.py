@@ -21,6 +21,8 @@ from raydc.spec.plan import Plan
 from raydc.spec.study import StudySpec
 from raydc.spec.study_file import Resources
 from raydc.store.local import LocalStore
+from raydc.worker.label_work import LABELS
+from raydc.worker.work import Work
 from tests.conftest import DIGITS
 
 
@@ -141,15 +143,16 @@ def test_what_vanishes_while_things_are_made_is_made_again(
     rig: Callable[..., Rig], cluster: Capacity, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = rig("grid.labels.kind=[hard, soft]")
-    real, calls = Prerequisites.labels, []
+    real, calls = Prerequisites.make, []
 
-    def labels(self: Prerequisites, *arguments: Any) -> None:
-        if not calls:
-            one.vanish("checkpoint")
-        calls.append(self)
-        real(self, *arguments)
+    def make(self: Prerequisites, works: list[Work], *arguments: Any) -> None:
+        if works[0].kind is LABELS:
+            if not calls:
+                one.vanish("checkpoint")
+            calls.append(self)
+        real(self, works, *arguments)
 
-    monkeypatch.setattr(Prerequisites, "labels", labels)
+    monkeypatch.setattr(Prerequisites, "make", make)
     one.run(cluster, lambda: None)
     # The soft one never began, so this is its first attempt.
     assert sorted(outcome(one)) == [("finished", 1)] * 2

@@ -18,15 +18,17 @@ from raydc.networks.zoo import build
 from raydc.orchestration.cluster import Capacity
 from raydc.orchestration.progress import Silent
 from raydc.orchestration.runner import Runner
-from raydc.orchestration.together import Together, train_together
+from raydc.orchestration.together import Together, make_together
 from raydc.orchestration.worker_context import WorkerContext
 from raydc.spec.plan import Plan, TrajectoryJob
 from raydc.spec.study import StudySpec
 from raydc.spec.study_file import Resources
 from raydc.store.artifact import get
 from raydc.store.local import LocalStore
+from raydc.store.saved import Saved
 from raydc.teachers.expert import checkpoint_name, train_trajectory
 from raydc.training.group import Group, check_together
+from raydc.worker.trajectory_work import TrajectoryWork
 from tests.conftest import DIGITS
 
 EPOCHS = 8
@@ -74,7 +76,7 @@ def test_two_workers_make_what_one_makes_though_one_dies(
     tmp_path: Path, digits: Dataset, store: LocalStore, job: TrajectoryJob, ray_cluster: object
 ) -> None:
     alone, together = LocalStore(tmp_path / "alone"), copied(store, tmp_path / "together")
-    train_trajectory(digits, job, alone, torch.device("cpu"))
+    train_trajectory(digits, job, alone, torch.device("cpu"), Saved(alone, job.id))
     seen: list[int] = []
 
     def on_progress(done: int, total: int) -> None:
@@ -85,7 +87,8 @@ def test_two_workers_make_what_one_makes_though_one_dies(
             assert len(pids) == 2
             os.kill(pids[-1], signal.SIGKILL)
 
-    train_together(WorkerContext(DIGITS, digits.cache, together.uri), job, TWO, on_progress)
+    work = TrajectoryWork(job)
+    make_together(WorkerContext(DIGITS, digits.cache, together.uri), work, TWO, on_progress)
     assert seen[:3] == [0, 1, 2]
     assert seen[-1] == EPOCHS
     # It goes on from what was saved: the first epochs are not trained again.
@@ -109,9 +112,9 @@ def test_a_training_that_diverges_says_so(
     hopeless = TrajectoryJob("t0", small("teacher.lr=1e30").teachers["teacher"], 0, (1,))
     own = copied(store, tmp_path / "store")
     with pytest.raises(EvaluationError, match=r"the loss is nan at step 1; lower train\.lr"):
-        train_together(
+        make_together(
             WorkerContext(DIGITS, digits.cache, own.uri),
-            hopeless,
+            TrajectoryWork(hopeless),
             replace(TWO, retries=0),
             lambda done, total: None,
         )

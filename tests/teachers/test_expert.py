@@ -18,14 +18,19 @@ from raydc.networks.zoo import build
 from raydc.spec.evaluation import TeacherSpec
 from raydc.spec.plan import TrajectoryJob
 from raydc.spec.study import StudySpec
+from raydc.store import saved
 from raydc.store.artifact import get
 from raydc.store.local import LocalStore
+from raydc.store.saved import OnProgress
 from raydc.teachers import expert
 from raydc.teachers.checkpoint import load_checkpoint, load_given, read_state, store_given
-from raydc.teachers.expert import checkpoint_name, train_trajectory
+from raydc.teachers.expert import checkpoint_name
 from raydc.teachers.scores import RECORDED, el2n, record
 from raydc.teachers.teacher import Teacher
 from raydc.training.inputs import TensorInputs
+from raydc.worker.making import make, unwatched
+from raydc.worker.trajectory_work import TrajectoryWork
+from raydc.worker.workbench import Workbench
 
 CPU = torch.device("cpu")
 
@@ -40,6 +45,10 @@ def job(teacher: TeacherSpec, *epochs: int, scored: int = 0, index: int = 0) -> 
     return TrajectoryJob(f"t{index}", teacher, index, epochs, scored)
 
 
+def train(digits: Dataset, job: TrajectoryJob, store: LocalStore, progress: OnProgress = unwatched) -> None:
+    make(TrajectoryWork(job), Workbench(digits, store, CPU), progress)
+
+
 def weights(store: LocalStore, epoch: int, name: str = "t0") -> torch.Tensor:
     state = load_file(get(store, "checkpoint", checkpoint_name(name, epoch)).path("weights.safetensors"))
     return torch.cat([value.flatten() for value in state.values()])
@@ -49,12 +58,12 @@ def test_a_missing_epoch_is_made_from_the_nearest_before_it(
     tmp_path: Path, digits: Dataset, teacher: TeacherSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     straight, pieces = LocalStore(tmp_path / "a"), LocalStore(tmp_path / "b")
-    train_trajectory(digits, job(teacher, 0, 1, 2, 3, 4), straight, CPU)
-    train_trajectory(digits, job(teacher, 2), pieces, CPU)
+    train(digits, job(teacher, 0, 1, 2, 3, 4), straight)
+    train(digits, job(teacher, 2), pieces)
     seen: list[int] = []
-    train_trajectory(digits, job(teacher, 2, 4), pieces, CPU, lambda epoch, _: seen.append(epoch))
+    train(digits, job(teacher, 2, 4), pieces, lambda epoch, _: seen.append(epoch))
     assert seen == [2, 3, 4]
-    train_trajectory(digits, job(teacher, 0, 1), pieces, CPU)
+    train(digits, job(teacher, 0, 1), pieces)
     for epoch in (0, 1, 2, 4):
         assert torch.equal(weights(straight, epoch), weights(pieces, epoch))
 
@@ -62,24 +71,24 @@ def test_a_missing_epoch_is_made_from_the_nearest_before_it(
         raise AssertionError("trained again")
 
     monkeypatch.setattr(expert, "fit", refuse)
-    train_trajectory(digits, job(teacher, 0, 1, 2, 4), pieces, CPU)
+    train(digits, job(teacher, 0, 1, 2, 4), pieces)
 
 
 def test_a_training_that_was_killed_goes_on_from_its_last_save(
     tmp_path: Path, digits: Dataset, teacher: TeacherSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(expert, "PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr(saved, "SAVE_SECONDS", 0.0)
     straight, killed = LocalStore(tmp_path / "a"), LocalStore(tmp_path / "b")
-    train_trajectory(digits, job(teacher, 4), straight, CPU)
+    train(digits, job(teacher, 4), straight)
 
     def kill(epoch: int, _: int) -> None:
         if epoch == 3:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train_trajectory(digits, job(teacher, 4), killed, CPU, kill)
+        train(digits, job(teacher, 4), killed, kill)
     seen: list[int] = []
-    train_trajectory(digits, job(teacher, 4), killed, CPU, lambda epoch, _: seen.append(epoch))
+    train(digits, job(teacher, 4), killed, lambda epoch, _: seen.append(epoch))
     assert seen == [3, 4]
     assert torch.equal(weights(straight, 4), weights(killed, 4))
     assert killed.names("progress") == []
@@ -87,7 +96,7 @@ def test_a_training_that_was_killed_goes_on_from_its_last_save(
 
 def test_accuracy_by_epoch_is_recorded(tmp_path: Path, digits: Dataset, teacher: TeacherSpec) -> None:
     store = LocalStore(tmp_path)
-    train_trajectory(digits, job(teacher, 2, 4), store, CPU)
+    train(digits, job(teacher, 2, 4), store)
     meta = get(store, "checkpoint", checkpoint_name("t0", 4)).meta
     assert [entry["epoch"] for entry in meta["history"]] == [1, 2, 3, 4]
     assert meta["val_acc"] == meta["history"][-1]["val_acc"] > 0.5
@@ -97,7 +106,7 @@ def test_accuracy_by_epoch_is_recorded(tmp_path: Path, digits: Dataset, teacher:
 def test_networks_of_a_teacher_differ(tmp_path: Path, digits: Dataset, teacher: TeacherSpec) -> None:
     store = LocalStore(tmp_path)
     for index in (0, 1):
-        train_trajectory(digits, job(teacher, 1, index=index), store, CPU)
+        train(digits, job(teacher, 1, index=index), store)
     assert not torch.equal(weights(store, 1, "t0"), weights(store, 1, "t1"))
 
 
@@ -105,10 +114,10 @@ def test_recording_scores_does_not_change_the_training(
     tmp_path: Path, digits: Dataset, teacher: TeacherSpec
 ) -> None:
     plain, scored = LocalStore(tmp_path / "a"), LocalStore(tmp_path / "b")
-    train_trajectory(digits, job(teacher, 3), plain, CPU)
-    train_trajectory(digits, job(teacher, 3, scored=2), scored, CPU)
+    train(digits, job(teacher, 3), plain)
+    train(digits, job(teacher, 3, scored=2), scored)
     assert torch.equal(weights(plain, 3), weights(scored, 3))
-    train_trajectory(digits, job(teacher, 3, scored=2), plain, CPU)
+    train(digits, job(teacher, 3, scored=2), plain)
     for epoch in (1, 2):
         one, other = (
             np.load(get(s, "scores", checkpoint_name("t0", epoch)).path("record.npy"))

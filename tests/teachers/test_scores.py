@@ -17,6 +17,7 @@ from raydc.spec import catalog
 from raydc.spec.plan import TrajectoryJob
 from raydc.spec.study import StudySpec
 from raydc.store.local import LocalStore
+from raydc.store.saved import Saved
 from raydc.teachers.checkpoint import load_checkpoint, score_records
 from raydc.teachers.expert import train_trajectory
 from raydc.teachers.scores import record
@@ -131,7 +132,7 @@ def test_stored_scores_are_those_of_the_checkpoints(
     store, cpu = LocalStore(tmp_path), torch.device("cpu")
     jobs = [TrajectoryJob(f"t{i}", teacher, i, tuple(range(1, EPOCHS + 1)), EPOCHS) for i in (0, 1)]
     for job in jobs:
-        train_trajectory(digits, job, store, cpu)
+        train_trajectory(digits, job, store, cpu, Saved(store, job.id))
     some = list(range(0, len(digits.train), 40))
     pixels = torch.from_numpy(digits.train.take(np.array(some)))
     said = torch.zeros(len(jobs), EPOCHS, len(some), digits.classes)

@@ -13,10 +13,11 @@ import pytest
 import torch
 
 from raydc.data.dataset import Dataset
-from raydc.labels import learned, learning
+from raydc.labels import learned
 from raydc.labels.logits_file import FILE as LOGITS
 from raydc.spec.plan import Plan
 from raydc.spec.study import StudySpec
+from raydc.store import saved
 from raydc.store.local import LocalStore
 from raydc.training import engine
 from raydc.training.compiling import no_compiler
@@ -125,7 +126,7 @@ def test_a_killed_learning_goes_on_where_it_was_saved(
         return bench.learned(name)[0]
 
     whole = learnt("whole")
-    monkeypatch.setattr(learning, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(saved, "SAVE_SECONDS", 0.0)
     calls = 0
     move = learned._move
 
@@ -139,7 +140,7 @@ def test_a_killed_learning_goes_on_where_it_was_saved(
     monkeypatch.setattr(learned, "_move", killed)
     with pytest.raises(KeyboardInterrupt):
         learnt("resumed")
-    assert LocalStore(tmp_path / "resumed").names("progress") == [f"{name}-0000002"]
+    assert LocalStore(tmp_path / "resumed").names("progress") == [f"{name}-000000{step}" for step in (1, 2)]
     assert torch.equal(whole, learnt("resumed"))
     assert calls == 4
 

@@ -18,6 +18,8 @@ from raydc.spec.study import StudySpec
 from raydc.store.local import LocalStore
 from raydc.worker import label_service, relabeller
 from raydc.worker.label_service import ByteBudget, LabelService
+from raydc.worker.making import make
+from raydc.worker.planned_work import work_of
 from raydc.worker.relabeller import Prediction, labelled
 from raydc.worker.workbench import Workbench
 
@@ -281,10 +283,9 @@ def test_views_and_images_of_several_checkpoints_are_forwarded_once_and_written_
     assert len(store.names("logits")) == 4 + 4 * 3
     # What the service makes is what a bench alone makes.
     alone = Workbench(bench.dataset, LocalStore(tmp_path / "alone"), bench.device)
-    for job in mixed.trajectories.values():
-        alone.make_trajectory(job)
-    for job in mixed.sets.values():
-        alone.make_set(job)
+    for work in work_of(mixed, 10):
+        if work.label_pass is None:
+            make(work, alone)
     for one in views:
         made, _ = bench.view_logits((one,), 20, 7)
         again, _ = alone.view_logits((one,), 20, 7)

@@ -16,7 +16,10 @@ from raydc.spec.facts import bind
 from raydc.spec.plan import Plan, make_plan
 from raydc.spec.study import StudySpec
 from raydc.store.local import LocalStore
-from raydc.worker.making import make_everything
+from raydc.worker.making import make, make_everything
+from raydc.worker.planned_work import work_of
+from raydc.worker.set_work import SETS
+from raydc.worker.trajectory_work import TEACHERS
 from raydc.worker.workbench import Workbench
 from tests.conftest import DIGITS
 
@@ -53,10 +56,11 @@ def test_the_sets_are_whole_and_do_not_depend_on_the_order_of_making(
     bench, plan = set_up(tmp_path / "a", every_method)
     assert make_everything(plan, bench) == {}
     other, _ = set_up(tmp_path / "b", every_method)
-    for trajectory in plan.trajectories.values():
-        other.make_trajectory(trajectory)
-    for job in reversed(plan.sets.values()):
-        other.make_set(job)
+    works = work_of(plan, 10)
+    for work in (w for w in works if w.kind is TEACHERS):
+        make(work, other)
+    for work in reversed([w for w in works if w.kind is SETS]):
+        make(work, other)
     first, second = sets_of(bench, plan), sets_of(other, plan)
     for name, job in plan.sets.items():
         one, again = first[name], second[name]
