@@ -290,31 +290,7 @@ class Runner:
             dataset_id=facts.dataset_id,
             timeout_seconds=resources.evaluation_timeout_seconds,
         )
-        _remove_leftovers()
-        folder = tempfile.mkdtemp(prefix=f"{TUNE_FOLDERS}{os.getpid()}-")
-        try:
-            tune.Tuner(
-                tune.with_resources(worker, student_request(resources, capacity)),
-                tune_config=tune.TuneConfig(
-                    search_alg=bundle_searcher,
-                    scheduler=WorkerScheduler(workers),
-                    num_samples=-1,
-                    reuse_actors=True,
-                    # One more than runs waits for each worker, so that its actor is kept.
-                    max_concurrent_trials=2 * workers,
-                ),
-                run_config=tune.RunConfig(
-                    name="students",
-                    storage_path=folder,
-                    verbose=0,
-                    failure_config=tune.FailureConfig(max_failures=0),
-                    checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                ),
-            ).fit()
-        except CannotGoOn as stop:
-            raise stop.reason from None
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+        _run_tune(tune.with_resources(worker, student_request(resources, capacity)), bundle_searcher, workers)
         return bundle_searcher.lost
 
     def _take(self, rows: Sequence[Row], bundle_searcher: BundleSearcher | None) -> None:
@@ -361,6 +337,35 @@ def student_request(resources: Resources, capacity: Capacity) -> dict[str, float
     # Fewer workers than cores leave no room for more of them.
     part = min(capacity.cpus / capacity.workers, capacity.node_cpus)
     return {"cpu": max(resources.threads, part)}
+
+
+def _run_tune(worker: Any, bundle_searcher: BundleSearcher, workers: int) -> None:
+    """Let Tune run bundles until none is left; raises why it cannot go on, if it cannot."""
+    _remove_leftovers()
+    folder = tempfile.mkdtemp(prefix=f"{TUNE_FOLDERS}{os.getpid()}-")
+    try:
+        tune.Tuner(
+            worker,
+            tune_config=tune.TuneConfig(
+                search_alg=bundle_searcher,
+                scheduler=WorkerScheduler(workers),
+                num_samples=-1,
+                reuse_actors=True,
+                # One more than runs waits for each worker, so that its actor is kept.
+                max_concurrent_trials=2 * workers,
+            ),
+            run_config=tune.RunConfig(
+                name="students",
+                storage_path=folder,
+                verbose=0,
+                failure_config=tune.FailureConfig(max_failures=0),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            ),
+        ).fit()
+    except CannotGoOn as stop:
+        raise stop.reason from None
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _remove_leftovers() -> None:

@@ -50,6 +50,8 @@ class Method(Entry):
     NEEDS: ClassVar[tuple[str, ...]] = ("nothing", "scores", "features", "observer")
 
     def problem(self) -> str | None:
+        if self.steps_key is not None and self.steps_key not in [key.name for key in self.keys]:
+            return f"has the steps_key {self.steps_key!r}, which must be one of the keys that it declares"
         return (
             super().problem()
             or misplaced_key(self.keys, "images")

@@ -64,9 +64,8 @@ def fit(
 
     key: seed of the views (below 2**63). `last_step` stops earlier than the schedule's end.
     `on_epoch(epochs, network, optimizer)` is called after each complete epoch and is not timed.
-    `views` are met instead of those of `recipe` and `key`, if given.
-    `forward` is called instead of `network` if given (its compiled form, or `group.joined`).
-    `group`: the processes that train it together, each of which calls this.
+    `views` replaces those of `recipe` and `key`; `forward` is called instead of `network` (its compiled
+    form, or `group.joined`). `group`: the processes that train it together, each of which calls this.
     Raises `EvaluationError` naming the first step whose loss is not finite.
     """
     last = recipe.total_steps(len(inputs)) if last_step is None else last_step

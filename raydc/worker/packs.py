@@ -148,18 +148,7 @@ def train_pack(ready: Sequence[Prepared], bench: Workbench, to_come: int) -> dic
     began = time.perf_counter()
     arch = ready[0].planned.evaluation.arch
     slot = bench.engines.slot(arch)
-    members = [
-        Member(
-            state={name: value.to(bench.device) for name, value in new_student(one.planned, bench).items()},
-            inputs=one.inputs,
-            targets=one.labels.source,
-            recipe=one.recipe,
-            key=one.view_key,
-            grid=one.grid,
-            images=one.planned.compressed_set,
-        )
-        for one in ready
-    ]
+    members = [_member(one, bench) for one in ready]
     kernel = bench.engines.kernel(arch, members, ready[0].pool, to_come)
     precision = ready[0].recipe.precision
     tests = ready[0].tests * max(to_come, len(ready))
@@ -205,6 +194,20 @@ def train_pack(ready: Sequence[Prepared], bench: Workbench, to_come: int) -> dic
         except EvaluationError as problem:
             outcomes[one.planned.id] = _outcome(problem)
     return outcomes
+
+
+def _member(prepared: Prepared, bench: Workbench) -> Member:
+    """A student as a member of a pack."""
+    state = new_student(prepared.planned, bench)
+    return Member(
+        state={name: value.to(bench.device) for name, value in state.items()},
+        inputs=prepared.inputs,
+        targets=prepared.labels.source,
+        recipe=prepared.recipe,
+        key=prepared.view_key,
+        grid=prepared.grid,
+        images=prepared.planned.compressed_set,
+    )
 
 
 def _divergence(losses: Tensor) -> EvaluationError | None:

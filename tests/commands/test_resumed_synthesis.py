@@ -116,7 +116,7 @@ class Synthesis:
         process = subprocess.Popen(
             [sys.executable, "-m", "raydc", *self.arguments],
             cwd=self.shell.folder,
-            env=self.shell.environment,
+            env={**os.environ, **self.shell.environment},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
@@ -166,14 +166,14 @@ def repeated(done: list[int]) -> list[int]:
 
 def test_a_killed_synthesis_goes_on_and_ends_as_an_unbroken_one(synthesis: Callable[[], Synthesis]) -> None:
     whole, broken = synthesis(), synthesis()
-    said = whole.shell(*whole.arguments).stdout
+    said = whole.shell.process(*whole.arguments).stdout
     assert whole.done() == list(range(STEPS))
     assert f"sets: {STEPS} steps" in said
     assert whole.made().space == "normalised"
     broken.run_until(110)
     after = len(broken.done())
     assert after < STEPS
-    said = broken.shell(*broken.arguments).stdout
+    said = broken.shell.process(*broken.arguments).stdout
     assert "1 of 1 evaluations finished" in said
     done = broken.done()
     assert sorted(set(done)) == list(range(STEPS))
@@ -189,11 +189,13 @@ def test_a_killed_synthesis_goes_on_and_ends_as_an_unbroken_one(synthesis: Calla
 def test_the_plan_prices_a_set_that_trains_once_one_was_trained(synthesis: Callable[[], Synthesis]) -> None:
     one = synthesis()
     one.shell.environment["STEP_SECONDS"] = "0"
-    before = one.shell(*one.arguments[:2], "plan", *one.arguments[3:4], "--out", "out", *one.arguments[7:])
+    before = one.shell.process(
+        *one.arguments[:2], "plan", *one.arguments[3:4], "--out", "out", *one.arguments[7:]
+    )
     assert "unknown" in before.stdout
-    one.shell(*one.arguments)
+    one.shell.process(*one.arguments)
     more = ("--set", "base.images.steps=400", "--json")
-    planned = one.shell(
+    planned = one.shell.process(
         *one.arguments[:2], "plan", "tiny.yaml", "--out", "out", *one.arguments[7:], *more
     ).stdout
     assert re.search(r"teachers [^,]*, sets [\d.]+ \w+, students", planned), planned
@@ -214,7 +216,7 @@ def test_a_search_trains_sets_outside_the_time_limit_of_students(synthesis: Call
     # Students of the points whose sets need no training did not wait.
     finished = read_rows(one.shell.folder / "out").values()
     assert {row["images.method"] for row in finished} <= {"random"}
-    said = one.shell(*one.arguments).stdout
+    said = one.shell.process(*one.arguments).stdout
     assert "4 of 4 points told: 4 complete" in said
     rows = read_rows(one.shell.folder / "out").values()
     assert [row["attempts"] for row in rows] == [1] * 4
