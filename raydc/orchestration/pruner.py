@@ -46,7 +46,7 @@ class RemotePruner:
         actor = remote_class.options(
             num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=here
         )
-        return RemotePruner(actor.remote(path, name, search))
+        return RemotePruner(actor.remote(path.absolute(), name, search))  # its folder is another
 
     def should_continue(self, trial: int, rung: int, val_acc: float) -> bool:
         answer: bool = ray.get(self._actor.should_continue.remote(trial, rung, val_acc))
