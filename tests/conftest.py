@@ -221,6 +221,23 @@ def _one_thread() -> None:
         torch.set_num_threads(1)
 
 
+@pytest.fixture
+def own_catalog(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Plugins that a test loads are taken out of the catalogue at its end."""
+    from raydc.spec import catalog, plugins
+
+    monkeypatch.setenv(plugins.VARIABLE, "")
+    before, loaded = {registry.kind: registry.names() for registry in catalog.REGISTRIES}, set(sys.modules)
+    yield
+    for registry in catalog.REGISTRIES:
+        for name in set(registry.names()) - set(before[registry.kind]):
+            registry.discard(name)
+    for name in set(sys.modules) - loaded:
+        if str(getattr(sys.modules[name], "__file__", "")).endswith(("_plugin.py", "my_method.py")):
+            del sys.modules[name]
+    plugins.forget()
+
+
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> LocalStore:
     from raydc.store.local import LocalStore

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import runpy
-import sys
 import tomllib
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -20,7 +19,6 @@ from hatchling.builders.wheel import WheelBuilder
 
 import raydc
 from raydc.spec import plugins
-from raydc.spec.catalog import METHODS
 from raydc.spec.plan import Plan
 from raydc.spec.study import StudySpec
 from raydc.worker.evaluate import attempt
@@ -241,29 +239,13 @@ def test_the_wheel_holds_types_and_studies(tmp_path: Path) -> None:
     (wheel,) = WheelBuilder(str(ROOT)).build(directory=str(tmp_path))
     assert Path(wheel).name == f"raydc-{raydc.__version__}-py3-none-any.whl"
     names = set(zipfile.ZipFile(wheel).namelist())
-    assert {"raydc/py.typed", "raydc/search_spaces/quickstart.yaml", "raydc/cli.py"} <= names
+    assert {"raydc/py.typed", "raydc/search_spaces/quickstart.yaml", "raydc/commands/app.py"} <= names
     assert not [name for name in names if name.startswith("tests/")]
 
 
-@pytest.fixture
-def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
-    """Loads a plugin file of some text, and forgets it at the end."""
-    monkeypatch.setattr(METHODS, "_entries", dict(METHODS._entries))
-    monkeypatch.delenv(plugins.VARIABLE, raising=False)
-
-    def load(text: str) -> None:
-        path = tmp_path / "my_method.py"
-        path.write_text(text)
-        plugins.use([path])
-
-    yield load
-    sys.modules.pop("my_method", None)
-    monkeypatch.delenv(plugins.VARIABLE, raising=False)
-    plugins._load_file.cache_clear()
-
-
+@pytest.mark.usefixtures("own_catalog")
 def test_the_example_for_contributors_runs(
-    plugin: Callable[[str], None],
+    tmp_path: Path,
     small: Callable[..., StudySpec],
     ready: Callable[[StudySpec], Plan],
     bench: Workbench,
@@ -273,7 +255,9 @@ def test_the_example_for_contributors_runs(
         b for b in re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL) if "METHODS" in b
     )
     assert len([line for line in example.splitlines() if line.strip()]) <= 10
-    plugin(example)
+    path = tmp_path / "my_method.py"
+    path.write_text(example)
+    plugins.use([path])
     plan = ready(small("base.images.method=dark-images", "base.train.steps=1"))
     (planned,) = plan.evaluations
     row = attempt(planned, bench, study="small")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,19 +25,7 @@ def code(*given, **keys):
 """
 
 
-@pytest.fixture(autouse=True)
-def _as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Take out what a test has added."""
-    monkeypatch.setenv("RAYDC_PLUGINS", "")
-    before, loaded = {registry.kind: registry.names() for registry in catalog.REGISTRIES}, set(sys.modules)
-    yield
-    for registry in catalog.REGISTRIES:
-        for name in set(registry.names()) - set(before[registry.kind]):
-            registry.discard(name)
-    for name in set(sys.modules) - loaded:
-        if str(getattr(sys.modules[name], "__file__", "")).endswith("_plugin.py"):
-            del sys.modules[name]
-    plugins.forget()
+pytestmark = pytest.mark.usefixtures("own_catalog")
 
 
 def load(folder: Path, text: str, name: str = "a_plugin") -> Path:

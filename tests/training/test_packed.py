@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
+from raydc.augmentation.views import Views
 from raydc.networks.zoo import build, initialised
 from raydc.spec.evaluation import Recipe
 from raydc.training.fit import fit
@@ -60,7 +61,7 @@ def alone(member: Member, arch: str = ARCH) -> tuple[Tensor, dict[str, Tensor]]:
         member.recipe,
         key=member.key,
         device=CPU,
-        grid=member.grid,
+        views=Views(member.recipe, len(member.inputs), member.key, CPU, grid=member.grid),
     )
     return done.losses, network.state_dict()
 
