@@ -37,7 +37,9 @@ def rows_of(where: str, tracking_uri: str | None, only: list[str] | None) -> lis
 
 def results(
     where: Where,
-    csv_file: Annotated[Path | None, typer.Option("--csv", help="Write the whole table here.")] = None,
+    csv_file: Annotated[
+        Path | None, typer.Option("--csv", help="Write the whole table to this file.")
+    ] = None,
     only: Only = None,
     tracking_uri: TrackingUri = None,
     as_json: AsJson = False,
@@ -278,7 +280,8 @@ def worth(where: Where, only: Only = None, tracking_uri: TrackingUri = None, as_
 def report(
     where: Where,
     figures: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write the figures here (default: DIR/figures).")
+        Path | None,
+        typer.Option(metavar="DIR", help="Write the figures to this folder (default: DIR/figures)."),
     ] = None,
     formats: Annotated[
         list[str] | None,

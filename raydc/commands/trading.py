@@ -20,7 +20,7 @@ def fit_surfaces(
     from raydc.analysis.exchange_rate import exchange_rates
     from raydc.analysis.joint_laws import FORMULAS, NoJointLaw, as_row, fit_joint
     from raydc.analysis.surfaces import surfaces
-    from raydc.report.sections import missed, parameters
+    from raydc.report.sections import holdout_error, parameters
     from raydc.report.tables import points
 
     fits = [fit_joint(surface, form) for surface in surfaces(rows, x, z, y, by)]
@@ -32,7 +32,7 @@ def fit_surfaces(
         line: dict[str, Any] = {"points": found.surface.label}
         if law is not None:
             line |= {"law": FORMULAS[law.form].format(x="n", z="k"), "rmse": law.rmse, "AICc": law.aicc}
-            line["largest n"] = missed(law)
+            line["largest n"] = holdout_error(law)
         if isinstance(found, NoJointLaw):
             line["note"] = f"{'no fit' if law is None else 'valid inside the data only'}: {found.reason}"
         else:
