@@ -101,7 +101,7 @@ class Shell:
         total = re.search(r"(\d+) of \d+ evaluations finished(?:, (\d+) failed)?", said)
         assert total is not None, said
         finished, failed = int(total[1]), int(total[2] or 0)
-        parts = re.search(r"(\d+) run now, (\d+) finished before, (\d+) taken over", said)
+        parts = re.search(r"(\d+) run now, (\d+) finished before, (\d+) reused", said)
         return Counts(finished, failed, *(map(int, parts.groups()) if parts else (finished,)))
 
     def json(self, *arguments: str) -> list[dict[str, Any]]:

@@ -1,1 +1,1 @@
-"""Analysis of results tables: laws, frontiers, worth. Works on anyone's results."""
+"""Analysis of results tables: laws, frontiers, worth. Also works on results of other programs."""

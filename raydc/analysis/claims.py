@@ -1,6 +1,6 @@
 """Claims of a paper, checked on a results table: does one side score more than the other?
 
-Where a paper draws a figure and prints no numbers, its sentence is what can be checked.
+If a paper has a figure and no numbers, only its statement can be checked.
 """
 
 from __future__ import annotations
@@ -18,51 +18,52 @@ from raydc.spec.result import Row
 
 @dataclass(frozen=True)
 class Contrast:
-    """Two configurations of which one should score more."""
+    """Two configurations, one of which should score more."""
 
     measure: str
-    """Column that is compared."""
+    """Column of the results that is compared."""
     more: Mapping[str, Any]
-    """Spec keys of the rows that should score more; null for a key that must not apply."""
+    """Spec keys of the rows that should score more; None for a key that must not apply."""
     less: Mapping[str, Any]
+    """Spec keys of the rows that should score less."""
     name: str = ""
-    """What tells it from the other contrasts of a claim."""
+    """Name that distinguishes it from the claim's other contrasts."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A sentence of a paper: contrasts whose mean difference should be above 0, or above that of others."""
+    """A statement of a paper: the mean difference of its contrasts is above 0, or above that of others."""
 
     name: str
-    says: str
+    statement: str
     contrasts: tuple[Contrast, ...]
     against: tuple[Contrast, ...] = ()
-    """Contrasts whose mean difference should be the smaller one, instead of 0."""
+    """Contrasts whose mean difference should be smaller; if empty, the comparison is with 0."""
 
     @property
     def points(self) -> list[dict[str, Any]]:
-        """Spec keys of all configurations that it compares, without those that must not apply."""
+        """Spec keys of all compared configurations, without keys that must not apply."""
         sides = [side for c in (*self.contrasts, *self.against) for side in (c.more, c.less)]
         return [{k: v for k, v in side.items() if v is not None} for side in sides]
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the results say of a claim."""
+    """The result of checking a claim."""
 
     more: float | None
-    """Mean of the sides that should score more, over contrasts and replicates; None without results. Of a
-    claim against other contrasts, the mean difference."""
+    """Mean of the sides that should score more, over contrasts and replicates; None without results. For a
+    claim against other contrasts, the mean difference of its own contrasts."""
     less: float | None
-    """The same of the other sides, or of the other contrasts."""
+    """The same for the other sides, or for the other contrasts."""
     difference: Mean | None
-    """Paired by seed, with its Student-t interval."""
+    """Mean difference, paired by seed, with its Student-t interval; None without results."""
     parts: tuple[Mean, ...] = ()
-    """The difference of each contrast alone."""
+    """The difference of each contrast."""
 
     @property
     def holds(self) -> bool | None:
-        """Whether the whole interval is above 0 (True), or below (False); None where 0 is inside."""
+        """True if the whole interval is above 0, False if it is below, None if it contains 0."""
         if self.difference is None or self.difference.low is None or self.difference.high is None:
             return None
         if self.difference.low <= 0 <= self.difference.high:
@@ -70,7 +71,7 @@ class Verdict:
         return self.difference.low > 0
 
 
-def judge(claim: Claim, rows: Sequence[Row]) -> Verdict:
+def evaluate(claim: Claim, rows: Sequence[Row]) -> Verdict:
     """Compare the two sides of each contrast seed by seed; contrasts of one seed are averaged."""
     pairs = [_pairs(contrast, finished(rows)) for contrast in (*claim.contrasts, *claim.against)]
     seeds = sorted(set.intersection(*(set(found) for found in pairs)))
@@ -88,7 +89,7 @@ def judge(claim: Claim, rows: Sequence[Row]) -> Verdict:
 
 
 def _pairs(contrast: Contrast, rows: Sequence[Row]) -> dict[int, tuple[float, float]]:
-    """(more, less) by seed, of the seeds that have both."""
+    """(more, less) by seed, for the seeds that have both."""
     rows = with_class_column(rows, contrast.measure)
 
     def side(where: Mapping[str, Any]) -> dict[int, float]:

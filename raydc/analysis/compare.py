@@ -2,13 +2,13 @@
 
     sides -> levels -> matched configurations -> differences -> Student t, pooled -> Holm
 
-Two sides are two studies, or two values of a key. A configuration of one is matched with the
-configuration of the other that is equal in every spec column but those that are compared and those
-that apply to one side alone (a hard label has no temperature). Where these free columns still tell
-configurations of a side apart, each of their values is a level of its own and is compared alone.
+Two sides are two studies, or two values of a key. A configuration of one side is matched with the
+configuration of the other that is equal in all spec columns except the compared ones and those that apply
+to one side only (a hard label has no temperature). If these free columns still distinguish configurations of
+a side, each of their values is a separate level and is compared separately.
 
 The differences of replicates are paired by seed; their standard deviation is pooled over the matched
-configurations of two levels, as a curve's is over its points. A family of comparisons (all
+configurations of two levels, as for the points of a curve. A family of comparisons (all
 configurations, all IPC, all levels) is corrected by Holm's step-down procedure (Holm, Scandinavian
 Journal of Statistics 6, 1979).
 """
@@ -24,11 +24,11 @@ from numpy.typing import NDArray
 
 from raydc.analysis.curves import (
     degrees_of,
+    distinguishing_keys,
     finished,
     group,
     label_of,
     pooled_deviation,
-    telling_apart,
     varying_keys,
 )
 from raydc.analysis.paired import Difference, adjusted, difference_of
@@ -42,13 +42,14 @@ TIE = "tie"
 
 @dataclass(frozen=True)
 class Matched:
-    """A configuration that both levels have."""
+    """A configuration that exists at both levels."""
 
     spec: Mapping[str, Any]
     """The columns by which it was matched."""
     baseline: float
-    """Mean over the paired replicates."""
+    """Mean of the baseline over the paired replicates."""
     level: float
+    """Mean of the level over the paired replicates."""
     difference: Difference
 
 
@@ -59,36 +60,36 @@ class Versus:
     baseline: str
     level: str
     overall: Difference
-    """Mean over the matched configurations, each counted once."""
+    """Mean difference over the matched configurations, with equal weights."""
     by_ipc: Mapping[Any, Difference]
-    """The same for the configurations of each IPC; empty where IPC is not matched."""
+    """The same for the configurations of each IPC; empty if IPC is not a matched column."""
     configurations: tuple[Matched, ...]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What was compared, and what was left out."""
+    """The result of a comparison, with counts of what was left out."""
 
     metric: str
     compared: tuple[str, ...]
-    """Columns by which the sides differ as wholes."""
+    """Columns that are compared."""
     versus: tuple[Versus, ...]
     unmatched: int = 0
-    """Configurations of one side that the other does not have."""
+    """Configurations that only one side has."""
     unpaired: int = 0
     """Replicates of matched configurations that only one side has."""
     shared: int = 0
-    """Pairs that are one evaluation on both sides, which says nothing of a difference."""
+    """Pairs with the same evaluation on both sides, which have no difference."""
     repeated: int = 0
-    """Results of a spec and a seed that a later result replaces."""
+    """Results replaced by a later result of the same spec and seed."""
 
     @property
     def tests(self) -> int:
-        """Configurations that were tested: the size of the family that Holm corrects."""
+        """Number of tested configurations, the size of the family in Holm's correction."""
         return sum(c.difference.p is not None for v in self.versus for c in v.configurations)
 
     def keys(self) -> list[str]:
-        """Columns that tell the matched configurations apart."""
+        """Columns that distinguish the matched configurations."""
         return varying_keys([dict(c.spec) for v in self.versus for c in v.configurations])
 
     def winner(self, versus: Versus, difference: Difference) -> str | None:
@@ -102,14 +103,14 @@ class Comparison:
 
 
 def lower_is_better(metric: str) -> bool:
-    """Whether small values of a measure are good: losses, times and sizes."""
+    """Whether smaller values of a measure are better: losses, times and sizes."""
     return metric.endswith(("_loss", "_seconds", "_bytes")) or metric == "steps"
 
 
 def compare(sides: Sequence[Side], metric: str = "test_acc", by: Sequence[str] | None = None) -> Comparison:
-    """The first side against each other one.
+    """Compare the first side, the baseline, with each of the others.
 
-    `by` names the columns that are compared; by default those of which the two sides share no value.
+    `by` names the compared columns; by default those in which the two sides share no value.
     Raises `InputError` for an unknown metric, a side without results, and sides without a match.
     """
     _check_metric([row for side in sides for row in side.rows], metric)
@@ -139,7 +140,7 @@ def _check_metric(rows: Sequence[Row], metric: str) -> None:
 
 
 def _counted(side: Side, metric: str) -> Side:
-    """The side's rows that count: finished ones with a value."""
+    """The side's finished rows that have a value of the metric."""
     rows = [row for row in finished(side.rows) if row.get(metric) is not None]
     if not rows:
         raise InputError(
@@ -150,11 +151,13 @@ def _counted(side: Side, metric: str) -> Side:
 
 def _nothing_matched(baseline: Side, others: Sequence[Side], found: Comparison) -> str:
     if found.shared:
-        return f"all {found.shared} pairs are one evaluation on both sides, so there is nothing to compare"
+        return (
+            f"all {found.shared} pairs are the same evaluation on both sides, so there is nothing to compare"
+        )
     apart = _apart(baseline.rows, others[0].rows, _spec_names([*baseline.rows, *others[0].rows]))
     apart = [key for key in apart if key not in found.compared]
     reason = (
-        f"they share no value of {one_of(apart)}; compare it too with --by" if apart else "nothing is in both"
+        f"they share no value of {one_of(apart)}; add it to --by" if apart else "they share no configuration"
     )
     return (
         f"no configuration of {others[0].name} matches one of {baseline.name} with a seed in common: {reason}"
@@ -162,19 +165,19 @@ def _nothing_matched(baseline: Side, others: Sequence[Side], found: Comparison) 
 
 
 def _spec_names(rows: Sequence[Row]) -> list[str]:
-    """Spec columns of which a row has a value."""
+    """Spec columns in which at least one row has a value."""
     given = {key for row in rows for key, value in row.items() if value is not None}
     return [name for name in columns(rows) if is_spec_column(name) and name in given]
 
 
 def _values(rows: Sequence[Row], name: str) -> set[Any]:
-    """What applies of a column."""
+    """The values of a column, without None."""
     found = (row.get(name) for row in rows)
     return {tuple(v) if isinstance(v, list) else v for v in found if v is not None}
 
 
 def _apart(first: Sequence[Row], second: Sequence[Row], names: Iterable[str]) -> list[str]:
-    """Columns that both have and of which they share no value."""
+    """Columns in which both have values but share none."""
     found = []
     for name in names:
         one, other = _values(first, name), _values(second, name)
@@ -184,22 +187,22 @@ def _apart(first: Sequence[Row], second: Sequence[Row], names: Iterable[str]) ->
 
 
 def _compare_two(baseline: Side, other: Side, metric: str, by: Sequence[str] | None) -> Comparison:
-    """Every level of one side against every level of the other, without corrections."""
+    """Compare every level of one side with every level of the other, without correction."""
     names = _spec_names([*baseline.rows, *other.rows])
     compared = list(by) if by is not None else _apart(baseline.rows, other.rows, names)
     alone = [n for n in names if bool(_values(baseline.rows, n)) != bool(_values(other.rows, n))]
     free = [name for name in names if name in compared or name in alone]
     fixed = [name for name in names if name not in free]
     found = Comparison(metric, tuple(compared), ())
-    for first in _told_apart(baseline, free, fixed):
-        for second in _told_apart(other, free, fixed):
+    for first in _levels(baseline, free, fixed):
+        for second in _levels(other, free, fixed):
             found = _add(found, first, second, fixed)
     return found
 
 
-def _told_apart(side: Side, free: Sequence[str], fixed: Sequence[str]) -> list[Side]:
-    """The side as levels: one for each value of the free columns that its configurations need."""
-    keys = telling_apart(side.rows, free, fixed)
+def _levels(side: Side, free: Sequence[str], fixed: Sequence[str]) -> list[Side]:
+    """The levels of a side: one for each value of the free columns that distinguish its configurations."""
+    keys = distinguishing_keys(side.rows, free, fixed)
     found = []
     for values, rows in group(side.rows, keys).items():
         label = label_of(dict(zip(keys, values, strict=True)))
@@ -208,7 +211,7 @@ def _told_apart(side: Side, free: Sequence[str], fixed: Sequence[str]) -> list[S
 
 
 def _add(found: Comparison, first: Side, second: Side, fixed: Sequence[str]) -> Comparison:
-    """`found` with the comparison of two levels."""
+    """Add the comparison of two levels to `found`."""
     ones, others = group(first.rows, fixed), group(second.rows, fixed)
     matched: list[Pairs] = []
     unmatched = len(ones.keys() ^ others.keys())
@@ -240,7 +243,7 @@ class Pairs:
 
     spec: Mapping[str, Any]
     values: NDArray[np.float64]
-    """[2, pairs], the baseline's first."""
+    """[2, pairs], the baseline first."""
 
     @property
     def differences(self) -> NDArray[np.float64]:
@@ -288,7 +291,7 @@ def _corrected(versus: Sequence[Versus]) -> tuple[Versus, ...]:
 
 
 def as_rows(comparison: Comparison) -> list[Row]:
-    """One row a difference: `scope` is overall, ipc or configuration."""
+    """One row per difference; `scope` is overall, ipc or configuration."""
     keys = comparison.keys()
 
     def row(scope: str, versus: Versus, d: Difference, spec: Mapping[str, Any], cell: Matched | None) -> Row:

@@ -1,4 +1,4 @@
-"""Sums and differences of means over replicates, with intervals that know which replicates are paired."""
+"""Sums and differences of means over replicates, with intervals that account for paired replicates."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class Term:
 
     factor: float
     values: Mapping[int, float]
-    """By seed."""
+    """Values of the replicates, by seed."""
 
 
 def by_seed(rows: Iterable[Row], column: str = "test_acc") -> dict[int, float]:
-    """Values of a column by seed; the mean where a seed has several rows."""
+    """Values of a column by seed; their mean if a seed has several rows."""
     found: dict[int, list[float]] = {}
     for row in rows:
         found.setdefault(int(row["seed"]), []).append(float(row[column]))
@@ -32,9 +32,9 @@ def by_seed(rows: Iterable[Row], column: str = "test_acc") -> dict[int, float]:
 def combined(terms: Sequence[Term], constant: float = 0.0) -> Mean:
     """The sum of `terms` and a constant that has no spread, with its 95 % interval.
 
-    Terms with equal seeds are paired: they are summed replicate by replicate. What has other seeds is
-    independent of them; its variance is added, and the degrees of freedom are Welch and Satterthwaite's.
-    There is no interval where a part has one replicate only. `count` is the smallest number of replicates.
+    Terms with equal seeds are paired: they are summed replicate by replicate. Terms with other seeds are
+    independent: variances are added, with Welch-Satterthwaite degrees of freedom. There is no interval if a
+    term has only one replicate. `count` is the smallest number of replicates.
     """
     parts: dict[tuple[int, ...], list[Term]] = {}
     for term in terms:

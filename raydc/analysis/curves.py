@@ -1,4 +1,4 @@
-"""From rows to curves: which keys vary, which points belong together, what the replicates say."""
+"""From rows to curves: the keys that vary, groups of rows, and statistics over replicates."""
 
 from __future__ import annotations
 
@@ -26,15 +26,16 @@ class Mean:
     """Lower end of the 95 % interval; None with one replicate."""
     high: float | None
     count: int
+    """Number of replicates."""
 
 
 class Points:
-    """J points with replicates each, and what the spread of these says."""
+    """J points with replicates, and the pooled spread of the replicates."""
 
     key: Mapping[str, Any]
-    """The keys that tell these points from others."""
+    """The keys that distinguish these points from others."""
     replicates: tuple[NDArray[np.float64], ...]
-    """J arrays of y, one value a replicate."""
+    """J arrays of y, one value per replicate."""
 
     @property
     def label(self) -> str:
@@ -99,7 +100,7 @@ class Curve(Points):
 
     key: Mapping[str, Any]
     x: NDArray[np.float64]
-    """[J], different values in rising order."""
+    """[J], distinct values in ascending order."""
     replicates: tuple[NDArray[np.float64], ...]
 
 
@@ -127,29 +128,29 @@ def mean_of(values: Sequence[float]) -> Mean:
 
 
 def finished(rows: Iterable[Row]) -> list[Row]:
-    """Rows that count: finished and tested, which points of a search are not."""
+    """Rows that are finished and have test results, which points of a search do not."""
     return [row for row in rows if row["status"] == FINISHED and not untested(row)]
 
 
 LABEL_BLOCKS = ("labels.", "teacher.")
 LABEL_KEYS = ("train.loss",)
-"""Keys outside these blocks that say how soft labels are met."""
+"""Keys outside these blocks that define how soft labels are used."""
 
 
 def is_label_key(key: str) -> bool:
-    """Whether a key says how images are labelled, and so is chosen, not shared."""
+    """Whether a key belongs to the labels: label keys are chosen, other keys are shared."""
     return key.startswith(LABEL_BLOCKS) or key in LABEL_KEYS
 
 
 def with_class_column(rows: Sequence[Row], name: str) -> Sequence[Row]:
-    """Rows with the column `test_acc_by_class:N`, the accuracy of class number N, if it is asked for."""
+    """Rows with the column `test_acc_by_class:N`, the accuracy of class N, added if `name` is that column."""
     if not name.startswith(CLASS_COLUMN):
         return rows
     text = name.removeprefix(CLASS_COLUMN)
     classes = {len(row["test_acc_by_class"]) for row in rows if row.get("test_acc_by_class")}
     if not text.isdigit() or int(text) >= min(classes, default=0):
         raise InputError(
-            f"{name} names no class; classes are numbered from 0 to {max(classes, default=0) - 1}"
+            f"{name} does not name a class; classes are numbered from 0 to {max(classes, default=0) - 1}"
         )
     return [
         {**row, name: row["test_acc_by_class"][int(text)]} if row.get("test_acc_by_class") else row
@@ -158,17 +159,17 @@ def with_class_column(rows: Sequence[Row], name: str) -> Sequence[Row]:
 
 
 def varying_keys(rows: Sequence[Row], exclude: Iterable[str] = ()) -> list[str]:
-    """The fewest spec columns that tell all points apart, in the order of the columns.
+    """The spec columns that are needed to distinguish all points, in the order of the columns.
 
-    A column that only repeats what earlier ones tell (the codec of soft labels, say, once their kind
-    is known) is left out.
+    A column that depends only on earlier ones (such as the codec of soft labels, given their kind) is left
+    out.
     """
     left_out = {*exclude, "seed"}
-    return telling_apart(rows, [n for n in columns(rows) if is_spec_column(n) and n not in left_out])
+    return distinguishing_keys(rows, [n for n in columns(rows) if is_spec_column(n) and n not in left_out])
 
 
-def telling_apart(rows: Sequence[Row], names: Iterable[str], given: Sequence[str] = ()) -> list[str]:
-    """The fewest of `names` that tell all points apart that the columns `given` leave together."""
+def distinguishing_keys(rows: Sequence[Row], names: Iterable[str], given: Sequence[str] = ()) -> list[str]:
+    """The columns of `names` that are needed, besides `given`, to distinguish all points."""
     chosen: list[str] = []
     groups = len({values_of(row, given) for row in rows})
     for name in names:
@@ -182,7 +183,7 @@ def telling_apart(rows: Sequence[Row], names: Iterable[str], given: Sequence[str
 
 
 def values_of(row: Row, names: Iterable[str]) -> tuple[Any, ...]:
-    """The row's values of `names`, as `group` calls its groups."""
+    """The row's values of `names`, as in the keys of `group`."""
     return tuple(_hashable(row.get(name)) for name in names)
 
 
@@ -191,7 +192,7 @@ def _hashable(value: Any) -> Any:
 
 
 def group(rows: Sequence[Row], keys: Sequence[str]) -> dict[tuple[Any, ...], list[Row]]:
-    """Rows by their values of `keys`, in rising order: the order in which rows were made shows nowhere."""
+    """Rows by their values of `keys`, in ascending order, whatever the order of the rows."""
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         groups.setdefault(values_of(row, keys), []).append(row)
@@ -199,7 +200,7 @@ def group(rows: Sequence[Row], keys: Sequence[str]) -> dict[tuple[Any, ...], lis
 
 
 def _rank(value: Any) -> tuple[bool, bool, float, str]:
-    """Nothing first, numbers by size, then text."""
+    """Sort key: None first, then numbers by size, then text."""
     number = isinstance(value, int | float)
     return (value is not None, not number, value if number else 0.0, "" if number else str(value))
 

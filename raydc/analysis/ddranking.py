@@ -1,14 +1,14 @@
-"""DD-Ranking: what a method's images are worth once its labels and its augmentations are set aside.
+"""DD-Ranking: scores of a method's images without the effect of its labels and augmentations.
 
 Hard label recovery    HLR = Acc(full, hard) - Acc(method, hard)
 improvement over random  IOR = Acc(method, any) - Acc(random, any)
 label-robust score      LRS = S(w IOR - (1 - w) HLR)
 augmentation-robust score  ARS = S(g IOR with augmentation + (1 - g) IOR without)
 with S(a) = (e^a - e^-1) / (e - e^-1), which maps [-1, 1] to [0, 1] (NUS-HPC-AI-Lab/DD-Ranking, whose
-code puts percent into S; accuracies here are fractions, as in its formulas).
+code applies S to percent; accuracies here are fractions, as in its formulas).
 
-A score needs counterparts: rows that differ in nothing but the images, the labels or the augmentation.
-Where there are none, a note says so; nothing is taken in their place.
+A score needs counterparts: rows that differ only in the images, the labels or the augmentation. If there are
+none, the score is missing and a note gives the reason.
 """
 
 from __future__ import annotations
@@ -27,30 +27,30 @@ from raydc.spec.result import Row, columns, is_spec_column
 
 RANDOM = "random"
 WEIGHT = 0.5
-"""w and g as published."""
+"""Default of w and g, as published."""
 NAMED = ("images.method", "images.ipc", "labels.kind")
-"""Keys that name a point even where they do not vary."""
+"""Keys in the name of a point even if they do not vary."""
 UNEQUAL_LOSS = ("train.loss",)
-"""Falls away for hard labels, which are always met by cross-entropy."""
+"""Keys that do not apply to hard labels, which always use cross-entropy."""
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """The scores of one point of a study whose images are not random; all are fractions."""
+    """The scores of one point whose images are not random; all are fractions."""
 
     key: dict[str, Any]
-    """The keys that tell it from the others."""
+    """The keys that distinguish it from the others."""
     test_acc: Mean
     hlr: Mean | None
-    """Accuracy that the method's images lose against the full dataset, both with hard labels."""
+    """Hard label recovery: accuracy of the full dataset minus that of the method, both with hard labels."""
     ior: Mean | None
-    """Accuracy that they gain over random images under the same labels and recipe."""
+    """Improvement over random images with the same labels and recipe."""
     lrs: Mean | None
     """Label-robust score, in [0, 1]."""
     ars: Mean | None
-    """Augmentation-robust score, in [0, 1]; of points with augmentation."""
+    """Augmentation-robust score, in [0, 1]; only for points with augmentation."""
     notes: tuple[str, ...]
-    """Why a score is missing, and what was chosen where there was a choice."""
+    """Reasons for missing scores, and choices that were made."""
 
     @property
     def label(self) -> str:
@@ -72,7 +72,7 @@ def ddranking(
 
     `full` is the accuracy of the full dataset with hard labels: a fraction, which has no spread, or the
     rows of a study whose images are the full dataset. Replicates with equal seeds are paired. Raises
-    `InputError` if no method was evaluated, or if `full`, `weight` or `gamma` cannot be.
+    `InputError` if no method was evaluated, or if `full`, `weight` or `gamma` is invalid.
     """
     for name, value in (("weight", weight), ("gamma", gamma)):
         if not 0 <= value <= 1:
@@ -108,22 +108,22 @@ def _full(full: Sequence[Row] | float | None) -> list[Row] | float | None:
     sizes = sorted({row.get("images.ipc") for row in hard}, key=str)
     if len(sizes) > 1:
         raise InputError(
-            f"the results of the full dataset have sets of {one_of(sizes).replace(' or ', ' and ')} images a "
-            "class, but all must be the full dataset; give a study of one images.ipc"
+            f"the results of the full dataset have sets of {one_of(sizes).replace(' or ', ' and ')} images "
+            "per class, but all must be the full dataset; give a study of one images.ipc"
         )
     return hard
 
 
 @dataclass(frozen=True)
 class _Bare:
-    """Rows of one method whose students saw the images as they are."""
+    """Rows of one method whose students were trained without augmentation."""
 
     names: list[str]
-    """The keys in which they agree with their augmented twins."""
+    """The keys in which they equal their augmented counterparts."""
     rows: dict[tuple[Any, ...], list[Row]]
-    """By the values of these."""
+    """The rows, by the values of these keys."""
     everything: bool
-    """Whether the method has no other rows."""
+    """Whether these are all rows of the method."""
 
 
 class _Table:
@@ -138,7 +138,7 @@ class _Table:
         known = rows if full is None or isinstance(full, float) else [*rows, *full]
         self.names = [name for name in columns(known) if is_spec_column(name)]
         self.random = [row for row in rows if row.get("images.method") == RANDOM]
-        # What random images have no value of, such as a scorer, cannot be asked of them.
+        # Keys that do not apply to random images, such as a scorer, are not compared.
         self.shared = [
             name
             for name in self.names
@@ -154,7 +154,7 @@ class _Table:
         }
 
     def _without_augmentation(self, alike: list[Row]) -> _Bare:
-        """What of a method's rows was trained without augmentation."""
+        """The rows of a method that were trained without augmentation."""
         bare = [row for row in alike if _plain(row)]
         names = [
             name
@@ -184,7 +184,7 @@ class _Table:
         )
 
     def _gain(self, row: Row, own: dict[int, float], notes: list[str]) -> list[Term]:
-        """Improvement over random; empty, with a note, if it is not known."""
+        """Terms of the improvement over random; empty, with a note, if it is unknown."""
         random = self.alike_random.get(values_of(row, self.shared), [])
         if not random:
             notes.append(f"no random images with all else equal{self._nearest(row)}")
@@ -192,13 +192,13 @@ class _Table:
         return [Term(1, own), Term(-1, by_seed(random))]
 
     def _nearest(self, row: Row) -> str:
-        """Which keys differ at the random images that agree most."""
+        """Names of the keys in which the closest random images differ."""
         differing = ([n for n in self.shared if r.get(n) != row.get(n)] for r in self.random)
         nearest = min(differing, key=len, default=[])
-        return f" (the nearest differ in {one_of(nearest).replace(' or ', ' and ')})" if nearest else ""
+        return f" (the closest differ in {one_of(nearest).replace(' or ', ' and ')})" if nearest else ""
 
     def _loss(self, row: Row, members: list[Row], notes: list[str]) -> tuple[list[Term], float]:
-        """(terms, constant) of the hard label recovery; no terms, with a note, if it is not known."""
+        """(terms, constant) of the hard label recovery; no terms, with a note, if it is unknown."""
         if self.full is None:
             notes.append("HLR and LRS need the accuracy of the full dataset")
             return [], 0.0
@@ -216,7 +216,7 @@ class _Table:
         return ([Term(1, by_seed(whole)), images], 0.0) if whole else ([], 0.0)
 
     def _of_one_recipe(self, row: Row, candidates: list[Row], what: str, notes: list[str]) -> list[Row]:
-        """The rows that were trained as `row` was, else those of the recipe with the best validation."""
+        """The rows with the recipe of `row`, else those of the recipe with the best validation accuracy."""
         if not candidates:
             notes.append(f"no results of {what} for these data, images and student")
             return []
@@ -225,10 +225,10 @@ class _Table:
             return equal
         recipes = list(group(candidates, names).values())
         if len(recipes) == 1:
-            notes.append(f"{what}: under another recipe")
+            notes.append(f"{what}: with another recipe")
             return recipes[0]
         if any(r.get("val_acc") is None for r in candidates):
-            notes.append(f"{what}: {len(recipes)} recipes, and no val_acc to choose by")
+            notes.append(f"{what}: {len(recipes)} recipes, and no val_acc to choose among them")
             return []
         notes.append(f"{what}: the best of {len(recipes)} recipes by val_acc")
         return max(recipes, key=lambda members: float(np.mean([r["val_acc"] for r in members])))
@@ -255,12 +255,12 @@ def _absent(name: str, rows: Iterable[Row]) -> bool:
 
 
 def _plain(row: Row) -> bool:
-    """Whether its student saw the images as they are."""
+    """Whether the student was trained without augmentation."""
     return row.get("train.augment") in (None, "none")
 
 
 def _equal(row: Row, candidates: Iterable[Row], names: Sequence[str]) -> list[Row]:
-    """The candidates that agree with `row` in `names`."""
+    """The candidates that equal `row` in `names`."""
     return [c for c in candidates if all(c.get(name) == row.get(name) for name in names)]
 
 
@@ -269,6 +269,6 @@ def _scaled(terms: Iterable[Term], factor: float) -> list[Term]:
 
 
 def _mapped(mean: Mean, by: Callable[[float], float] = score) -> Mean:
-    """A mean through a rising function: its interval goes along."""
+    """A mean and its interval, mapped by an increasing function."""
     low, high = (None if end is None else by(end) for end in (mean.low, mean.high))
     return Mean(by(mean.value), low, high, mean.count)

@@ -1,8 +1,8 @@
-"""Entropy and NLL of compressed sets under a classifier: means, opposed orders, and where crops turn them.
+"""Entropy and NLL of compressed sets under a classifier: means, opposite orders, and reversals by crops.
 
 Proposition 4.1 of arXiv 2502.06434: a lower NLL of one set than of another does not imply a lower entropy.
 Theorem 4.2: there is a crop ratio r* at which random augmentation cancels or reverses the entropy
-advantage that one set has over another while both are seen whole.
+advantage that one set has over another on whole images.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ from raydc.analysis.contrast import Term, combined
 from raydc.analysis.curves import Mean, group, label_of, mean_of
 
 STEPS = 20
-"""Places between two ratios at which the interval of r* is looked for."""
+"""Grid points between two measured ratios in the search for the interval of r*."""
 
 
 @dataclass(frozen=True)
 class SetPoint:
-    """What a classifier says of one compressed set at one crop ratio."""
+    """Entropy and NLL of one compressed set under a classifier, at one crop ratio."""
 
     set_id: str
     key: Mapping[str, Any]
-    """The keys that tell how the set was made, `images.method` and `images.ipc` among them."""
+    """The keys that define the set, such as `images.method` and `images.ipc`."""
     seeds: tuple[int, ...]
     """Replicates that use the set."""
     ratio: float
-    """Part of the image's area that is seen; 1 is the whole image."""
+    """Fraction of the image's area in a crop; 1 is the whole image."""
     entropy: float
-    """Nats."""
+    """Mean entropy of the predictions, in nats."""
     nll: float
-    """Nats."""
+    """Mean negative log-likelihood of the true classes, in nats."""
 
 
 @dataclass(frozen=True)
 class MeanPoint:
-    """Sets that were made alike, at one crop ratio; intervals are over sets."""
+    """Means over the sets of one kind at one crop ratio; intervals are over sets."""
 
     key: Mapping[str, Any]
     ratio: float
@@ -60,38 +60,38 @@ class Order:
     other: Mapping[str, Any]
     ratio: float
     nll: Mean
-    """Of `other` minus that of `one`; never negative."""
+    """NLL of `other` minus NLL of `one`; never negative."""
     entropy: Mean
-    """Of `other` minus that of `one`; negative where the entropy orders them the other way."""
+    """Entropy of `other` minus entropy of `one`; negative if entropy orders them the other way."""
     pairs: int
-    """Two sets of one replicate that were compared."""
+    """Number of compared pairs of sets of the same replicate."""
     opposed: int
-    """Of these, how many are ordered one way by NLL and the other by entropy."""
+    """Number of these pairs that NLL and entropy order differently."""
 
     @property
     def disagrees(self) -> bool:
-        """Whether the means are ordered one way by NLL and the other by entropy."""
+        """Whether NLL and entropy order the means differently."""
         return self.entropy.value < 0 < self.nll.value
 
     @property
     def clear(self) -> bool:
-        """Whether no interval of a difference holds 0."""
-        return not (_holds_zero(self.nll) or _holds_zero(self.entropy))
+        """Whether neither interval contains 0."""
+        return not (_contains_zero(self.nll) or _contains_zero(self.entropy))
 
 
 @dataclass(frozen=True)
 class Reversal:
-    """Where random crops cancel the entropy advantage that `one` has over `other` on whole images."""
+    """The crop ratio at which the entropy advantage of `one` over `other` on whole images vanishes."""
 
     one: Mapping[str, Any]
     other: Mapping[str, Any]
     advantage: Mean
-    """Entropy of `other` minus that of `one`, whole images; nats."""
+    """Entropy of `other` minus entropy of `one` on whole images, in nats."""
     ratio: float | None
-    """r*, the largest crop ratio below 1 at which the advantage is gone; None if it never is in range."""
+    """r*, the largest crop ratio below 1 without an advantage; None if there is none in range."""
     low: float | None
-    """Ratios around r* at which the 95 % interval of the advantage holds 0; None where it goes on below
-    the smallest ratio, or with one comparison."""
+    """Lower end of the ratios around r* at which the 95 % interval of the advantage contains 0; None if it is
+    below the smallest ratio, or with one comparison."""
     high: float | None
     note: str
 
@@ -106,7 +106,7 @@ class Reversal:
 
 
 def mean_points(points: Iterable[SetPoint]) -> list[MeanPoint]:
-    """Means over the sets of each kind, by rising ratio."""
+    """Means over the sets of each kind, by ascending ratio."""
     found = []
     for members in kinds(points):
         for ratio in sorted({p.ratio for p in members}):
@@ -117,14 +117,14 @@ def mean_points(points: Iterable[SetPoint]) -> list[MeanPoint]:
 
 
 def kinds(points: Iterable[SetPoint]) -> list[list[SetPoint]]:
-    """The points of sets that were made alike, in the order of their keys."""
+    """The points grouped by kind of set (equal keys), in the order of the keys."""
     rows = [{**point.key, "point": point} for point in points]
     names = [name for name in rows[0] if name != "point"] if rows else []
     return [[row["point"] for row in members] for members in group(rows, names).values()]
 
 
 def orders(points: Iterable[SetPoint]) -> list[Order]:
-    """Every two kinds of sets of one IPC, at every ratio (Proposition 4.1)."""
+    """Every pair of kinds of sets of the same IPC, at every ratio (Proposition 4.1)."""
     found = []
     for one, other in _pairs(points):
         for ratio in _ratios(one, other):
@@ -142,7 +142,7 @@ def orders(points: Iterable[SetPoint]) -> list[Order]:
 
 
 def reversals(points: Iterable[SetPoint]) -> list[Reversal]:
-    """Every two kinds of sets of one IPC that were seen whole and in crops (Theorem 4.2)."""
+    """Every pair of kinds of sets of the same IPC with whole images and crops (Theorem 4.2)."""
     found = []
     for one, other in _pairs(points):
         ratios = _ratios(one, other)
@@ -157,7 +157,7 @@ def reversals(points: Iterable[SetPoint]) -> list[Reversal]:
 
 
 Curves = Mapping[int, np.ndarray]
-"""Entropy over the ratios, by replicate."""
+"""Entropy at each ratio, by replicate."""
 
 
 def _reversal(
@@ -176,7 +176,7 @@ def _reversal(
     places = np.unique(
         np.concatenate([np.linspace(a, b, STEPS + 1) for a, b in itertools.pairwise(ratios)] + [[1.0]])
     )
-    unsure = np.array([_holds_zero(_advantage(curves, ratios, float(place))) for place in places])
+    unsure = np.array([_contains_zero(_advantage(curves, ratios, float(place))) for place in places])
     if crossing is None:
         open_ = places[unsure]
         note = f"not excluded from {open_[0]:.2f} to {open_[-1]:.2f}" if len(open_) else ""
@@ -187,16 +187,16 @@ def _reversal(
     while last < len(places) - 1 and unsure[last + 1]:
         last += 1
     low = None if first == 0 else min(float(places[first]), crossing)
-    note = "the advantage on whole images is within its interval" if _holds_zero(whole) else ""
+    note = "the advantage on whole images is within its interval" if _contains_zero(whole) else ""
     return Reversal(one, other, whole, crossing, low, max(float(places[last]), crossing), note)
 
 
-def _holds_zero(mean: Mean) -> bool:
+def _contains_zero(mean: Mean) -> bool:
     return mean.low is not None and mean.high is not None and mean.low <= 0 <= mean.high
 
 
 def _pairs(points: Iterable[SetPoint]) -> list[tuple[list[SetPoint], list[SetPoint]]]:
-    """Every two kinds of sets with equally many images a class."""
+    """Every pair of kinds of sets with the same number of images per class."""
     return [
         (one, other)
         for one, other in itertools.combinations(kinds(points), 2)
@@ -211,9 +211,9 @@ def _ratios(one: Sequence[SetPoint], other: Sequence[SetPoint]) -> list[float]:
 def _by_seed(
     one: Sequence[SetPoint], other: Sequence[SetPoint], name: str
 ) -> tuple[dict[int, float], dict[int, float]]:
-    """A measure of two kinds of sets by replicate, each two sets once.
+    """A measure of two kinds of sets by replicate, each pair of sets once.
 
-    Replicates that share a set share its value; where both sides do, there is one comparison, and no spread.
+    Replicates that share a set share its value; if they share it on both sides, they count as one comparison.
     """
     sets = [{seed: point for point in side for seed in point.seeds} for side in (one, other)]
     if sets[0].keys() == sets[1].keys():
@@ -229,12 +229,12 @@ def _by_seed(
 
 
 def _difference(one: Mapping[int, float], other: Mapping[int, float]) -> Mean:
-    """other - one, replicate by replicate where they have the same."""
+    """other - one, paired if both have the same replicates."""
     return combined([Term(1, other), Term(-1, one)])
 
 
 def _curves(one: Sequence[SetPoint], other: Sequence[SetPoint], ratios: Sequence[float]) -> list[Curves]:
-    """Entropy of two kinds of sets over the ratios, by replicate."""
+    """Entropy of two kinds of sets at each ratio, by replicate."""
     at = []
     for ratio in ratios:
         first, second = ([p for p in side if p.ratio == ratio] for side in (one, other))
@@ -243,6 +243,6 @@ def _curves(one: Sequence[SetPoint], other: Sequence[SetPoint], ratios: Sequence
 
 
 def _advantage(curves: Sequence[Curves], ratios: Sequence[float], ratio: float) -> Mean:
-    """Entropy of the second minus that of the first at a ratio; linear between those that were measured."""
+    """Entropy of the second minus that of the first at a ratio; linear between the measured ratios."""
     here = [{seed: float(np.interp(ratio, ratios, h)) for seed, h in side.items()} for side in curves]
     return _difference(*here)

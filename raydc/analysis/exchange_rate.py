@@ -1,7 +1,7 @@
-"""What a doubling of the kept label information is worth, in images.
+"""What doubling the label information is worth, in images.
 
-A joint law acc(n, k) answers it in its own terms: n images with labels of 2 k entries do as well as n'
-images with labels of k entries, acc(n', k) = acc(n, 2 k). Neither 2 k nor n' is read outside the data.
+According to a joint law acc(n, k), n images with labels of 2 k entries do as well as n' images with labels of
+k entries if acc(n', k) = acc(n, 2 k). Neither 2 k nor n' is extrapolated outside the data.
 """
 
 from __future__ import annotations
@@ -23,17 +23,18 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class ExchangeRate:
-    """What 2 k kept entries instead of k bring at n images."""
+    """What 2 k label entries instead of k are worth at n images."""
 
     n: float
     k: float
     gain: Interval
     """acc(n, 2 k) - acc(n, k), a fraction."""
     images: Interval
-    """n' with acc(n', k) = acc(n, 2 k); 0 and infinity stand for what no number of images does."""
+    """n' with acc(n', k) = acc(n, 2 k); 0 or infinity if no number of images reaches that accuracy."""
     smallest: float
-    """The smallest n of the data, and the largest: n' is not read beyond them."""
+    """The smallest n of the data; n' is not extrapolated below it."""
     largest: float
+    """The largest n of the data; n' is not extrapolated above it."""
 
     @property
     def ratio(self) -> float | None:
@@ -43,18 +44,18 @@ class ExchangeRate:
 
     def text(self) -> str:
         """`12.4 [10.8, > 20]`, `> 20`, or `12.4` without replicates."""
-        value = self._told(self.images.value)
+        value = self._bounded(self.images.value)
         if self.ratio is None or self.images.low is None or self.images.high is None:
             return value
-        return f"{value} [{self._told(self.images.low)}, {self._told(self.images.high)}]"
+        return f"{value} [{self._bounded(self.images.low)}, {self._bounded(self.images.high)}]"
 
-    def _told(self, images: float) -> str:
+    def _bounded(self, images: float) -> str:
         if images > self.largest:
             return f"> {self.largest:g}"
         return f"< {self.smallest:g}" if images < self.smallest else f"{images:.1f}"
 
     def row(self) -> dict[str, Any]:
-        """Flat values; null where n' is outside the data."""
+        """A flat row; null where n' is outside the data."""
 
         def known(images: float | None) -> float | None:
             return images if images is not None and self.smallest <= images <= self.largest else None
@@ -74,7 +75,7 @@ class ExchangeRate:
 
 
 def exchange_rates(found: JointLaw | NoJointLaw) -> list[ExchangeRate]:
-    """Every measured (n, k) whose 2 k lies inside the data; empty where there is no law."""
+    """One rate for every measured (n, k) whose 2 k is inside the data; empty if there is no law."""
     law = found.inside if isinstance(found, NoJointLaw) else found
     if law is None:
         return []
@@ -110,7 +111,7 @@ def _answers(form: str, values: Array, n: Array, k: Array) -> tuple[Array, Array
         else:
             images = np.where(left > 0, np.maximum(left, 0.0) ** (-1 / c), np.inf)
     gain = better - predict(form, values, n, k)
-    # Where more images bring nothing, none of them stands for a gain, and all of them for a loss.
+    # If accuracy does not rise with images, no number of images equals a gain, and any equals a loss.
     images = np.where(slope > 0, images, np.where(gain > 0, np.inf, 0.0))
     return gain, np.asarray(images)
 
@@ -125,13 +126,13 @@ def _interval(value: float, draws: Array) -> Interval:
 
 
 def describe(item: ExchangeRate) -> str:
-    """Part of a sentence, such as `5 images a class with 2 kept entries do as well as 5.7 with 1`."""
+    """Part of a sentence, such as `5 images per class with 2 kept entries do as well as 5.7 with 1`."""
     now, twice = f"{item.k:g}", f"{2 * item.k:g}"
-    return f"{item.n:g} images a class with {twice} kept entries do as well as {item.text()} with {now}"
+    return f"{item.n:g} images per class with {twice} kept entries do as well as {item.text()} with {now}"
 
 
 def typical(found: Sequence[ExchangeRate]) -> ExchangeRate | None:
-    """The answer that a summary tells: that of the smallest k, nearest the geometric middle of n."""
+    """The rate for a summary: at the smallest k, and at the n nearest to the geometric mean of its range."""
     inside = [item for item in found if item.ratio is not None]
     if not inside:
         return None

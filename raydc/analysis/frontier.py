@@ -1,7 +1,7 @@
-"""Pareto frontiers: what accuracy a byte buys, images and labels together; and what an image buys.
+"""Pareto frontiers of accuracy over stored bytes (images and labels together) and over images.
 
-Over images the frontier is the upper envelope of arXiv 2406.10485: the best that any teacher epoch, and any
-other choice of labels, reaches with so many images.
+Over images the frontier is the upper envelope of arXiv 2406.10485: for each number of images, the best
+accuracy over all teacher epochs and other choices of labels.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from raydc.analysis.curves import Mean, finished, group, is_label_key, label_of,
 from raydc.spec.result import Row
 
 OVER = ("bytes", "images")
-"""What a frontier can be over."""
+"""Quantities that a frontier can be over."""
 EPOCH = "labels.teacher_epoch"
 
 
@@ -25,13 +25,13 @@ class StoredPoint:
     """One configuration: its size and its accuracy."""
 
     key: dict[str, Any]
-    """The keys that tell it from the others."""
+    """The keys that distinguish it from the others."""
     images_bytes: float
     """Mean over replicates."""
     labels_bytes: float
     test_acc: Mean
     val_acc: float | None
-    """Mean over replicates; membership is decided by it where there is one."""
+    """Mean over replicates, which decides membership; None if a replicate has none."""
     on_frontier: bool
 
     @property
@@ -44,10 +44,10 @@ class StoredPoint:
 
 
 def frontier(rows: Sequence[Row], keys: Sequence[str] | None = None) -> list[StoredPoint]:
-    """All configurations by rising size, those on the frontier marked.
+    """All configurations by ascending size, with those on the frontier marked.
 
     A configuration is on the frontier if no other is at least as small and at least as accurate on
-    the validation part (on the test split only where no validation accuracy is recorded).
+    the validation part (on the test split only if no validation accuracy is recorded).
     """
     rows = [r for r in finished(rows) if r.get("images_bytes") is not None]
     keys = list(keys) if keys is not None else varying_keys(rows)
@@ -74,7 +74,7 @@ def frontier(rows: Sequence[Row], keys: Sequence[str] | None = None) -> list[Sto
 
 
 def qualities(points: Sequence[StoredPoint] | Sequence[ImagePoint]) -> list[float]:
-    """What decides: validation accuracy, or test accuracy if any point has no other."""
+    """The deciding accuracies: validation accuracy, or test accuracy if any point lacks it."""
     val = [point.val_acc for point in points if point.val_acc is not None]
     return val if len(val) == len(points) else [point.test_acc.value for point in points]
 
@@ -84,25 +84,25 @@ class ImagePoint:
     """One choice of labels at one number of images."""
 
     group: dict[str, Any]
-    """The keys, such as the method, within which frontiers are told apart."""
+    """The keys, such as the method, each of whose values has a frontier of its own."""
     ipc: float
     labels: dict[str, Any]
-    """The label keys that vary, with the teacher's epoch first; None where one does not apply."""
+    """The varying label keys, the teacher's epoch first; None for a key that does not apply."""
     test_acc: Mean
     val_acc: float | None
-    """Mean over replicates; None if one has none."""
+    """Mean over replicates; None if a replicate has none."""
     chosen_by: str
-    """val_acc, or test_acc where one of its group has no validation accuracy."""
+    """val_acc, or test_acc if a row of its group has no validation accuracy."""
     best: bool
-    """Whether no other labels do better with as many images."""
+    """Whether these are the best labels for this number of images."""
     on_frontier: bool
-    """Whether it is the best, and no fewer images do as well."""
+    """Whether it is the best, and fewer images do not do as well."""
 
 
 def image_frontier(rows: Sequence[Row]) -> list[ImagePoint]:
-    """All choices of labels by group and rising IPC, with the best of each IPC and the frontier marked.
+    """All choices of labels by group and ascending IPC, with the best at each IPC and the frontier marked.
 
-    Both are decided by validation accuracy (by test accuracy only where none is recorded).
+    Both are decided by validation accuracy (by test accuracy only if none is recorded).
     """
     rows = finished(rows)
     varied = varying_keys(rows, ["images.ipc"])

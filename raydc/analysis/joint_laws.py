@@ -1,10 +1,10 @@
-"""Joint laws: accuracy over images n and kept label information k (arXiv 2406.10485, data against knowledge).
+"""Joint laws: accuracy over images n and label information k (arXiv 2406.10485, data against knowledge).
 
 | form        | acc(n, k)                                 | |
 | ----------- | ----------------------------------------- | ----------------------------------------------- |
-| additive    | a - b n^-c - d k^-e                       | two shortages that add up (arXiv 2203.15556)     |
-| product     | a - f n^-c k^-e                           | k multiplies images: a - f (n k^(e/c))^-c        |
-| interaction | a - b n^-c - d k^-e - f n^-c k^-e         | holds both; f < 0: k matters more with more n    |
+| additive    | a - b n^-c - d k^-e                       | two errors that add up (arXiv 2203.15556)       |
+| product     | a - f n^-c k^-e                           | k scales images: a - f (n k^(e/c))^-c           |
+| interaction | a - b n^-c - d k^-e - f n^-c k^-e         | has both; f < 0: k matters more at larger n     |
 | logarithmic | a + b log n + d log k - f log n log k     | no limit                                         |
 
 Intervals come from a parametric bootstrap: the variance of replicates is pooled over all points, normal
@@ -54,7 +54,7 @@ FORMULAS = {
     "logarithmic": "a + b log {x} + d log {z} - f log {x} log {z}",
 }
 LEAST_VALUES = 3
-"""Different values of n and of k that an exponent needs."""
+"""Distinct values of n and of k that an exponent needs."""
 
 
 @dataclass(frozen=True)
@@ -71,12 +71,12 @@ class JointLaw:
     rmse: float
     """Root mean square distance of the points' means from the law."""
     lack_of_fit: float | None
-    """p value that the points lie on the law, given the spread of replicates; small is bad."""
+    """p-value of the lack-of-fit test, given the spread of replicates; small is bad."""
     aicc: float | None
-    """Akaike's criterion, corrected for few observations; None where there are too few for it."""
+    """Akaike's criterion, corrected for few observations; None if there are too few."""
     holdout: Array | None
-    """Accuracy that the law, fitted without the largest n, predicts there, minus the measured one, for
-    each k; None where too few points are left."""
+    """Predicted minus measured accuracy at the largest n, of the law fitted without it, for each k; None if
+    too few points are left."""
 
     def parameters(self) -> dict[str, Interval]:
         """The parameters that the form has, by name, with intervals."""
@@ -101,18 +101,18 @@ class JointLaw:
 
 @dataclass(frozen=True)
 class NoJointLaw:
-    """A surface whose data cannot support a joint law."""
+    """A surface without a joint law, because its data do not determine one."""
 
     surface: Surface
     reason: str
     inside: JointLaw | None = None
-    """The best law all the same, where only its limit is unknown: good inside the data, no further."""
+    """The best law if only its limit is unknown: valid inside the data, not beyond."""
 
 
 def fit_joint(surface: Surface, form: str = "auto", seed: int = 0) -> JointLaw | NoJointLaw:
-    """The joint law of a surface, or the reason why its data do not support one.
+    """Fit the joint law of a surface; if its data do not determine one, return the reason.
 
-    form: one of FORMS, or `auto`, which takes the form with the smallest AICc.
+    form: one of FORMS, or `auto`, which picks the form with the smallest AICc.
     """
     forms = [name for name in (FORMS if form == "auto" else (form,)) if _determined(name, surface)]
     reason = next(_shortages(surface, forms), None)
@@ -121,12 +121,12 @@ def fit_joint(surface: Surface, form: str = "auto", seed: int = 0) -> JointLaw |
     laws = [_fitted(name, surface) for name in forms]
     law = min(laws, key=lambda law: np.inf if law.aicc is None else law.aicc)
     law = replace(law, draws=_drawn(law, seed), holdout=_holdout(law))
-    reason, serves = next(_faults(law), (None, True))
-    return law if reason is None else NoJointLaw(surface, reason, inside=law if serves else None)
+    reason, valid_inside = next(_faults(law), (None, True))
+    return law if reason is None else NoJointLaw(surface, reason, inside=law if valid_inside else None)
 
 
 def _determined(form: str, surface: Surface) -> bool:
-    """Whether the pairs (n, k) tell the form's parameters apart, with one point more to test them by."""
+    """Whether the pairs (n, k) determine the form's parameters, with one point to spare for a test."""
     terms = len(TERMS[form])
     if len(surface.x) <= len(parameters_of(form)) or min(surface.x.min(), surface.z.min()) <= 0:
         return False
@@ -137,7 +137,7 @@ def _determined(form: str, surface: Surface) -> bool:
 
 
 def _fitted(form: str, surface: Surface) -> JointLaw:
-    """The least squares of one form, without draws and prediction."""
+    """The least squares fit of one form, without draws and holdout."""
     values = best_laws(form, surface, surface.means[None])
     expected = predict(form, values, surface.x, surface.z)[0]
     distances = surface.means - expected
@@ -168,7 +168,7 @@ def _drawn(law: JointLaw, seed: int) -> Array:
 
 
 def _holdout(law: JointLaw) -> Array | None:
-    """Prediction errors at the largest n of the form fitted to the smaller ones."""
+    """Prediction errors at the largest n, of the form fitted to the smaller ones."""
     surface = law.surface
     last = surface.x == surface.x.max()
     rest = surface.part(~last)
@@ -179,7 +179,7 @@ def _holdout(law: JointLaw) -> Array | None:
 
 
 def _shortages(surface: Surface, forms: Sequence[str]) -> Iterator[str]:
-    """What is missing before any fit."""
+    """Reasons why the data cannot be fitted."""
     for name, values in (("n", surface.x), ("k", surface.z)):
         different = len(np.unique(values))
         if different < LEAST_VALUES:
@@ -187,17 +187,17 @@ def _shortages(surface: Surface, forms: Sequence[str]) -> Iterator[str]:
         if (values <= 0).any():
             yield f"{name} has values at or below 0, where a joint law is not defined"
     if not forms:
-        yield f"{len(surface.x)} pairs of n and k do not tell the parameters apart; add pairs"
+        yield f"{len(surface.x)} pairs of n and k do not determine the parameters; add pairs"
 
 
 def _faults(law: JointLaw) -> Iterator[tuple[str, bool]]:
-    """What a fitted law shows that its data cannot support, and whether it serves inside them."""
+    """Reasons against a fitted law, and whether it is still valid inside the data."""
     surface = law.surface
     limit_of = {"n": law.form != "logarithmic", "k": law.form in LIMIT_WITH_K}
     for name, values, others, place in (("n", surface.x, surface.z, 2), ("k", surface.z, surface.x, 4)):
         rise, hidden = _rise(surface, values, others)
         if hidden:
-            yield f"the spread of the replicates hides what {name} brings", name == "k"
+            yield f"the spread of the replicates hides the effect of {name}", name == "k"
         elif rise <= 0:
             yield f"accuracy does not rise with {name}", name == "k"
         if not limit_of[name]:
@@ -209,8 +209,8 @@ def _faults(law: JointLaw) -> Iterator[tuple[str, bool]]:
 
 
 def _rise(surface: Surface, along: Array, others: Array) -> tuple[float, bool]:
-    """Mean slope of accuracy over the logarithm of one of n and k, the other equal, and whether the
-    spread of replicates hides it (t test)."""
+    """Mean slope of accuracy over the logarithm of n or k, with the other one fixed, and whether it is not
+    significant given the spread of replicates (t test)."""
     weights, logs = surface.counts.astype(np.float64), np.log(along)
     for value in np.unique(others):
         same = others == value
@@ -224,9 +224,9 @@ def _rise(surface: Surface, along: Array, others: Array) -> tuple[float, bool]:
 
 
 def as_row(found: JointLaw | NoJointLaw) -> dict[str, Any]:
-    """A joint law, or why there is none, as a flat row; null where something does not apply.
+    """A joint law, or the reason why there is none, as a flat row; null where something does not apply.
 
-    Where only the limit is unknown the form and what measures its fit are given, not its parameters.
+    If only the limit is unknown, the row has the form and measures of its fit, but not its parameters.
     """
     law = found if isinstance(found, JointLaw) else found.inside
     known = found.parameters() if isinstance(found, JointLaw) else {}

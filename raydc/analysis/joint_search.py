@@ -1,7 +1,7 @@
-"""The least squares of joint laws: a search over their two exponents.
+"""Least squares fits of joint laws: a search over their two exponents.
 
-Given (c, e) every form is linear in the rest, so the fit is a search over (c, e) alone: a grid, and a few
-Gauss-Newton steps from its best pair, for many surfaces at once.
+For given (c, e) every form is linear in the other parameters, so the fit is a search over (c, e) only: a
+grid, and a few Gauss-Newton steps from its best pair, for many surfaces at once.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ FORMS = ("additive", "product", "interaction", "logarithmic")
 """See raydc.analysis.joint_laws."""
 NAMES = ("a", "b", "c", "d", "e", "f")
 TERMS = {"additive": "bda", "product": "fa", "interaction": "bdfa", "logarithmic": "bdfa"}
-"""Coefficients of each form; the constant comes last, which makes its bound cheap."""
+"""Coefficients of each form; the constant comes last, which makes its upper bound cheap."""
 LIMIT_WITH_K = ("additive", "interaction")
 """Forms whose limit over images depends on k."""
 EXPONENTS = np.geomspace(0.03, 4.0, 15)
-"""Values of c and of e that are searched; Gauss-Newton steps lead from the best pair to least squares."""
+"""Grid values of c and e; Gauss-Newton steps refine the best pair."""
 SIGNED_EXPONENTS = np.linspace(-1.0, 3.0, 17)
-"""Values of e of a product."""
+"""Grid values of e for a product."""
 LARGEST_STEP = 0.35
-"""In log c and log e: a step of the grid."""
+"""Largest Gauss-Newton step in log c and log e: one step of the grid."""
 STEPS = 5
 
 
@@ -35,7 +35,7 @@ def parameters_of(form: str) -> str:
 
 
 def falling(form: str, x: Array, exponent: Array) -> Array:
-    """What a form makes of n (or k): n^-c, or -log n; `exponent` is broadcast against x."""
+    """The term of a form in n (or k): n^-c, or -log n; `exponent` is broadcast against x."""
     return np.asarray(-np.log(x) + 0 * exponent if form == "logarithmic" else x**-exponent)
 
 
@@ -47,29 +47,29 @@ def predict(form: str, values: Array, x: Array, z: Array) -> Array:
 
 
 def _parts(form: str, surface: Surface, c: Array, e: Array) -> tuple[Array, Array]:
-    """What the points make of n and of k, each [G, J], for exponents [G].
+    """The terms in n and in k at the points, each [G, J], for exponents [G].
 
-    Labels end at the largest k, so the part of k is counted from there: the constant beside it is the
-    limit of many images with such labels, an accuracy of at most 1.
+    The term in k is relative to the largest k, so the constant is the limit over images with these labels, an
+    accuracy of at most 1.
     """
     u, v = falling(form, surface.x, c[:, None]), falling(form, surface.z, e[:, None])
     return u, v - _end(form, surface, e)[:, None]
 
 
 def _end(form: str, surface: Surface, e: Array) -> Array:
-    """The part of k [G] at the largest k; 0 for forms whose limit does not depend on it."""
+    """The term in k [G] at the largest k; 0 for forms whose limit does not depend on k."""
     return falling(form, surface.z.max(), e) if form in LIMIT_WITH_K else np.zeros_like(e)
 
 
 def basis(form: str, surface: Surface, c: Array, e: Array) -> Array:
-    """[G, J, P], what each coefficient of the form is multiplied by, weighted by replicates."""
+    """The design matrix [G, J, P] of the form's coefficients, weighted by replicates."""
     u, v = _parts(form, surface, c, e)
     terms = {"b": -u, "d": -v, "f": -u * v, "a": np.ones_like(u)}
     return np.stack([terms[name] for name in TERMS[form]], axis=2) * np.sqrt(surface.counts)[:, None]
 
 
 class _Search:
-    """Least squares of a form with a <= 1 where a is a limit, at every pair of exponents of the grid."""
+    """Least squares of a form at every grid pair of exponents, with a <= 1 where a is a limit."""
 
     def __init__(self, form: str, surface: Surface) -> None:
         self._root = np.sqrt(surface.counts)
@@ -81,19 +81,19 @@ class _Search:
     def best(self, ys: Array) -> Array:
         """The pairs (c, e) [D, 2] of the grid with the smallest sums of squares of surfaces ys [D, J]."""
         onto = ((ys * self._root) @ self._q).reshape(len(ys), len(self._pairs), -1)
-        # The last coordinate is that of the constant alone: what a = 1 costs more than its best value.
+        # The last coordinate belongs to the constant: the excess is the cost of the bound a <= 1.
         excess = np.maximum(onto[:, :, -1] / self._scale - 1, 0) * self._scale
         return np.asarray(self._pairs[((onto**2).sum(2) - excess**2).argmax(1)])
 
 
 def _of_k(form: str) -> Array:
-    """Values of e that are searched: in a product k may also bring nothing, or harm."""
+    """Grid values of e: in a product, k may also have no effect or a negative one."""
     return SIGNED_EXPONENTS if form == "product" else EXPONENTS
 
 
 def best_laws(form: str, surface: Surface, ys: Array) -> Array:
-    """The laws [D, 6], (a, b, c, d, e, f), with the least squares of surfaces ys [D, J] at the points of
-    `surface`, weighted by replicates."""
+    """Least squares laws [D, 6], (a, b, c, d, e, f), of surfaces ys [D, J] at the points of `surface`,
+    weighted by replicates."""
     if form == "logarithmic":
         return _laws_at(form, surface, ys, np.ones((len(ys), 2)))[0]
     exponents = _Search(form, surface).best(ys)
@@ -108,8 +108,8 @@ def best_laws(form: str, surface: Surface, ys: Array) -> Array:
 
 
 def _laws_at(form: str, surface: Surface, ys: Array, exponents: Array) -> tuple[Array, Array, Array]:
-    """The best laws [D, 6] of surfaces ys [D, J] with given exponents [D, 2], what they leave [D, J],
-    and the directions [D, J, P] in which a law could still move."""
+    """The best laws [D, 6] of surfaces ys [D, J] with given exponents [D, 2], their residuals [D, J], and an
+    orthonormal basis [D, J, P] of the free coefficients."""
     root = np.sqrt(surface.counts)
     q, r = np.linalg.qr(basis(form, surface, *exponents.T))
     onto = np.einsum("djp,dj->dp", q, ys * root)
@@ -126,8 +126,8 @@ def _laws_at(form: str, surface: Surface, ys: Array, exponents: Array) -> tuple[
 
 
 def _step(form: str, surface: Surface, laws: Array, rest: Array, q: Array) -> Array:
-    """Better exponents [D, 2]: Gauss and Newton's step along what the coefficients cannot follow
-    (variable projection, Golub and Pereyra 1973, in Kaufman's form)."""
+    """Exponents [D, 2] after a Gauss-Newton step orthogonal to the coefficients (variable projection, Golub
+    and Pereyra 1973, with Kaufman's approximation)."""
     _, b, c, d, e, f = laws.T[:, :, None]
     x, z = surface.x, surface.z
     u, v, end = falling(form, x, c), falling(form, z, e), _end(form, surface, e)
@@ -138,7 +138,7 @@ def _step(form: str, surface: Surface, laws: Array, rest: Array, q: Array) -> Ar
     slopes = np.stack([of_c, of_e], axis=2) * np.sqrt(surface.counts)[:, None]
     slopes -= q @ (np.swapaxes(q, 1, 2) @ slopes)
     normal = np.swapaxes(slopes, 1, 2) @ slopes
-    # A law on which an exponent has no influence stays where it is.
+    # An exponent without influence on the law does not change.
     normal += (1e-9 * np.trace(normal, axis1=1, axis2=2) + 1e-30)[:, None, None] * np.eye(2)
     step = np.linalg.solve(normal, np.einsum("djp,dj->dp", slopes, rest)[:, :, None])[:, :, 0]
     step = np.clip(step, -LARGEST_STEP, LARGEST_STEP)

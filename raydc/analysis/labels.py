@@ -1,6 +1,6 @@
-"""What labels hold: entropy, confidence, calibration, mass by rank, similarity of classes, divergence.
+"""Statistics of labels: entropy, confidence, calibration, mass by rank, similarity of classes, divergence.
 
-The analyses of arXiv 2406.10485 as functions on probabilities [N, C] and classes [N].
+The analyses of arXiv 2406.10485 as functions of probabilities [N, C] and classes [N].
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ BINS = 15
 
 @dataclass(frozen=True)
 class LabelFacts:
-    """What the labels of one compressed set hold."""
+    """Statistics of the labels of one compressed set."""
 
     entropy: float
     """Mean of -sum p log p, in nats, from 0 to log C."""
     confidence: float
     """Mean of the largest probability."""
     agreement: float
-    """Part of the labels whose largest probability is at the image's class."""
+    """Fraction of labels whose largest probability is at the true class."""
     calibration_error: float
     """|agreement - confidence|, weighted over bins of confidence (expected calibration error)."""
     by_rank: Array
@@ -46,7 +46,7 @@ def entropy(probabilities: Array) -> Array:
 
 
 def label_facts(probabilities: Array, classes: NDArray[np.int64]) -> LabelFacts:
-    """Facts of labels [N, C] whose rows sum to one."""
+    """Statistics of labels [N, C] whose rows sum to one."""
     confidence = probabilities.max(1)
     right = probabilities.argmax(1) == classes
     return LabelFacts(
@@ -68,7 +68,7 @@ def _calibration_error(confidence: Array, right: NDArray[np.bool_]) -> float:
 
 
 def similarity(probabilities: Array, classes: NDArray[np.int64]) -> Array:
-    """[C, C], mean probability that images of the row's class give to the column's; NaN without images."""
+    """[C, C], mean probability of the column's class for images of the row's class; NaN without images."""
     count = probabilities.shape[1]
     rows = [
         probabilities[classes == c].mean(0) if (classes == c).any() else np.full(count, np.nan)
@@ -77,10 +77,10 @@ def similarity(probabilities: Array, classes: NDArray[np.int64]) -> Array:
     return np.stack(rows)
 
 
-def among_others(table: Array) -> Array:
-    """A table of `similarity` [C, C] without the own class: NaN on the diagonal, the rest of rows sums to 1.
+def without_own_class(table: Array) -> Array:
+    """A table of `similarity` [C, C] with NaN on the diagonal and the rest of each row scaled to sum to 1.
 
-    A late teacher leaves the other classes next to nothing; this says how they share it.
+    A late epoch leaves little probability to the other classes; this shows how it is distributed.
     """
     others = np.array(table, np.float64)
     np.fill_diagonal(others, np.nan)
@@ -91,7 +91,7 @@ def among_others(table: Array) -> Array:
 def divergence(one: NDArray[np.floating], other: NDArray[np.floating]) -> float:
     """Mean Jensen-Shannon divergence of the rows of two label matrices [N, C], in nats, from 0 to log 2.
 
-    Rows are scaled to sum to one first, which learned labels need not; a row without mass is uniform.
+    Rows are first scaled to sum to one, because learned labels need not; a row of zeros becomes uniform.
     """
     p, q = _scaled(one), _scaled(other)
     return float((entropy((p + q) / 2) - (entropy(p) + entropy(q)) / 2).mean())

@@ -1,4 +1,4 @@
-"""Scaling laws: accuracy over the number of images, fitted with honest intervals.
+"""Scaling laws: accuracy over the number of images, with bootstrap intervals.
 
 | form        | acc(n)            | |
 | ----------- | ----------------- | -------------------------------------------------------- |
@@ -6,10 +6,10 @@
 | exponential | a - b exp(-c n)   | saturating exponential; a is the limit (at most 1)        |
 | logarithmic | a + b log n       | no limit; a is the accuracy at n = 1                      |
 
-Given c every form is linear in (a, b), so the fit is a search over c alone: exact, fast, and without
+For given c every form is linear in (a, b), so the fit is a search over c only: exact, fast, and without
 starting values. Intervals come from a parametric bootstrap: replicate variance pooled over the
 curve's points, deviations scaled from normal to Student t. Forms are compared by AICc over all
-replicates, and by what a fit without the largest n says of it.
+replicates, and by the prediction at the largest n of a fit without it.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ from raydc.analysis.curves import CONFIDENCE, Curve, Points
 Array = NDArray[np.float64]
 
 EXPONENTS = np.geomspace(0.02, 6.0, 60)
-"""Values of c that are searched first; a curve that wants less does not show its limit."""
+"""Grid values of c; a curve with a smaller c does not show its limit."""
 HALVINGS = 7
-"""Times that the step of c is halved around the best value; it ends at about a thousandth."""
+"""Number of times the step of log c is halved around the best value; it ends at about 0.001."""
 FORMS = ("power", "exponential", "logarithmic")
 FORMULAS = {"power": "a - b {x}^-c", "exponential": "a - b exp(-c {x})", "logarithmic": "a + b log {x}"}
 LEAST_POINTS = 4
-"""Three parameters need a fourth point to be tested by."""
+"""Three parameters, and one more point to test them."""
 DRAWS = 1000
 SIGNIFICANCE = 0.05
 LARGEST_REST = 0.5
-"""Part of the rise from the first point to the limit that may lie beyond the data."""
+"""Largest fraction of the rise from the first point to the limit that may lie beyond the data."""
 
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate with its 95 % interval; ends are None where there are no replicates."""
+    """An estimate with its 95 % interval; the ends are None without replicates."""
 
     value: float
     low: float | None
@@ -65,13 +65,13 @@ class Law:
     draws: Array
     """[D, 3], bootstrap draws of (a, b, c), scaled to t; empty without replicates."""
     lack_of_fit: float | None
-    """p value that the points lie on the law, given the spread of replicates; small is bad."""
+    """p-value of the lack-of-fit test, given the spread of replicates; small is bad."""
     aicc: float | None
-    """Akaike's criterion, corrected for few observations; compares forms of one curve. None where there are
-    too few observations for it."""
+    """Akaike's criterion, corrected for few observations; compares forms of one curve. None if there are too
+    few observations."""
     holdout: float | None
-    """Accuracy that the law, fitted without the largest x, predicts there, minus the measured one; None
-    where too few points are left."""
+    """Predicted minus measured accuracy at the largest x, of the law fitted without it; None if too few
+    points are left."""
 
     def predict(self, x: Array) -> Array:
         """acc at x."""
@@ -90,16 +90,16 @@ class Law:
 
 @dataclass(frozen=True)
 class NoLaw:
-    """A curve whose data cannot support a fit."""
+    """A curve without a law, because its data do not determine one."""
 
     curve: Curve
     reason: str
     inside: Law | None = None
-    """The best law all the same, where only its limit is unknown: good inside the data, no further."""
+    """The best law if only its limit is unknown: valid inside the data, not beyond."""
 
 
 def falling(form: str, x: Array, c: Array) -> Array:
-    """g with acc = a - b g(x; c): what a form makes of x."""
+    """The function g(x; c) of a form, with acc = a - b g(x; c)."""
     if form == "power":
         return np.asarray(x**-c)
     if form == "exponential":
@@ -109,11 +109,11 @@ def falling(form: str, x: Array, c: Array) -> Array:
 
 
 def rates(form: str, x: Array) -> Array:
-    """Values of c that are searched."""
+    """Grid values of c for a form."""
     if form == "power":
         return EXPONENTS
     if form == "exponential":
-        # From a curve that is nearly straight to one that is flat after its first step.
+        # From a nearly straight curve to one that is flat after its first point.
         return np.geomspace(0.05 / x[-1], 6.0 / x[0], 60)
     return np.ones(1)
 
@@ -139,7 +139,7 @@ class _Search:
         return found, best
 
     def _improve(self, ys: Array, c: Array, found: Array, best: Array) -> None:
-        """Take the laws with c [D] wherever they are better."""
+        """Replace the laws `found` by those with c [D] where these are better."""
         x = falling(self._form, self._x, c[:, None])
         share = self._weights / self._weights.sum()
         off = x - (x @ share)[:, None]
@@ -156,9 +156,9 @@ class _Search:
 
 
 def fit(curve: Curve, form: str = "power", seed: int = 0) -> Law | NoLaw:
-    """The law of a curve, or the reason why its data do not support one.
+    """Fit the law of a curve; if its data do not determine one, return the reason.
 
-    form: one of FORMS, or `auto`, which takes the form with the smallest AICc of those that fit.
+    form: one of FORMS, or `auto`, which picks the form with the smallest AICc among those that fit.
     """
     if form == "auto":
         found = [fit(curve, name, seed) for name in FORMS]
@@ -210,7 +210,7 @@ def fit(curve: Curve, form: str = "power", seed: int = 0) -> Law | NoLaw:
 
 
 def as_row(found: Law | NoLaw) -> dict[str, Any]:
-    """A law, or why there is none, as a flat row; null where something does not apply."""
+    """A law, or the reason why there is none, as a flat row; null where something does not apply."""
     law = found if isinstance(found, Law) else None
     row: dict[str, Any] = {
         **found.curve.key,
@@ -236,7 +236,7 @@ def as_row(found: Law | NoLaw) -> dict[str, Any]:
 
 
 def hides_rise(points: Points) -> bool:
-    """Whether points without any difference would spread as these do (F test); False without replicates."""
+    """Whether the points do not differ significantly (F test); False without replicates."""
     deviation, free = points.pooled_deviation, len(points.counts) - 1
     if not deviation:
         return False
@@ -246,7 +246,7 @@ def hides_rise(points: Points) -> bool:
 
 
 def lack_of_fit(points: Points, squares: float, free: int) -> float | None:
-    """p value that means lie on a law: `squares` of their distances, weighted, with `free` degrees left."""
+    """p-value of an F test for lack of fit: weighted sum of `squares` with `free` degrees of freedom."""
     deviation = points.pooled_deviation
     if not deviation:
         return None
@@ -254,7 +254,7 @@ def lack_of_fit(points: Points, squares: float, free: int) -> float | None:
 
 
 def aicc(points: Points, expected: Array, parameters: int) -> float | None:
-    """AICc of a law with normal deviations of one unknown size, over all replicates."""
+    """AICc of a law over all replicates, with normal deviations of one unknown variance."""
     count, k = int(points.counts.sum()), parameters + 1
     if count <= k + 1:
         return None
@@ -262,13 +262,13 @@ def aicc(points: Points, expected: Array, parameters: int) -> float | None:
         float(((np.asarray(values) - y) ** 2).sum())
         for values, y in zip(points.replicates, expected, strict=True)
     )
-    # A perfect fit has no spread to speak of; machine precision stands for it.
+    # A perfect fit has no spread; machine precision replaces it.
     squares = max(squares, count * np.finfo(float).eps ** 2)
     return count * float(np.log(squares / count)) + 2 * k + 2 * k * (k + 1) / (count - k - 1)
 
 
 def _holdout(curve: Curve, form: str) -> float | None:
-    """Prediction error at the largest x of the form fitted to the others."""
+    """Prediction error at the largest x, of the form fitted to the other points."""
     parameters = 2 if form == "logarithmic" else 3
     if len(curve.x) - 1 < parameters:
         return None
@@ -279,13 +279,13 @@ def _holdout(curve: Curve, form: str) -> float | None:
 
 
 def t_over_normal(degrees: int) -> float:
-    """How much wider the 95 % interval of Student t is than that of a normal."""
+    """Ratio of the widths of the 95 % intervals of Student's t and the normal distribution."""
     level = 0.5 + CONFIDENCE / 2
     return float(stats.t.ppf(level, degrees) / stats.norm.ppf(level))
 
 
 def _to_t(draws: Array, centre: Array, degrees: int, form: str, x: Array) -> Array:
-    """Deviations of normal draws scaled so that their 95 % interval is that of Student t."""
+    """Draws with deviations scaled so that their 95 % interval is that of Student's t."""
     scaled = centre + (draws - centre) * t_over_normal(degrees)
     if form != "logarithmic":
         scaled[:, 0] = np.minimum(scaled[:, 0], 1.0)
@@ -294,7 +294,7 @@ def _to_t(draws: Array, centre: Array, degrees: int, form: str, x: Array) -> Arr
 
 
 def interval_of(value: float, draws: Array) -> Interval:
-    """The 95 % interval of draws [D], around an estimate; no ends without draws."""
+    """An estimate with the 95 % interval of draws [D]; without ends if there are no draws."""
     if not len(draws):
         return Interval(value, None, None)
     low, high = np.quantile(draws, [0.5 - CONFIDENCE / 2, 0.5 + CONFIDENCE / 2])

@@ -1,4 +1,4 @@
-"""Paired differences: Student t from pooled replicates, and Holm's correction for many of them."""
+"""Paired differences: Student's t from pooled replicates, and Holm's correction for multiple tests."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Difference:
     """Lower end of the 95 % interval; None with one replicate."""
     high: float | None
     p: float | None
-    """Of a two-sided t test; None with one replicate."""
+    """p-value of a two-sided t test; None with one replicate."""
     pairs: int
-    """Replicates of both sides with one seed."""
+    """Number of paired replicates, which have the same seed on both sides."""
     p_adjusted: float | None = None
-    """By Holm, over the family that this belongs to."""
+    """p-value corrected by Holm over the family of this difference; None if untested."""
 
     @property
     def significant(self) -> bool:
@@ -35,7 +35,7 @@ class Difference:
 def difference_of(
     replicates: Sequence[NDArray[np.float64]], deviation: float | None, degrees: int
 ) -> Difference:
-    """Mean over configurations of the means over their replicates, with a Student-t interval.
+    """Mean over configurations of the mean differences of their replicates, with a Student-t interval.
 
     `replicates` holds K arrays of paired differences, `deviation` the standard deviation of one
     difference, with its degrees of freedom; None if no configuration has two replicates.

@@ -1,4 +1,4 @@
-"""The sides of a comparison: studies as wholes, or the values of a key in one table of results."""
+"""The sides of a comparison: whole studies, or the values of a key in one table of results."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from raydc.analysis.curves import group, label_of
 from raydc.errors import InputError, did_you_mean, one_of
 from raydc.spec.result import Row, check_column, is_spec_column
 
-PLAIN = {"images.method": "random", "labels.kind": "hard", "train.augment": "none"}
-"""What others are measured against, unless a baseline is named."""
+DEFAULT_BASELINE = {"images.method": "random", "labels.kind": "hard", "train.augment": "none"}
+"""The baseline of a key if none is named."""
 
 
 @dataclass(frozen=True)
 class Side:
-    """What is compared: a study, or the rows of one value of a key."""
+    """One side of a comparison: a study, or the rows with one value of a key."""
 
     name: str
     rows: Sequence[Row]
 
 
 def studies(given: Sequence[tuple[str, Sequence[Row]]]) -> list[Side]:
-    """A side a study, the first of which is the baseline; named by their studies if these differ."""
+    """One side per study, the baseline first; named after the studies if their names differ."""
     names = [", ".join(sorted({str(row["study"]) for row in rows})) for _, rows in given]
     if len(set(names)) < len(names) or not all(names):
         names = [where for where, _ in given]
@@ -31,9 +31,9 @@ def studies(given: Sequence[tuple[str, Sequence[Row]]]) -> list[Side]:
 
 
 def levels(rows: Sequence[Row], by: Sequence[str], baseline: str | None = None) -> list[Side]:
-    """A side a value of the keys `by`, the baseline first; rows without any of the keys are left out.
+    """One side per value of the keys `by`, the baseline first; rows without any of the keys are left out.
 
-    `baseline` is a value or a label, by default the plain one (random, hard, none), else the first.
+    `baseline` is a value or a label; the default is DEFAULT_BASELINE (random, hard, none), else the first.
     Raises `InputError` for a key without values, for one value only, and for an unknown baseline.
     """
     for key in by:
@@ -44,15 +44,17 @@ def levels(rows: Sequence[Row], by: Sequence[str], baseline: str | None = None) 
     keys = [dict(zip(by, values, strict=True)) for values in groups]
     sides = [Side(label_of(key), members) for key, members in zip(keys, groups.values(), strict=True)]
     if len(sides) < 2:
-        raise InputError(f"--by is {', '.join(by)}, which has the value {sides[0].name} only; choose another")
+        raise InputError(
+            f"--by is {', '.join(by)}, which has only the value {sides[0].name}; choose another key"
+        )
     first = _baseline(sides, keys, baseline)
     return [sides[first], *sides[:first], *sides[first + 1 :]]
 
 
 def _baseline(sides: Sequence[Side], keys: Sequence[Mapping[str, Any]], wanted: str | None) -> int:
     if wanted is None:
-        plain = (all(v == PLAIN.get(k) for k, v in key.items()) for key in keys)
-        return next((number for number, found in enumerate(plain) if found), 0)
+        is_default = (all(v == DEFAULT_BASELINE.get(k) for k, v in key.items()) for key in keys)
+        return next((number for number, found in enumerate(is_default) if found), 0)
     for number, (side, key) in enumerate(zip(sides, keys, strict=True)):
         if wanted in (side.name, ", ".join(str(value) for value in key.values())):
             return number

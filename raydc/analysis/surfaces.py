@@ -1,4 +1,4 @@
-"""From rows to surfaces: accuracy over two keys, the number of images and the kept label information."""
+"""From rows to surfaces: accuracy over two keys, the number of images and the label information."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from raydc.analysis.curves import Points, finished, group, varying_keys
 from raydc.spec.result import Row, check_column
 
 KEPT = "labels.top_k"
-"""The label information that a joint law is about by default: how many entries of a label are kept."""
+"""Default key of the label information in a joint law: the number of kept entries of a label."""
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,9 @@ class Surface(Points):
 
     key: Mapping[str, Any]
     x: NDArray[np.float64]
-    """[J], rising; not every x needs every z."""
+    """[J], ascending; not every x needs every z."""
     z: NDArray[np.float64]
-    """[J], rising where x is equal."""
+    """[J], ascending where x is equal."""
     replicates: tuple[NDArray[np.float64], ...]
 
     def part(self, chosen: NDArray[np.bool_]) -> Surface:
@@ -37,7 +37,7 @@ def kept_information(row: Row, z: str) -> float | None:
     """The value of `z` of one row.
 
     A label without `labels.top_k` keeps an entry for each class. A hard label has no value: it is the
-    true class, not the first entry of what a teacher says, so it is not the label with k = 1.
+    true class, not the largest entry of a teacher's prediction, so it is not the label with k = 1.
     """
     value = row.get(z)
     if value is None and z == KEPT and row.get("labels.kind") not in (None, "hard"):

@@ -1,9 +1,9 @@
-"""What a soft label is worth: how many hard-labelled images reach the same accuracy.
+"""What a soft label is worth: the number of hard-labelled images that reach the same accuracy.
 
-For each group of otherwise equal points, the accuracy of the soft labels at an IPC is looked up on the
-fitted law of the hard labels. Teacher epoch, temperature and other label keys are chosen for each
-IPC by validation accuracy; test accuracy is what is reported. Beyond the hard labels' largest IPC
-the answer is `> N`: a law is not read outside its data.
+For each group of otherwise equal points, the law fitted to the hard labels is inverted at the accuracy of the
+soft labels at an IPC. Teacher epoch, temperature and other label keys are chosen for each IPC by
+validation accuracy; test accuracy is reported. Beyond the largest IPC of the hard labels the answer is `> N`:
+a law is not extrapolated outside its data.
 """
 
 from __future__ import annotations
@@ -37,25 +37,25 @@ class Worth:
     """Soft labels at one IPC, against hard labels of the same group."""
 
     group: dict[str, Any]
-    """Keys that both sides share, such as the method."""
+    """Keys that soft and hard labels share, such as the method."""
     ipc: float
     labels: dict[str, Any]
     """The chosen label keys."""
     chosen_by: str
-    """val_acc, or `given` where there was one choice only."""
+    """val_acc, or `given` if there was only one choice."""
     soft_acc: Mean
     hard_acc: Mean | None
-    """Hard labels at the same IPC, where they were evaluated."""
+    """Hard labels at the same IPC; None if they were not evaluated."""
     hard_ipc: float | None
     """IPC of hard labels with the same accuracy; None if unknown or outside the data."""
     low: float | None
-    """Lower end of its 95 % interval, inside the data."""
+    """Lower end of the 95 % interval of `hard_ipc`, inside the data."""
     high: float | None
-    """Upper end; None if it lies beyond the largest IPC of the hard labels."""
+    """Upper end of the interval; None if it lies beyond the largest IPC of the hard labels."""
     beyond: float | None
-    """Largest IPC of the hard labels, where the answer lies beyond it."""
+    """Largest IPC of the hard labels if the answer or its upper end lies beyond it, else None."""
     note: str
-    """Why there is no number, if there is none."""
+    """The reason if there is no number, else empty."""
 
     @property
     def ratio(self) -> float | None:
@@ -75,7 +75,7 @@ class Worth:
 
 
 def worth(rows: Sequence[Row], seed: int = 0) -> list[Worth]:
-    """Every (group, IPC) that has soft labels, in order; `InputError` without hard or soft rows."""
+    """The worth for every (group, IPC) with soft labels, in order; `InputError` without hard or soft rows."""
     rows = finished(rows)
     hard = [r for r in rows if r.get("labels.kind") == "hard"]
     soft = [r for r in rows if r.get("labels.kind") not in (None, "hard")]
@@ -110,7 +110,7 @@ def _belongs_to_labels(key: str, hard: Sequence[Row]) -> bool:
 
 
 def choose_labels(rows: Sequence[Row]) -> tuple[dict[str, Any], list[Row], str]:
-    """(label keys, rows, what chose) of the labels with the best mean validation accuracy."""
+    """(label keys, rows, chosen_by) of the labels with the best mean validation accuracy."""
     keys = [key for key in varying_keys(rows) if is_label_key(key)]
     options = group(rows, keys)
     if len(options) == 1:
@@ -142,9 +142,9 @@ def _worth(
     largest, smallest = places[-1], places[0]
     common = (key, ipc, labels, chosen_by, accuracy, hard_acc)
     if isinstance(law, NoLaw) and law.inside is not None:
-        law = law.inside  # its limit is unknown, but it is read inside the data only
+        law = law.inside  # its limit is unknown, but it is only used inside the data
     if isinstance(law, NoLaw):
-        note = f"no law of the hard labels: {law.reason}"
+        note = f"no law for the hard labels: {law.reason}"
         return Worth(*common, hard_ipc=None, low=None, high=None, beyond=None, note=note)
     spread = _mean_draws(accuracy, chosen, seed)
     answer = float(_inverse(law, np.array([accuracy.value]))[0])
@@ -159,7 +159,7 @@ def _worth(
     if answer > largest:
         return Worth(*common, hard_ipc=None, low=None, high=None, beyond=largest, note="")
     if answer < smallest:
-        note = f"below the accuracy of {smallest:g} hard-labelled images a class"
+        note = f"below the accuracy of {smallest:g} hard-labelled images per class"
         return Worth(*common, hard_ipc=None, low=None, high=None, beyond=None, note=note)
     outside = high is not None and high > largest
     return Worth(
@@ -173,7 +173,7 @@ def _worth(
 
 
 def _mean_draws(accuracy: Mean, chosen: Sequence[Row], seed: int) -> np.ndarray | None:
-    """Draws of the soft labels' mean accuracy, Student t."""
+    """Draws of the mean accuracy of the soft labels, from Student's t; None with one replicate."""
     if accuracy.count < 2:
         return None
     error = float(np.std([r["test_acc"] for r in chosen], ddof=1)) / np.sqrt(accuracy.count)
@@ -208,6 +208,6 @@ def describe(item: Worth) -> str:
     if answer == "-":
         return f"{start}soft labels at IPC {item.ipc:g}: {item.note}"
     return (
-        f"{start}{item.ipc:g} soft-labelled images a class ({labels}) do as well as {answer} "
+        f"{start}{item.ipc:g} soft-labelled images per class ({labels}) do as well as {answer} "
         "hard-labelled ones"
     )

@@ -1,1 +1,1 @@
-"""The commands of `raydc`, by what people do with them; raydc.commands.app puts them together."""
+"""The commands of `raydc`, grouped by task; raydc.commands.app builds the command line from them."""

@@ -1,4 +1,4 @@
-"""Commands that look at results: tables, laws, frontiers, worth, figures and the report."""
+"""Commands that analyse results: tables, laws, frontiers, worth, figures and the report."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def rows_of(where: str, tracking_uri: str | None, only: list[str] | None) -> list[Row]:
-    """The rows of a folder or an experiment that `--only` leaves."""
+    """The rows of a study folder or an MLflow experiment that match `--only`."""
     from raydc.tracking import rows
 
     return rows.only(rows.load_rows(where, tracking_uri), only or [])
@@ -37,12 +37,14 @@ def rows_of(where: str, tracking_uri: str | None, only: list[str] | None) -> lis
 
 def results(
     where: Where,
-    csv_file: Annotated[Path | None, typer.Option("--csv", help="Write the whole table here.")] = None,
+    csv_file: Annotated[
+        Path | None, typer.Option("--csv", help="Write the whole table to this file.")
+    ] = None,
     only: Only = None,
     tracking_uri: TrackingUri = None,
     as_json: AsJson = False,
 ) -> None:
-    """The results table, also while a run is going."""
+    """Print the results table; works while the study is running."""
     with reported():
         from raydc.analysis.curves import varying_keys
         from raydc.spec.result import FINISHED, columns
@@ -81,20 +83,20 @@ def fit(
         typer.Option(help="A second column, such as labels.top_k: fit the joint law over both."),
     ] = None,
     by: Annotated[
-        list[str] | None, typer.Option(help="Keys that separate curves (default: all that vary).")
+        list[str] | None, typer.Option(help="Keys that separate the curves (default: all that vary).")
     ] = None,
     form: Annotated[
         str | None,
         typer.Option(
             help="power (default), exponential or logarithmic; with --z additive, product, interaction or "
-            "logarithmic; auto (default with --z) takes the smallest AICc of each curve."
+            "logarithmic; auto (default with --z) picks the form with the smallest AICc for each curve."
         ),
     ] = None,
     only: Only = None,
     tracking_uri: TrackingUri = None,
     as_json: AsJson = False,
 ) -> None:
-    """Scaling laws, such as y = a - b x^-c, with 95 % intervals."""
+    """Fit scaling laws, such as y = a - b x^-c, with 95 % intervals."""
     with reported():
         from raydc.analysis import joint_search, laws
 
@@ -145,7 +147,7 @@ def _fit_curves(rows: list[Row], x: str, y: str, by: list[str] | None, form: str
 
 
 def signed(error: float | None) -> str:
-    """A prediction error in points."""
+    """A signed difference in percentage points."""
     return "-" if error is None else f"{100 * error:+.1f} points"
 
 
@@ -156,13 +158,13 @@ def plot(
         str, typer.Option(help="Column on the y axis; test_acc_by_class:N is the accuracy of class N.")
     ] = "test_acc",
     by: Annotated[
-        list[str] | None, typer.Option(help="Keys that separate lines (default: all that vary).")
+        list[str] | None, typer.Option(help="Keys that separate the lines (default: all that vary).")
     ] = None,
     file: Annotated[Path, typer.Option("--out", help="The figure: .svg, .pdf or .png.")] = Path("figure.svg"),
     only: Only = None,
     tracking_uri: TrackingUri = None,
 ) -> None:
-    """Draw a column over a key, with 95 % intervals."""
+    """Plot a column over a key, with 95 % intervals."""
     with reported():
         from raydc.report import drawing
         from raydc.report.figures import line_figure
@@ -178,13 +180,17 @@ def plot(
 def frontier(
     where: Where,
     over: Annotated[
-        str, typer.Option(help="bytes: images and labels as stored; images: the best labels of each IPC.")
+        str,
+        typer.Option(
+            help="bytes: accuracy over stored bytes of images and labels; images: for each IPC, the labels "
+            "with the highest validation accuracy."
+        ),
     ] = "bytes",
     only: Only = None,
     tracking_uri: TrackingUri = None,
     as_json: AsJson = False,
 ) -> None:
-    """The Pareto frontier of accuracy over stored bytes, or over images."""
+    """Print the Pareto frontier of accuracy over stored bytes, or over images."""
     with reported():
         from raydc.analysis.curves import finished
         from raydc.analysis.frontier import OVER
@@ -230,7 +236,7 @@ def _frontier_over_bytes(rows: list[Row], as_json: bool) -> None:
 
 
 def worth(where: Where, only: Only = None, tracking_uri: TrackingUri = None, as_json: AsJson = False) -> None:
-    """How many hard-labelled images a soft label replaces."""
+    """Print how many hard-labelled images one soft-labelled image replaces."""
     with reported():
         from raydc.analysis.curves import label_of
         from raydc.analysis.worth import worth as analyse
@@ -264,7 +270,7 @@ def worth(where: Where, only: Only = None, tracking_uri: TrackingUri = None, as_
                 "labels": label_of(item.labels),
                 "soft": percent(item.soft_acc),
                 "hard": percent(item.hard_acc),
-                "hard-labelled images a class": item.text() if item.text() != "-" else item.note,
+                "hard-labelled images per class": item.text() if item.text() != "-" else item.note,
             }
             for item in answers
         ]
@@ -274,18 +280,17 @@ def worth(where: Where, only: Only = None, tracking_uri: TrackingUri = None, as_
 def report(
     where: Where,
     figures: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write the figures here (default: DIR/figures).")
+        Path | None,
+        typer.Option(metavar="DIR", help="Write the figures to this folder (default: DIR/figures)."),
     ] = None,
     formats: Annotated[
         list[str] | None,
-        typer.Option(
-            "--format", help="Of the figures: svg and pdf for papers, png (default); may be repeated."
-        ),
+        typer.Option("--format", help="Format of the figures: png (default), svg or pdf; may be repeated."),
     ] = None,
     tracking_uri: TrackingUri = None,
     store: StoreUri = None,
 ) -> None:
-    """One self-contained report.html with charts and tables, and its figures as files."""
+    """Write one self-contained report.html with charts and tables, and its figures as files."""
     with reported():
         from raydc.report.drawing import FORMATS
         from raydc.study.reporting import write

@@ -1,5 +1,5 @@
-"""The command line: `raydc COMMAND`. Exit codes: 0, 2 bad input, 3 some failed, 4 the tracker is behind,
-130 interrupted."""
+"""The command line: `raydc COMMAND`. Exit codes: 0 success, 2 bad input, 3 some evaluations failed, 4 results
+are missing in the tracker, 130 interrupted."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from raydc.commands.terminal import reported, say
 from raydc.spec import plugins
 
 GARBAGE_THRESHOLDS = 50_000, 20, 20
-"""When garbage is looked for; with Python's own, torch and MLflow take a third longer to load."""
+"""Thresholds of Python's garbage collector; with the defaults, torch and MLflow load a third slower."""
 
 app = typer.Typer(
     help="Dataset distillation and pruning experiments at scale.",
@@ -40,7 +40,7 @@ app = typer.Typer(
 @app.callback(invoke_without_command=True)
 def _main(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", help="Say more about what goes on.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Print informational log messages.")] = False,
     plugin: Annotated[
         list[Path] | None, typer.Option("--plugin", help="A Python file that adds methods, labels, recipes.")
     ] = None,
@@ -83,7 +83,7 @@ app.command("list")(asking.list_things)
 def main() -> None:
     """Entry point of the `raydc` command."""
     gc.set_threshold(*GARBAGE_THRESHOLDS)
-    atexit.register(gc.freeze)  # or Python looks through all modules before it ends, for seconds
+    atexit.register(gc.freeze)  # otherwise Python scans all modules at exit, for seconds
     app()
 
 

@@ -1,4 +1,4 @@
-"""Commands that ask what there is, and whether everything is here."""
+"""Commands that list what is available and check the installation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def list_things(
     ],
     as_json: AsJson = False,
 ) -> None:
-    """What there is, one line each."""
+    """List what is available, one line each."""
     with reported():
         from raydc.spec import catalog
 
@@ -59,6 +59,8 @@ def doctor(
             from raydc.commands.cluster_doctor import examine_cluster
 
             found = examine_cluster(address, tracking_uri, store)
-    rows = [{"check": f.check, "ok": f.ok, "found": f.found, "mend": None if f.ok else f.mend} for f in found]
-    emit(rows, as_json, lambda: show_table("raydc doctor", rows))
+    # The key `mend` is part of the JSON output; the table calls the column `fix`.
+    rows = [{"check": f.check, "ok": f.ok, "found": f.found, "mend": None if f.ok else f.fix} for f in found]
+    shown = [{"fix" if name == "mend" else name: value for name, value in row.items()} for row in rows]
+    emit(rows, as_json, lambda: show_table("raydc doctor", shown))
     raise typer.Exit(0 if all(f.ok for f in found) else 2)

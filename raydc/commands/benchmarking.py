@@ -1,4 +1,4 @@
-"""Commands that judge methods: DD-Ranking's scores, and what a classifier says of compressed sets."""
+"""Commands that score methods: DD-Ranking, and entropy and NLL of compressed sets under a classifier."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ def ddranking(
         str | None,
         typer.Option(metavar="DIR", help="A study whose images are the full dataset, with hard labels."),
     ] = None,
-    weight: Annotated[float, typer.Option(help="w: what IOR counts in LRS; HLR counts 1 - w.")] = 0.5,
-    gamma: Annotated[float, typer.Option(help="g: what points with augmentation count in ARS.")] = 0.5,
+    weight: Annotated[float, typer.Option(help="w: weight of IOR in LRS; HLR has 1 - w.")] = 0.5,
+    gamma: Annotated[float, typer.Option(help="g: weight of the IOR with augmentation in ARS.")] = 0.5,
     only: Only = None,
     tracking_uri: TrackingUri = None,
     as_json: AsJson = False,
 ) -> None:
-    """DD-Ranking: hard label recovery, improvement over random, LRS and ARS of every method."""
+    """Print DD-Ranking's scores of every method: HLR, improvement over random, LRS and ARS."""
     with reported():
         from raydc.analysis.ddranking import ddranking as analyse
         from raydc.report.tables import percent
@@ -86,21 +86,23 @@ def entropy(
     teacher: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="A teacher of the study, or a block as '{arch: ..., checkpoint: FILE}'."
+            metavar="NAME", help="A teacher of the study, or a block such as '{arch: ..., checkpoint: FILE}'."
         ),
     ] = None,
-    epoch: Annotated[int | None, typer.Option(help="Its epoch (default: its last).")] = None,
+    epoch: Annotated[int | None, typer.Option(help="Epoch of the teacher (default: the last).")] = None,
     ratio: Annotated[
-        str, typer.Option(metavar="LIST", help="Crop ratios, parts of the area; 1 is always looked at.")
+        str, typer.Option(metavar="LIST", help="Crop ratios, as fractions of the area; 1 is always added.")
     ] = "0.08,0.15,0.25,0.4,0.6,0.8,1",
-    draws: Annotated[int, typer.Option(help="Crops of each image at each ratio.")] = 4,
+    draws: Annotated[int, typer.Option(help="Number of crops of each image at each ratio.")] = 4,
     seed: Annotated[int, typer.Option(help="Seed of the crops.")] = 0,
-    plot: Annotated[Path | None, typer.Option(help="Draw the figure here: .svg, .pdf or .png.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Write the figure to this file: .svg, .pdf or .png.")
+    ] = None,
     store: StoreUri = None,
     only: Only = None,
     as_json: AsJson = False,
 ) -> None:
-    """Entropy and NLL of compressed sets under a classifier, whole and in random crops."""
+    """Print entropy and NLL of compressed sets under a classifier, for whole images and random crops."""
     with reported():
         from raydc.analysis.entropy import mean_points, orders, reversals
         from raydc.study.set_entropy import judge
@@ -116,7 +118,7 @@ def entropy(
             store_uri=store,
         )
         means = mean_points(judged.points)
-        ordered, turned = orders(judged.points), reversals(judged.points)
+        set_orders, set_reversals = orders(judged.points), reversals(judged.points)
         if plot is not None:
             from raydc.report import drawing
 
@@ -124,8 +126,8 @@ def entropy(
                 drawing.save(drawing.entropy(means), plot)
             except (OSError, ValueError) as error:
                 raise InputError(f"--plot is {str(plot)!r}, which cannot be written: {error}") from None
-        rows = _entropy_rows(judged, ordered, turned)
-        emit(rows, as_json, lambda: _show_entropy(judged, means, ordered, turned, plot))
+        rows = _entropy_rows(judged, set_orders, set_reversals)
+        emit(rows, as_json, lambda: _show_entropy(judged, means, set_orders, set_reversals, plot))
 
 
 def _numbers(text: str) -> list[float]:
@@ -134,12 +136,14 @@ def _numbers(text: str) -> list[float]:
         return [float(part) for part in text.split(",")]
     except ValueError:
         raise InputError(
-            f"--ratio is {text!r}, but must be numbers with commas, such as 0.08,0.5,1"
+            f"--ratio is {text!r}, but must be numbers separated by commas, such as 0.08,0.5,1"
         ) from None
 
 
-def _entropy_rows(judged: Judged, ordered: list[Order], turned: list[Reversal]) -> list[dict[str, Any]]:
-    """A row for each set and ratio, each opposed pair at a ratio, and each pair that crops may turn."""
+def _entropy_rows(
+    judged: Judged, set_orders: list[Order], set_reversals: list[Reversal]
+) -> list[dict[str, Any]]:
+    """One row for each set and ratio, each pair of kinds at a ratio, and each pair that crops may reverse."""
     rows: list[dict[str, Any]] = [
         {
             "what": "set",
@@ -165,7 +169,7 @@ def _entropy_rows(judged: Judged, ordered: list[Order], turned: list[Reversal]) 
             "opposed": o.opposed,
             "disagrees": o.disagrees,
         }
-        for o in ordered
+        for o in set_orders
     ]
     rows += [
         {
@@ -178,7 +182,7 @@ def _entropy_rows(judged: Judged, ordered: list[Order], turned: list[Reversal]) 
             "r_star_high": r.high,
             "note": r.note or None,
         }
-        for r in turned
+        for r in set_reversals
     ]
     return rows
 
@@ -186,8 +190,8 @@ def _entropy_rows(judged: Judged, ordered: list[Order], turned: list[Reversal]) 
 def _show_entropy(
     judged: Judged,
     means: list[MeanPoint],
-    ordered: list[Order],
-    turned: list[Reversal],
+    set_orders: list[Order],
+    set_reversals: list[Reversal],
     plot: Path | None,
 ) -> None:
     from raydc.analysis.curves import label_of
@@ -208,11 +212,11 @@ def _show_entropy(
         ],
     )
     out.print()
-    _show_orders(ordered)
-    if turned:
+    _show_orders(set_orders)
+    if set_reversals:
         out.print()
         show_table(
-            "Crop ratio r* at which the entropy advantage of whole images is gone (Theorem 4.2)",
+            "Crop ratio r* at which the entropy advantage of whole images vanishes (Theorem 4.2)",
             [
                 {
                     "lower entropy": label_of(r.one),
@@ -221,22 +225,22 @@ def _show_entropy(
                     "r*": r.text(),
                     "note": r.note or None,
                 }
-                for r in turned
+                for r in set_reversals
             ],
         )
     if judged.missing:
-        say(f"{judged.missing} compressed sets are not in the store any more and were left out")
+        say(f"{judged.missing} compressed sets are no longer in the store and were left out")
     if plot is not None:
         say(f"figure: {plot}")
 
 
-def _show_orders(ordered: list[Order]) -> None:
+def _show_orders(set_orders: list[Order]) -> None:
     """Kinds of sets that NLL and entropy order differently."""
     from raydc.analysis.curves import label_of
     from raydc.report.tables import interval
 
-    opposed = [o for o in ordered if o.disagrees and o.clear]
-    unclear = sum(o.disagrees and not o.clear for o in ordered)
+    opposed = [o for o in set_orders if o.disagrees and o.clear]
+    unclear = sum(o.disagrees and not o.clear for o in set_orders)
     if opposed:
         show_table(
             "A lower NLL with a higher entropy (Proposition 4.1)",
@@ -253,9 +257,9 @@ def _show_orders(ordered: list[Order]) -> None:
             ],
         )
     else:
-        say("NLL and entropy clearly order no two kinds of sets differently (Proposition 4.1).")
+        say("NLL and entropy order no two kinds of sets in clearly different ways (Proposition 4.1).")
     if unclear:
-        say(f"{unclear} more orders differ within their intervals; --json has all")
+        say(f"{unclear} more pairs differ in order, but within their intervals; --json prints all pairs")
 
 
 def _ends(name: str, mean: Mean | None) -> dict[str, Any]:

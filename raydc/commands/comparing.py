@@ -1,4 +1,4 @@
-"""raydc compare: two studies, or the values of a key, paired and corrected."""
+"""raydc compare: paired differences between studies or values of a key, corrected for multiple tests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from raydc.report.tables import Table
 
 MOST_SHOWN = 40
-"""Configurations that the terminal shows; files hold all of them."""
+"""Most configurations that the terminal shows; files have all of them."""
 
 
 def compare(
@@ -32,22 +32,26 @@ def compare(
     ],
     by: Annotated[
         list[str] | None,
-        typer.Option(help="Compare the values of this key, in one study or over all that are given."),
+        typer.Option(help="Compare the values of this key, in one study or across all given studies."),
     ] = None,
     baseline: Annotated[
         str | None, typer.Option(help="The value of --by to compare with (default: random, hard, none).")
     ] = None,
-    metric: Annotated[str, typer.Option(help="The measure that is compared.")] = "test_acc",
+    metric: Annotated[str, typer.Option(help="The measure to compare.")] = "test_acc",
     only: Only = None,
-    csv_file: Annotated[Path | None, typer.Option("--csv", help="Write every difference here.")] = None,
-    markdown_file: Annotated[Path | None, typer.Option("--markdown", help="Write the tables here.")] = None,
+    csv_file: Annotated[
+        Path | None, typer.Option("--csv", help="Write every difference to this file.")
+    ] = None,
+    markdown_file: Annotated[
+        Path | None, typer.Option("--markdown", help="Write the tables to this file.")
+    ] = None,
     latex_file: Annotated[
-        Path | None, typer.Option("--latex", help="Write the tables here, for the package booktabs.")
+        Path | None, typer.Option("--latex", help="Write the tables to this file, for the package booktabs.")
     ] = None,
     tracking_uri: TrackingUri = None,
     as_json: AsJson = False,
 ) -> None:
-    """Two studies, or the values of a key: paired differences with 95 % intervals, corrected."""
+    """Compare studies, or the values of a key: paired differences with 95 % intervals, corrected."""
     with reported():
         from raydc.analysis import compare as comparing
         from raydc.analysis.sides import levels, studies
@@ -61,7 +65,8 @@ def compare(
             raise InputError(f"{where[0]} is one study; give another one, or a key to compare with --by")
         if not by and baseline is not None:
             raise InputError(
-                f"--baseline is {baseline!r}, but names a value of --by; put the baseline study first"
+                f"--baseline is {baseline!r}, but it names a value of --by, which is not given; "
+                "put the baseline study first"
             )
         every = [row for _, rows in loaded for row in rows]
         sides = levels(every, by, baseline) if by else studies(loaded)
@@ -86,7 +91,7 @@ def _show(sentences: Sequence[str], tables: Sequence[Table]) -> None:
         body = [dict(zip(table.head, cells, strict=True)) for cells in table.body]
         show_table(table.title, body[:MOST_SHOWN], table.head)
         if len(body) > MOST_SHOWN:
-            say(f"{len(body) - MOST_SHOWN} more are written by --csv, --markdown and --latex")
+            say(f"{len(body) - MOST_SHOWN} more rows are not shown; --csv, --markdown and --latex write all")
 
 
 def _csv(rows: list[dict[str, object]]) -> str:

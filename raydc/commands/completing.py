@@ -1,4 +1,4 @@
-"""What the shell completes after `raydc --install-completion`: names that depend on what is here."""
+"""Shell completion (`raydc --install-completion`) of studies, folders, kinds and reproductions."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ KINDS = (
     "studies",
     "reproductions",
 )
-"""What `raydc list` lists."""
+"""Kinds that `raydc list` lists."""
 
 
 def kinds(incomplete: str) -> list[str]:
-    """What `raydc list` lists."""
+    """Kinds that `raydc list` lists."""
     return [kind for kind in KINDS if kind.startswith(incomplete)]
 
 
 def studies(incomplete: str) -> list[str]:
-    """Studies that come with raydc, study files, and folders on the way to some."""
+    """Studies that come with raydc, study files, and folders that may contain some."""
     names = [study.name for study in shipped.studies() if study.name.startswith(incomplete)]
     return [*names, *(path for path in _paths(incomplete) if path.endswith(("/", ".yaml", ".yml")))]
 
 
 def folders(incomplete: str) -> list[str]:
-    """Folders of studies, and folders on the way to some; the former end without a slash."""
+    """Folders of studies, without a slash at the end, and other folders, which may contain some."""
     from raydc.tracking import study_folder  # takes long to import
 
     found = [path for path in _paths(incomplete) if path.endswith("/")]
@@ -45,14 +45,14 @@ def folders(incomplete: str) -> list[str]:
 
 
 def reproductions(incomplete: str) -> list[str]:
-    """Tables and claims of papers."""
+    """Names of reproductions: tables and claims of papers."""
     from raydc.report.reproduce import names
 
     return [name for name in names() if name.startswith(incomplete)]
 
 
 def _paths(incomplete: str) -> list[str]:
-    """Paths that begin so, as they were begun; those of folders end in a slash."""
+    """Paths that start with `incomplete`, in the same spelling; those of folders end in a slash."""
     parent, _, start = incomplete.rpartition("/")
     place = Path(f"{parent}/" if "/" in incomplete else ".")
     if not place.is_dir():

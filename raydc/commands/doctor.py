@@ -1,4 +1,4 @@
-"""raydc doctor: is everything here that a study needs, and what to do if not."""
+"""raydc doctor: checks that this machine can run a study, and says how to fix what is wrong."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ from pathlib import Path
 from raydc.errors import TrackingError, without_password
 
 LEAST_FREE_GIB = 5.0
-"""Of a local store's disk."""
+"""Smallest free space on the disk of a local store."""
 LEAST_TORCH = (2, 10)
+"""Oldest supported version of torch."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One check."""
+    """The result of one check."""
 
     check: str
     ok: bool
     found: str
-    mend: str = ""
-    """What to do, where it is not well."""
+    fix: str = ""
+    """What to do if the check failed."""
 
 
 def examine(tracking_uri: str | None, store: str) -> list[Finding]:
@@ -48,7 +49,7 @@ def examine(tracking_uri: str | None, store: str) -> list[Finding]:
     for name, check in checks.items():
         try:
             found.append(check())
-        except Exception as error:  # a check that breaks is a finding, not a crash
+        except Exception as error:  # a check that raises is a failed check, not a crash
             found.append(Finding(name, False, f"{type(error).__name__}: {error}", "see the error"))
     return found
 
@@ -59,11 +60,11 @@ def _python() -> Finding:
     )
 
 
-def _package(name: str, mend: str) -> Finding:
+def _package(name: str, fix: str) -> Finding:
     try:
         return Finding(name, True, importlib.metadata.version(name))
     except importlib.metadata.PackageNotFoundError:
-        return Finding(name, False, "not installed", mend)
+        return Finding(name, False, "not installed", fix)
 
 
 def _torch() -> Finding:
@@ -74,7 +75,7 @@ def _torch() -> Finding:
 
 
 def _torchvision() -> Finding:
-    mend = "install torch and torchvision together: pip install -U torch torchvision"
+    fix = "install torch and torchvision together: pip install -U torch torchvision"
     try:
         import torchvision
         from torchvision.ops import nms
@@ -82,7 +83,7 @@ def _torchvision() -> Finding:
         assert nms is not None
         return Finding("torchvision", True, torchvision.__version__)
     except (ImportError, RuntimeError) as error:
-        return Finding("torchvision", False, str(error).split("\n")[0], mend)
+        return Finding("torchvision", False, str(error).split("\n")[0], fix)
 
 
 def _device() -> Finding:
@@ -98,7 +99,7 @@ def _device() -> Finding:
 def _compiler() -> Finding:
     from raydc.training.compiling import compiler, no_compiler
 
-    # Students run without one, so its absence breaks nothing.
+    # Students also train without a compiler, so a missing one is not a failure.
     return Finding("compiler", True, compiler() or no_compiler())
 
 
@@ -118,7 +119,9 @@ def _tracking(uri: str | None) -> Finding:
     try:
         probe(uri)
     except TrackingError as error:
-        return Finding("mlflow server", False, str(error), "start it, or check the address and password")
+        return Finding(
+            "mlflow server", False, str(error), "start the server, or check the address and password"
+        )
     return Finding("mlflow server", True, without_password(uri))
 
 
@@ -132,8 +135,8 @@ def _disk(store: str) -> Finding:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        mend = "make it a folder that can be written, or name another in RAYDC_STORE"
-        return Finding("disk", False, f"{folder}: {error.strerror}", mend)
+        fix = "make the folder writable, or set RAYDC_STORE to another one"
+        return Finding("disk", False, f"{folder}: {error.strerror}", fix)
     free = shutil.disk_usage(folder).free / 2**30
-    mend = "make room, or name a folder on another disk in RAYDC_STORE"
-    return Finding("disk", free >= LEAST_FREE_GIB, f"{free:.1f} GiB free at {folder}", mend)
+    fix = "free some space, or set RAYDC_STORE to a folder on another disk"
+    return Finding("disk", free >= LEAST_FREE_GIB, f"{free:.1f} GiB free at {folder}", fix)

@@ -1,4 +1,4 @@
-"""Commands that write what others' code reads."""
+"""Commands that export results for other programs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def export_labels(
     only: Only = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write labels of views as FKD's files (epoch_E/batch_B.tar), with their images."""
+    """Export labels of views in FKD's format (epoch_E/batch_B.tar), with their images."""
     with reported():
         from raydc.study.label_export import export_fkd
 
@@ -35,7 +35,7 @@ def export_labels(
         ]
 
         def show() -> None:
-            show_table("Labels as FKD's files", rows, ["folder", "images", "batches", "bytes"])
-            say(f"to learn from them: labels: {{kind: fkd, path: {written[0].folder}}}")
+            show_table("Labels in FKD's format", rows, ["folder", "images", "batches", "bytes"])
+            say(f"to train on them: labels: {{kind: fkd, path: {written[0].folder}}}")
 
         emit(rows, as_json, show)

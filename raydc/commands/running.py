@@ -1,4 +1,4 @@
-"""Commands that run studies, count what they take, and keep their trackers up to date."""
+"""Commands that plan, run and reproduce studies, and keep their trackers up to date."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 
 def load(study: str, settings: list[str] | None, smoke: bool) -> StudySpec:
-    """The study of a file or a name, checked."""
+    """Load and check a study by its file or name."""
     from raydc.spec.study import load_study
 
     return load_study(shipped.find(study), settings=settings or [], smoke=smoke)
@@ -56,11 +56,11 @@ def run(
     smoke: Smoke = False,
     download: Download = False,
     no_reuse: Annotated[
-        bool, typer.Option("--no-reuse", help="Do not take over results of other studies.")
+        bool, typer.Option("--no-reuse", help="Do not reuse results of other studies.")
     ] = False,
-    no_report: Annotated[bool, typer.Option("--no-report", help="Do not draw the report.")] = False,
+    no_report: Annotated[bool, typer.Option("--no-report", help="Do not write the report.")] = False,
 ) -> None:
-    """Run a study, or go on with it where it was interrupted."""
+    """Run a study, or resume it where it was interrupted."""
     with reported():
         loaded = load(study, settings, smoke)
         folder = directory or Path("runs") / loaded.name
@@ -85,7 +85,7 @@ def run(
 
 
 def _launched(loaded: StudySpec, folder: Path, *, quiet: bool = False, **options: Any) -> Summary:
-    """Run a study with live progress, or without a word; exits with 130 when it is interrupted early."""
+    """Run a study, with live progress unless `quiet`; exit with 130 if it is interrupted early."""
     from raydc.orchestration.progress import Silent
     from raydc.study import launch
 
@@ -96,14 +96,14 @@ def _launched(loaded: StudySpec, folder: Path, *, quiet: bool = False, **options
             return launch.run(loaded, folder, progress=progress, **options)
     except KeyboardInterrupt:
         err.print(
-            f"interrupted; `raydc {plugins.options()}run {loaded.source} --out {folder}` goes on",
+            f"interrupted; `raydc {plugins.options()}run {loaded.source} --out {folder}` resumes it",
             style="yellow",
         )
         raise typer.Exit(130) from None
 
 
 def search_sentences(summary: Summary) -> list[str]:
-    """What a search found; nothing of another study."""
+    """Sentences on the result of a search; none for a study that is not a search."""
     if summary.search is None:
         return []
     from raydc.report.search_history import sentences
@@ -120,13 +120,12 @@ def print_summary(summary: Summary) -> None:
     if summary.before or summary.taken_over:
         say(
             f"  {summary.run_now} run now, {summary.before} finished before, "
-            f"{summary.taken_over} taken over from other studies",
+            f"{summary.taken_over} reused from other studies",
         )
     if summary.naive_forwards:
         from raydc.spec.plan import forwards_sentence
 
-        said = forwards_sentence(summary.forwarded, summary.forwards, summary.naive_forwards)
-        say(f"  {said}")
+        say(f"  {forwards_sentence(summary.forwarded, summary.forwards, summary.naive_forwards)}")
     for sentence in search_sentences(summary):
         say(f"  {sentence}")
     stages = ", ".join(f"{n} {duration(s)}" for n, s in summary.stage_seconds.items() if s >= 1)
@@ -139,14 +138,17 @@ def print_summary(summary: Summary) -> None:
         )
     again = f"raydc {plugins.options()}run {summary.out / 'study.yaml'} --out {summary.out}"
     if summary.interrupted:
-        say(f"  interrupted; `{again}` goes on")
+        say(f"  interrupted; `{again}` resumes it")
     elif summary.stopped is not None:
-        say(f"  stopped: {summary.stopped}; `{again}` goes on")
+        say(f"  stopped: {summary.stopped}; `{again}` resumes it")
     elif summary.failed:
-        more = "" if summary.search is not None else f"; `{again}` tries them again"
+        more = "" if summary.search is not None else f"; `{again}` retries them"
         say(f"  `raydc results {summary.out}` shows why{more}")
     if summary.behind:
-        say(f"  {summary.tracker} lacks {summary.behind} results; `raydc sync {summary.out}` writes them")
+        say(
+            f"  {summary.behind} results are missing in {summary.tracker}; "
+            f"`raydc sync {summary.out}` writes them"
+        )
     if (report := summary.out / "report.html").exists():
         say(f"  report: {report}")
 
@@ -164,7 +166,7 @@ def reproduce(
         typer.Option("--cells", help="Cells or claims to run, such as ipc-10 (default: all)."),
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option(help="Draw the differences of the claims: .svg, .pdf or .png.")
+        Path | None, typer.Option(help="Plot the differences of the claims to this file: .svg, .pdf or .png.")
     ] = None,
     directory: OutFolder = None,
     address: Address = None,
@@ -175,7 +177,7 @@ def reproduce(
     download: Download = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run a paper's table or claim and print it beside what the paper says."""
+    """Run a paper's table or claim and print the results next to the paper's."""
     with reported():
         from raydc.report import reproduce as reproductions
         from raydc.tracking.rows import load_rows
@@ -195,10 +197,10 @@ def reproduce(
         )
         if not as_json:
             print_summary(summary)
-        # The folder may hold other points, of a smoke run or of other settings.
+        # The folder may also have results of a smoke run or of other settings.
         results = [row for row in load_rows(str(folder)) if row["evaluation_id"] in summary.ids]
         if plot is not None:
-            _drawn(reproductions.differences(table, results), plot)
+            _save_figure(reproductions.differences(table, results), plot)
         rows, verdicts = reproductions.compare(table, results), reproductions.verdicts(table, results)
 
         emit([*rows, *verdicts], as_json, lambda: _show_reproduction(table, rows, verdicts, smoke))
@@ -211,14 +213,14 @@ def _show_reproduction(
     if rows:
         show_table(f"{table.source}, {table.measure}", [_cell(row) for row in rows])
     if verdicts:
-        show_table(f"{table.source}, its claims", [_verdict(row) for row in verdicts])
+        show_table(f"{table.source}, claims", [_verdict(row) for row in verdicts])
     for reason in table.not_here:
-        say(f"not run here: {reason}")
+        say(f"not reproduced: {reason}")
     if smoke:
-        say("this was a smoke run: its numbers say nothing about the paper's")
+        say("this was a smoke run; do not compare its numbers with the paper's")
 
 
-def _drawn(data: Intervals, file: Path) -> None:
+def _save_figure(data: Intervals, file: Path) -> None:
     from raydc.report import drawing
 
     try:
@@ -275,7 +277,7 @@ def plan(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Count what a study takes, without starting it."""
+    """Print what a study would run and store, without starting it."""
     with reported():
         loaded = load(study, settings, smoke)
         from raydc.study import planning
@@ -291,7 +293,7 @@ def plan(
 
         def show() -> None:
             if planned.without_data is not None:
-                say(f"the data are not here, so this is counted without them: {planned.without_data}")
+                say(f"the data are missing here, so this is counted without them: {planned.without_data}")
             show_table(loaded.name, planned.rows())
             if export is not None:
                 say(f"{len(planned.plan.evaluations)} evaluations written to {export}")

@@ -1,4 +1,4 @@
-"""The command that runs a study as a job of a Ray cluster."""
+"""raydc submit: runs a study as a job on a Ray cluster."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ def submit(
         str | None, typer.Option("--follow", metavar="JOB", help="Follow a job that was submitted before.")
     ] = None,
     stopped: Annotated[
-        str | None, typer.Option("--stop", metavar="JOB", help="Stop a job; submitted again, it goes on.")
+        str | None,
+        typer.Option("--stop", metavar="JOB", help="Stop a job; submit the study again to resume it."),
     ] = None,
     detach: Annotated[bool, typer.Option("--detach", help="Do not follow the log.")] = False,
     directory: Annotated[
@@ -47,16 +48,16 @@ def submit(
             if store is not None and "://" not in store:
                 store = str(Path(store).absolute())
             loaded = load(study, settings, smoke).located(tracking_uri, store)
-            loaded.evaluations()  # refuses what no data are needed to refuse
+            loaded.evaluations()  # raises the errors that need no data to find
             job = jobs.Job(loaded, directory, ["--download"] if download else [])
             jobs.check(job, address)
         client = jobs.connect(address)
         if stopped is not None:
-            going = jobs.stop(client, address, stopped)
-            say(f"{stopped} is stopped" if going else f"{stopped} had ended before")
+            was_running = jobs.stop(client, address, stopped)
+            say(f"{stopped} is stopped" if was_running else f"{stopped} had already ended")
             return
         name = followed or jobs.submit(client, address, job)
-        again = f"`raydc submit --follow {name} --address {address}` finds it again"
+        again = f"`raydc submit --follow {name} --address {address}` follows it"
         if study is not None:
             say(f"submitted {name}; {again}")
         if detach:
@@ -64,7 +65,7 @@ def submit(
         try:
             code = jobs.follow(client, address, name, _write)
         except KeyboardInterrupt:
-            err.print(f"detached: {name} goes on; {again}", style="yellow", soft_wrap=True)
+            err.print(f"detached: {name} keeps running; {again}", style="yellow", soft_wrap=True)
             code = 130
     raise typer.Exit(code)
 

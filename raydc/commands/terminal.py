@@ -1,4 +1,4 @@
-"""What commands share: their options, and how they print rows, sentences and errors."""
+"""Shared by the commands: options, and printing of rows, sentences and errors."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from raydc.commands import completing
 from raydc.errors import ArtifactError, FolderError, InputError, StoreError, TrackingError
 
 PIPE_WIDTH = 160
-"""Columns of a table where there is no terminal to measure."""
+"""Width, in characters, of a table that is not printed to a terminal."""
 LEAST_ALIGNED, MOST_ALIGNED = 1e-3, 1e3
-"""Between these, numbers of a column get equally many decimals."""
+"""Floats of a column that are all in this range are printed with the same number of decimals."""
 NARROW, GAP = 8, 2
-"""Width of a column below which its name is not folded; characters between two columns."""
+"""Column width below which a heading is not split, and the space between two columns; characters."""
 out = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
 err = Console(stderr=True)
 
@@ -43,7 +43,9 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a key, such as base.train.steps=50."),
 ]
-Smoke = Annotated[bool, typer.Option("--smoke", help="Merge the study's own smoke block: a run of seconds.")]
+Smoke = Annotated[
+    bool, typer.Option("--smoke", help="Apply the study's smoke block, for a run of a few seconds.")
+]
 TrackingUri = Annotated[str | None, typer.Option(help="Tracking URI, such as that of an MLflow server.")]
 StoreUri = Annotated[
     str | None,
@@ -51,24 +53,25 @@ StoreUri = Annotated[
 ]
 OutFolder = Annotated[Path | None, typer.Option("--out", help="Folder of the results (default: runs/NAME).")]
 Address = Annotated[
-    str | None, typer.Option(help="A running Ray cluster; default: start one here.", envvar="RAY_ADDRESS")
+    str | None,
+    typer.Option(help="Address of a running Ray cluster (default: start one here).", envvar="RAY_ADDRESS"),
 ]
-Download = Annotated[bool, typer.Option("--download", help="Fetch a named dataset that is not here.")]
+Download = Annotated[bool, typer.Option("--download", help="Download a named dataset that is missing.")]
 Only = Annotated[
     list[str] | None,
-    typer.Option(metavar="KEY=VALUE", help="Keep only such rows, as labels.kind=soft or images.ipc=[1, 10]."),
+    typer.Option(metavar="KEY=VALUE", help="Keep only rows such as labels.kind=soft or images.ipc=[1, 10]."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON array of row objects.")]
 
 
 def say(text: str) -> None:
-    """One line for the user, as it stands."""
+    """Print one line as it is: no markup, no highlighting, no wrapping."""
     out.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 @contextmanager
 def reported() -> Iterator[None]:
-    """Print what a user can mend as one sentence, and exit with 2."""
+    """Print an error that the user can fix as one sentence, and exit with code 2."""
     try:
         yield
     except (InputError, TrackingError, ArtifactError, StoreError, FolderError) as error:
@@ -77,7 +80,7 @@ def reported() -> Iterator[None]:
 
 
 def emit(rows: Sequence[dict[str, Any]], as_json: bool, show: Callable[[], None]) -> None:
-    """Rows as a JSON array with null for what is not a number, or shown by `show`."""
+    """Print rows as a JSON array, with null for NaN and infinity, or call `show`."""
     if as_json:
         sys.stdout.write(json.dumps([_plain(row) for row in rows], indent=1, allow_nan=False) + "\n")
     else:
@@ -85,7 +88,7 @@ def emit(rows: Sequence[dict[str, Any]], as_json: bool, show: Callable[[], None]
 
 
 def _plain(value: Any) -> Any:
-    """What JSON can hold: NaN and infinity become null, tuples lists, NumPy numbers plain ones."""
+    """A value as JSON: NaN and infinity become null, tuples lists, NumPy scalars Python numbers."""
     if isinstance(value, dict):
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
@@ -98,9 +101,10 @@ def _plain(value: Any) -> Any:
 
 
 def show_table(title: str, rows: Sequence[dict[str, Any]], columns: Sequence[str] = ()) -> None:
-    """Rows as a table, in a terminal with colour; what is too wide is folded, words and numbers last.
+    """Print rows as a table, in colour on a terminal.
 
-    A key's name goes over several lines at its dots and underscores, where that makes its column narrower.
+    Wide cells are folded at spaces, and inside words only if needed. The name of a key is split at its dots
+    and underscores where that makes its column narrower.
     """
     names = list(columns) or (list(rows[0]) if rows else [])
     table = Table(
@@ -119,22 +123,25 @@ def show_table(title: str, rows: Sequence[dict[str, Any]], columns: Sequence[str
     out.print(table)
 
 
-def _widths(columns: Sequence[Sequence[str]], room: int) -> list[int]:
-    """Widths with which columns fit into `room`: the widest is folded first, at spaces while that helps."""
+def _widths(columns: Sequence[Sequence[str]], available: int) -> list[int]:
+    """Widths of columns that fit into `available` characters.
+
+    The widest column is narrowed first; words are broken only when folding at spaces is not enough.
+    """
     widths = [max(len(line) for text in column for line in text.split("\n")) for column in columns]
     words = [max((len(word) for text in column for word in text.split()), default=1) for column in columns]
-    room -= GAP * len(columns) + 1
-    while sum(widths) > room:
-        able = [n for n, width in enumerate(widths) if width > words[n]]
-        able = able or [n for n, width in enumerate(widths) if width > 1]
-        if not able:
+    available -= GAP * len(columns) + 1
+    while sum(widths) > available:
+        candidates = [n for n, width in enumerate(widths) if width > words[n]]
+        candidates = candidates or [n for n, width in enumerate(widths) if width > 1]
+        if not candidates:
             break
-        widths[max(able, key=widths.__getitem__)] -= 1
+        widths[max(candidates, key=widths.__getitem__)] -= 1
     return widths
 
 
 def _heading(name: str, width: int) -> str:
-    """A name in lines of `width` characters, as far as its dots and underscores allow."""
+    """A name split at dots and underscores into lines of at most `width` characters, where possible."""
     lines = [""]
     for part in re.findall(r"[^._]+[._]*|[._]+", name):
         if lines[-1] and len(lines[-1]) + len(part) > width:
@@ -144,7 +151,7 @@ def _heading(name: str, width: int) -> str:
 
 
 def _column(values: Sequence[Any]) -> list[str]:
-    """The cells of a column; fractions of one size get equally many decimals."""
+    """The cells of a column; floats of similar size have the same number of decimals."""
     texts = [_cell(value) for value in values]
     floats = {n: value for n, value in enumerate(values) if isinstance(value, float)}
     if any(value and not LEAST_ALIGNED <= abs(value) < MOST_ALIGNED for value in floats.values()):

@@ -1,4 +1,4 @@
-"""What `raydc fit --z` and `raydc frontier --over images` print: images against knowledge."""
+"""Output of `raydc fit --z` and `raydc frontier --over images`: images against label information."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 def fit_surfaces(
     rows: list[Row], x: str, z: str, y: str, by: list[str] | None, form: str, as_json: bool
 ) -> None:
-    """Joint laws over x and z, a row for each group of points, and what twice the z is worth."""
+    """Print joint laws over x and z, one row per group of points, and what doubling z is worth in images."""
     from raydc.analysis.exchange_rate import exchange_rates
     from raydc.analysis.joint_laws import FORMULAS, NoJointLaw, as_row, fit_joint
     from raydc.analysis.surfaces import surfaces
-    from raydc.report.sections import missed, parameters
+    from raydc.report.sections import holdout_error, parameters
     from raydc.report.tables import points
 
     fits = [fit_joint(surface, form) for surface in surfaces(rows, x, z, y, by)]
@@ -32,9 +32,9 @@ def fit_surfaces(
         line: dict[str, Any] = {"points": found.surface.label}
         if law is not None:
             line |= {"law": FORMULAS[law.form].format(x="n", z="k"), "rmse": law.rmse, "AICc": law.aicc}
-            line["largest n"] = missed(law)
+            line["largest n"] = holdout_error(law)
         if isinstance(found, NoJointLaw):
-            line["note"] = f"{'no fit' if law is None else 'inside the data only'}: {found.reason}"
+            line["note"] = f"{'no fit' if law is None else 'valid inside the data only'}: {found.reason}"
         else:
             line["parameters"] = parameters(found)
             line["note"] = spread(int(found.surface.counts.min()))
@@ -45,7 +45,7 @@ def fit_surfaces(
             "n": item.n,
             "k": f"{item.k:g} to {2 * item.k:g}",
             "gain, points": points(item.gain),
-            "images with k that do as well": item.text(),
+            "equivalent images with k": item.text(),
         }
         for found, part in zip(fits, answers, strict=True)
         for item in part
@@ -58,7 +58,7 @@ def fit_surfaces(
             ["points", "law", "parameters", "rmse", "AICc", "largest n", "note"],
         )
         if worths:
-            show_table(f"What twice the {z} is worth", worths)
+            show_table(f"What doubling {z} is worth", worths)
 
     full = [
         {**as_row(found), "exchange_rates": [item.row() for item in part]}
@@ -68,18 +68,18 @@ def fit_surfaces(
 
 
 def check_any(fits: Sequence[object]) -> None:
-    """Raise `InputError` if there is nothing that a law could be fitted to."""
+    """Raise `InputError` if there is nothing to fit."""
     if not fits:
         raise InputError("there is no finished evaluation to fit yet; run the study first")
 
 
 def spread(replicates: int) -> str:
-    """`3 replicates`, or why there are no intervals."""
+    """`3 replicates`, or the reason why there are no intervals."""
     return "one replicate: no intervals" if replicates == 1 else f"{replicates} replicates"
 
 
 def frontier_over_images(rows: list[Row], as_json: bool) -> None:
-    """The best labels of each number of images; as JSON all labels, with the best marked."""
+    """Print the best labels for each number of images; as JSON all labels, with the best ones marked."""
     from raydc.analysis.curves import label_of
     from raydc.analysis.frontier import image_frontier
     from raydc.report.tables import percent
@@ -113,7 +113,7 @@ def frontier_over_images(rows: list[Row], as_json: bool) -> None:
 
 
 def accuracies(point: StoredPoint | ImagePoint) -> dict[str, Any]:
-    """Accuracies of a point with the ends of its interval."""
+    """Test accuracy of a point with its interval, validation accuracy and number of replicates."""
     return {
         "test_acc": point.test_acc.value,
         "test_acc_low": point.test_acc.low,

@@ -1,4 +1,4 @@
-"""raydc watch: how far a study is, here or where MLflow records it."""
+"""raydc watch: progress of a study, read from its folder or from MLflow."""
 
 from __future__ import annotations
 
@@ -24,17 +24,19 @@ if TYPE_CHECKING:
     from raydc.study.watch import State
 
 SHARE_OF_READING = 0.1
-"""Part of the time that may go into reading; a record of thousands is read less often."""
+"""Largest fraction of the time spent reading; a record of thousands of results is read less often."""
 
 
 def watch(
     where: Where,
     tracking_uri: TrackingUri = None,
-    once: Annotated[bool, typer.Option("--once", help="Say how far it is, and leave.")] = False,
-    every: Annotated[float, typer.Option(min=0.1, metavar="SECONDS", help="Time between two looks.")] = 2.0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object a line, one a look.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Print the progress once and exit.")] = False,
+    every: Annotated[float, typer.Option(min=0.1, metavar="SECONDS", help="Time between two updates.")] = 2.0,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object per line and update.")
+    ] = False,
 ) -> None:
-    """Watch a running study, here or in MLflow, until it ends; exits as its run does."""
+    """Watch a study, in its folder or in MLflow, until it ends; exit with the code of its run."""
     with reported():
         from raydc.study.watch import state_of
 
@@ -46,11 +48,11 @@ def watch(
     raise typer.Exit(state.exit_code or 0)
 
 
-def _states(look: Callable[[], State], every: float, once: bool) -> Iterator[State]:
-    """A state now and then, until the study has ended."""
+def _states(read: Callable[[], State], every: float, once: bool) -> Iterator[State]:
+    """States, `every` seconds apart or more, until the study has ended."""
     while True:
         began = time.monotonic()
-        state = look()
+        state = read()
         took = time.monotonic() - began
         yield state
         if once or state.exit_code is not None:
@@ -66,18 +68,18 @@ def _json(states: Iterator[State]) -> State:
 
 
 def _lines(states: Iterator[State]) -> State:
-    """A line where there is news, and not too often; failures as they come."""
-    said, spoke = "", -LINE_SECONDS
+    """Print a line when the state has changed, at most every LINE_SECONDS, and each failure once."""
+    printed, printed_at = "", -LINE_SECONDS
     known: set[str] = set()
     for state in states:
         for failure in reversed(state.failures):
             if failure.evaluation_id not in known:
                 known.add(failure.evaluation_id)
                 say(f"failed: {failure.evaluation_id}: {failure.error}")
-        line, now = told(state), time.monotonic()
-        if state.exit_code is not None or (line != said and now - spoke >= LINE_SECONDS):
+        line, now = status_line(state), time.monotonic()
+        if state.exit_code is not None or (line != printed and now - printed_at >= LINE_SECONDS):
             say(line)
-            said, spoke = line, now
+            printed, printed_at = line, now
     return state
 
 
@@ -88,7 +90,7 @@ def _live(states: Iterator[State], console: Console = out) -> State:
     return state
 
 
-def told(state: State) -> str:
+def status_line(state: State) -> str:
     """`quickstart: 12/300 ended, 1 failed, 40/min, best 91.0 % (...), 7 min 12 s left`."""
     of = f"/{state.planned}" if state.planned is not None else ""
     parts = [f"{state.study}: {state.ended}{of} ended", *_counts(state)]
@@ -101,24 +103,24 @@ def told(state: State) -> str:
 
 
 def _counts(state: State) -> list[str]:
-    """What is not plainly finished."""
+    """Counts of failed, stopped and running evaluations."""
     counts = {"failed": state.failed, "stopped": state.stopped, "running": state.running or 0}
     return [f"{count} {name}" for name, count in counts.items() if count]
 
 
 def ending(state: State) -> str:
-    """How the study ended, or how long it still takes."""
+    """How the study ended, or the time left."""
     if state.exit_code is None:
-        return "going" if state.seconds_left is None else f"{duration(state.seconds_left)} left"
+        return "in progress" if state.seconds_left is None else f"{duration(state.seconds_left)} left"
     if state.exit_code == 0 and state.behind_is_unknown:
-        return f"done; whether the tracker {state.tracker!r} has every result is not known here"
+        return f"done; whether the tracker {state.tracker!r} has every result is unknown on this machine"
     return {0: "done", 3: "done, some failed", 4: "done, MLflow is behind", 130: "interrupted"}[
         state.exit_code
     ]
 
 
 def picture(state: State) -> RenderableType:
-    """The state as a block for a terminal."""
+    """The state as a table for a terminal."""
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim")
     table.add_column()
@@ -127,7 +129,7 @@ def picture(state: State) -> RenderableType:
     if state.planned:
         table.add_row("", ProgressBar(total=state.planned, completed=state.ended, width=40))
     if state.per_minute is not None:
-        table.add_row("rate", f"{rate(state.per_minute)} a minute")
+        table.add_row("rate", f"{rate(state.per_minute)}/min")
     table.add_row("state", ending(state))
     if state.best is not None:
         table.add_row("best", Text(f"{100 * state.best:.1f} %  {state.best_name}"))

@@ -1,1 +1,1 @@
-"""The report: figure data, drawings, and one self-contained HTML file."""
+"""The report: figure data, plots, and one self-contained HTML file."""

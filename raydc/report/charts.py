@@ -1,9 +1,9 @@
-"""The figures as the page draws them: plain data that templates/chart.js reads.
+"""The figures as JSON data, which templates/chart.js draws on the page.
 
-A chart is {kind: "xy", title, x, y, series} or {kind: "heat", title, x, y, values}. An axis of the first is
-{label, format (number, percent, bytes), log, places (ticks that are worth showing)}, of the second {label,
+A chart is {kind: "xy", title, x, y, series} or {kind: "heat", title, x, y, values}. An axis of an xy chart is
+{label, format (number, percent, bytes), log, places (preferred ticks)}, of a heat map {label,
 names}. A series is {label, light, dark (colours on white and on black), marker} with any of `points` {x, y,
-low, high, count, note, bars (whether intervals are drawn), apart (factor of x where they are drawn)}, `line`
+low, high, count, note, bars (whether intervals are drawn), apart (factor by which x is shifted)}, `line`
 {x, y}, `band` {x, low, high}, and the flags hollow and wide.
 """
 
@@ -23,18 +23,18 @@ from raydc.report.drawing import APART, COLOURS, MARKED, look
 from raydc.report.figures import Heat, JointFigure, LawFigure, Lines, Scatter
 
 Chart: TypeAlias = dict[str, Any]
-"""What JSON can hold, without NaN."""
+"""A JSON object without NaN."""
 ON_BLACK = ("#4AA3DF", "#F28E4B", "#2DC59B", "#E3A0C6", "#F2B84B", "#9AD1F5", "#A9A9A9", "#FFFFFF")
-"""COLOURS, light enough for a dark page."""
+"""COLOURS, lightened for a dark page."""
 MARKED_ON_BLACK = "#BBBBBB"
 DIGITS = 6
-"""Significant digits of a number: more than a screen has pixels."""
-FINE = 60
-"""Points of a drawn law."""
+"""Significant digits of a number; a screen does not resolve more."""
+CURVE_POINTS = 60
+"""Points of a plotted law."""
 
 
 def lines(data: Lines) -> Chart:
-    """Means over a key, joined in their order."""
+    """Means over a key, joined in order."""
     series = []
     for number, one in enumerate(data.series):
         points = _points(one.x, one.y, one.low, one.high, one.counts, one.notes)
@@ -54,7 +54,7 @@ def laws(data: LawFigure) -> Chart:
     """Points with fitted laws and bands; points without a law are hollow."""
     series: list[dict[str, Any]] = []
     for law in data.laws:
-        x = np.geomspace(law.curve.x[0], law.curve.x[-1], FINE)
+        x = np.geomspace(law.curve.x[0], law.curve.x[-1], CURVE_POINTS)
         fitted = {"line": _xy(x, law.predict(x)), "band": _band(x, law.band(x))}
         series.append(_series(law.curve.label, len(series), points=_means(law.curve.x, law.curve), **fitted))
     for fit in data.unfitted:
@@ -68,7 +68,7 @@ def laws(data: LawFigure) -> Chart:
 
 
 def joint(data: JointFigure) -> Chart:
-    """Points over images and the joint law, a line for each kept information."""
+    """Points over images and the joint law, one line for each amount of label information."""
     found = data.found
     surface = found.surface
     law = found.inside if isinstance(found, NoJointLaw) else found
@@ -81,7 +81,7 @@ def joint(data: JointFigure) -> Chart:
         colours = {"light": to_hex(map_of(0.85 * place)), "dark": to_hex(map_of(0.3 + 0.7 * place))}
         drawn: dict[str, Any] = {}
         if law is not None:
-            x = np.geomspace(part.x[0], part.x[-1], FINE)
+            x = np.geomspace(part.x[0], part.x[-1], CURVE_POINTS)
             z = np.full_like(x, amount)
             drawn = {"line": _xy(x, law.predict(x, z)), "band": _band(x, law.band(x, z))}
         points = _means(part.x, surface, surface.z == amount)
@@ -113,7 +113,7 @@ def scatter(data: Scatter) -> Chart:
 
 
 def heat(data: Heat) -> Chart:
-    """A table of colours."""
+    """A heat map."""
     return {
         "kind": "heat",
         "title": data.title,
@@ -134,7 +134,7 @@ def _axis(
 
 
 def _series(label: str, number: int, **parts: Any) -> dict[str, Any]:
-    """A series with the look of its number; parts that are None are left out."""
+    """A series with the colours and marker of its number; parts that are None are left out."""
     colour, marker = look(number)
     dark = ON_BLACK[COLOURS.index(colour)]
     given = {key: part for key, part in parts.items() if part is not None}
@@ -149,7 +149,7 @@ def _points(
     count: Sequence[int] = (),
     note: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Points by column; a column that says nothing is left out."""
+    """Points by column; empty columns are left out."""
     columns: dict[str, Any] = {**_xy(x, y), "count": list(count)}
     if any(end is not None for end in low):
         columns |= {"low": _numbers(low), "high": _numbers(high)}
@@ -172,11 +172,11 @@ def _with_intervals(x: Iterable[float], means: Sequence[Mean], note: Sequence[st
 
 
 def _stored(points: Sequence[StoredPoint]) -> dict[str, Any]:
-    """Configurations; their intervals are told, not drawn, because there are many."""
-    told = _with_intervals(
+    """Configurations; their intervals are shown on hover only, because there are many."""
+    points_and_intervals = _with_intervals(
         [p.total_bytes for p in points], [p.test_acc for p in points], [p.label for p in points]
     )
-    return {**told, "bars": False}
+    return {**points_and_intervals, "bars": False}
 
 
 def _xy(x: Iterable[float], y: Iterable[float]) -> dict[str, Any]:
@@ -188,5 +188,5 @@ def _band(x: Iterable[float], ends: tuple[Any, Any] | None) -> dict[str, Any] | 
 
 
 def _numbers(values: Iterable[float | None]) -> list[float | None]:
-    """Numbers short enough for a page of thousands; None for what is not a number."""
+    """Numbers rounded to DIGITS significant digits; None for NaN and infinity."""
     return [None if v is None or not np.isfinite(v) else float(f"{v:.{DIGITS}g}") for v in values]

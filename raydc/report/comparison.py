@@ -1,4 +1,4 @@
-"""A comparison as tables of text: over all configurations, who wins where, and each configuration."""
+"""A comparison as text tables: over all configurations, the winner at each IPC, and each configuration."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from raydc.errors import one_of
 from raydc.report.tables import Table
 
 PERCENT = ("test_acc", "best_test_acc", "val_acc", "train_acc", "teacher_test_acc")
-"""Measures that are fractions: their differences are shown in points."""
+"""Measures that are fractions; their differences are shown in percentage points."""
 
 
 def header(comparison: Comparison) -> list[str]:
-    """What was compared and how, in sentences."""
+    """Sentences on what was compared and how."""
     better = "lower" if lower_is_better(comparison.metric) else "higher"
     unit = ", differences in points" if comparison.metric in PERCENT else ""
     what = " and ".join(comparison.compared) or "the studies; no key differs"
@@ -29,21 +29,21 @@ def header(comparison: Comparison) -> list[str]:
             "table, and a difference counts (*) below 0.05."
         )
     else:
-        sentences.append(f"{cells} configurations with one pair each: no intervals, nothing is tested.")
+        sentences.append(f"{cells} configurations with one pair each: no intervals and no tests.")
     left_out = [
         (comparison.unmatched, "configurations without a match"),
         (comparison.unpaired, "replicates without a pair"),
-        (comparison.shared, "pairs that are one evaluation on both sides"),
-        (comparison.repeated, "results that a later one of the same spec and seed replaces"),
+        (comparison.shared, "pairs with the same evaluation on both sides"),
+        (comparison.repeated, "results replaced by a later one of the same spec and seed"),
     ]
-    said = [f"{count} {text}" for count, text in left_out if count]
-    if said:
-        sentences.append(f"Left out, summed over the levels: {', '.join(said)}.")
+    counted = [f"{count} {text}" for count, text in left_out if count]
+    if counted:
+        sentences.append(f"Left out, summed over the levels: {', '.join(counted)}.")
     return sentences
 
 
 def comparison_tables(comparison: Comparison) -> list[Table]:
-    """The tables; the second is there if IPC was matched."""
+    """The tables; the table of winners over IPC only if IPC was matched."""
     tables = [_overall(comparison)]
     if any(v.by_ipc for v in comparison.versus):
         tables.append(_winners(comparison))
@@ -59,7 +59,7 @@ def _overall(comparison: Comparison) -> Table:
             (
                 v.level,
                 v.baseline,
-                *_told(comparison, v.overall),
+                *_difference_cells(comparison, v.overall),
                 comparison.winner(v, v.overall) or "-",
                 str(len(v.configurations)),
                 str(v.overall.pairs),
@@ -70,26 +70,26 @@ def _overall(comparison: Comparison) -> Table:
 
 
 def _winners(comparison: Comparison) -> Table:
-    """A row a level, a column an IPC."""
+    """One row per level, one column per IPC."""
     places = sorted({ipc for v in comparison.versus for ipc in v.by_ipc})
     baselines = list(dict.fromkeys(v.baseline for v in comparison.versus))
     return Table(
-        "Who wins over IPC",
-        f"Against {one_of(baselines)}, over the configurations of each IPC: the winner with the "
+        "Winner at each IPC",
+        f"Against {one_of(baselines)}, over the configurations of each IPC: the winner and the "
         f"difference; {TIE}: not significant.",
         ("level", *(["baseline"] if len(baselines) > 1 else []), *(f"IPC {ipc:g}" for ipc in places)),
         tuple(
             (
                 v.level,
                 *([v.baseline] if len(baselines) > 1 else []),
-                *(_won(comparison, v, v.by_ipc.get(ipc)) for ipc in places),
+                *(_winner_cell(comparison, v, v.by_ipc.get(ipc)) for ipc in places),
             )
             for v in comparison.versus
         ),
     )
 
 
-def _won(comparison: Comparison, versus: Versus, difference: Difference | None) -> str:
+def _winner_cell(comparison: Comparison, versus: Versus, difference: Difference | None) -> str:
     if difference is None:
         return "-"
     winner = comparison.winner(versus, difference) or "untested"
@@ -101,7 +101,7 @@ def _configurations(comparison: Comparison) -> Table:
     scale = 100 if comparison.metric in PERCENT else 1
     return Table(
         "Configurations",
-        "Each matched configuration by itself.",
+        "Each matched configuration separately.",
         (
             *keys,
             "level",
@@ -120,7 +120,7 @@ def _configurations(comparison: Comparison) -> Table:
                 v.baseline,
                 _number(scale * c.baseline, comparison.metric),
                 _number(scale * c.level, comparison.metric),
-                *_told(comparison, c.difference),
+                *_difference_cells(comparison, c.difference),
                 str(c.difference.pairs),
             )
             for v in comparison.versus
@@ -129,7 +129,7 @@ def _configurations(comparison: Comparison) -> Table:
     )
 
 
-def _told(comparison: Comparison, difference: Difference) -> Sequence[str]:
+def _difference_cells(comparison: Comparison, difference: Difference) -> Sequence[str]:
     """Difference, interval and corrected p."""
     metric = comparison.metric
     value = _signed(difference.value, metric) + (" *" if difference.significant else "")

@@ -1,4 +1,4 @@
-"""Drawing figure data with matplotlib; text stays text, so a page can style and search it."""
+"""Figures drawn with matplotlib; text stays text, so that a page can style and search it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from raydc.analysis.joint_laws import NoJointLaw
 from raydc.report.figures import Figures, Heat, Intervals, JointFigure, LawFigure, Lines, Marked, Scatter
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F", "#000000")
-"""Okabe and Ito's palette, readable with every kind of colour vision."""
+"""Okabe and Ito's palette, which is safe for colour-blind readers."""
 MARKERS = "osD^vP*X"
 MARKED = "#444444"
 STYLE: Any = {
@@ -37,13 +37,13 @@ STYLE: Any = {
     "figure.dpi": 100,
 }
 APART = 1.025
-"""Bars of different kept information at one number of images are drawn this far from each other."""
+"""Factor of x between error bars of different label information at the same number of images."""
 WIDTH, HEIGHT = 7.2, 4.2
 MOST_TICKS = 12
 MOST_NUMBERS = 150
-"""Cells of a heat map in which a number can still be read."""
+"""Most cells of a heat map with numbers in them; more could not be read."""
 MOST_VECTORS = 2000
-"""Points that are drawn one by one; more are a picture inside the SVG or PDF, whose size is then bounded."""
+"""Most points that are drawn as vectors; more are rasterized, which bounds the size of an SVG or PDF."""
 
 
 def svg(figure: Figure) -> str:
@@ -56,13 +56,13 @@ def svg(figure: Figure) -> str:
 
 
 def save(figure: Figure, file: Path) -> None:
-    """Write the figure in the format that the name of `file` ends in; `ValueError` for an unknown one."""
+    """Write the figure in the format of the suffix of `file`; `ValueError` for an unknown one."""
     with mpl.rc_context(STYLE):
         figure.savefig(file, bbox_inches="tight", dpi=150)
 
 
 FORMATS = ("png", "svg", "pdf")
-"""What `raydc report --figures` writes."""
+"""Formats of `raydc report --format`."""
 
 
 def _axes(width: float = WIDTH, height: float = HEIGHT) -> tuple[Figure, Axes]:
@@ -101,7 +101,7 @@ def _bytes(count: float) -> str:
 
 
 def look(number: int) -> tuple[str, str]:
-    """Colour and marker of a series; the pair comes again after 64 of them."""
+    """Colour and marker of a series; the pairs repeat after 64 series."""
     return COLOURS[number % len(COLOURS)], MARKERS[(number + number // len(COLOURS)) % len(MARKERS)]
 
 
@@ -146,7 +146,7 @@ def lines(data: Lines) -> Figure:
 
 
 def _mark(axes: Axes, marked: Marked) -> None:
-    """Rings around points, joined by a broad pale line, with their notes above."""
+    """Draw rings around points, joined by a wide pale line, with notes above them."""
     axes.plot(marked.x, marked.y, color=MARKED, linewidth=6, alpha=0.2, solid_capstyle="round")
     axes.plot(marked.x, marked.y, "o", color=MARKED, fillstyle="none", markersize=11, label=marked.label)
     for x, y, note in zip(marked.x, marked.y, marked.notes, strict=True):
@@ -164,7 +164,7 @@ def _mark(axes: Axes, marked: Marked) -> None:
 
 
 def joint(data: JointFigure) -> Figure:
-    """Points with error bars over images, and the joint law as a line for each kept information."""
+    """Points with error bars over images, and the joint law, one line per amount of label information."""
     figure, axes = _axes()
     found = data.found
     surface = found.surface
@@ -202,7 +202,7 @@ def joint(data: JointFigure) -> Figure:
 
 
 def intervals(data: Intervals) -> Figure:
-    """Means with their intervals beside a line at 0."""
+    """Means with intervals, and a line at 0."""
     figure, axes = _axes(height=0.9 + 0.35 * len(data.labels))
     places = range(len(data.labels))
     axes.axvline(0, color="#444444", linewidth=1)
@@ -246,7 +246,7 @@ def laws(data: LawFigure) -> Figure:
 
 
 def heat(data: Heat) -> Figure:
-    """A table of colours with the numbers written in, or a colour bar where they would be too many."""
+    """A heat map with a number in each cell, or with a colour bar if there are too many cells."""
     columns, rows = len(data.x), len(data.y)
     written = columns * rows <= MOST_NUMBERS
     size = (0.62, 0.4) if written else (0.3, 0.25)
@@ -305,9 +305,9 @@ def scatter(data: Scatter) -> Figure:
 
 
 def entropy(points: Sequence[MeanPoint]) -> Figure:
-    """Entropy over the crop ratio, and NLL against entropy (arXiv 2502.06434, Figure 3); bars are over sets.
+    """Entropy over the crop ratio, and entropy over NLL (arXiv 2502.06434, Figure 3); bars are over sets.
 
-    In the plane each kind of set is a line through its ratios, with a large mark where images are whole.
+    In the second plot each kind of set is a line through its ratios, with a large marker for whole images.
     """
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(1.6 * WIDTH, HEIGHT), layout="constrained")
@@ -323,7 +323,7 @@ def entropy(points: Sequence[MeanPoint]) -> Figure:
         plane.errorbar([mean.value for mean in nll], y, xerr=_bars(nll), yerr=_bars(h), markersize=3, **style)
         whole = [p for p in members if p.ratio == 1]
         plane.plot([p.nll.value for p in whole], [p.entropy.value for p in whole], marker, color=colour)
-    over.set(xlabel="crop ratio (part of the area; 1 is the whole image)", ylabel="entropy H, nats")
+    over.set(xlabel="crop ratio (fraction of the area; 1 is the whole image)", ylabel="entropy H, nats")
     plane.set(xlabel="NLL, nats", ylabel="entropy H, nats")
     if len(kinds) > 1:
         figure.legend(fontsize=8, loc="outside right upper", frameon=False)
@@ -331,7 +331,7 @@ def entropy(points: Sequence[MeanPoint]) -> Figure:
 
 
 def _bars(means: Sequence[Mean]) -> Any:
-    """[2, N] distances to the ends of the intervals; None if one has no interval."""
+    """Distances [2, N] from the means to the ends of their intervals; None if a mean has no interval."""
     if any(mean.low is None or mean.high is None for mean in means):
         return None
     ends = np.array([(m.value, m.low, m.high) for m in means], float).T
@@ -339,7 +339,7 @@ def _bars(means: Sequence[Mean]) -> Any:
 
 
 def drawn(figures: Figures) -> dict[str, Figure]:
-    """Every figure by name: accuracy, laws, frontier, and a heat map for each group."""
+    """All figures by name, such as accuracy, laws, frontier, and a heat map for each group."""
     found: dict[str, Figure] = {}
     for name, make, items in (
         ("accuracy", lines, figures.curves),

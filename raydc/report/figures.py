@@ -1,4 +1,4 @@
-"""What the figures show, as plain data; drawing is somewhere else (raydc.report.drawing)."""
+"""The data of the figures, which raydc.report.drawing plots."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Series:
     counts: tuple[int, ...]
     """Replicates of each point."""
     notes: tuple[str, ...] = ()
-    """What was chosen at each point, to be shown beside it."""
+    """A note for each point, such as the chosen label keys."""
 
 
 def series_of(label: str, x: Iterable[float], means: Sequence[Mean], notes: tuple[str, ...] = ()) -> Series:
@@ -57,7 +57,7 @@ def series_of(label: str, x: Iterable[float], means: Sequence[Mean], notes: tupl
 
 @dataclass(frozen=True)
 class Marked:
-    """Points that stand out from the lines they lie on, joined in their order."""
+    """Highlighted points of other lines, joined in order."""
 
     label: str
     x: tuple[float, ...]
@@ -68,7 +68,7 @@ class Marked:
 
 @dataclass(frozen=True)
 class Lines:
-    """Something over a key, such as accuracy over images per class."""
+    """A measure over a key, such as accuracy over images per class."""
 
     title: str
     caption: str
@@ -84,7 +84,7 @@ class Lines:
 
 @dataclass(frozen=True)
 class JointFigure:
-    """Points over images, a line for each amount of kept label information, and the joint law."""
+    """Points over images, one line for each amount of label information, and the joint law."""
 
     title: str
     caption: str
@@ -126,7 +126,7 @@ class Heat:
     x: tuple[Any, ...]
     y: tuple[Any, ...]
     values: tuple[tuple[float | None, ...], ...]
-    """[len(y)][len(x)] fractions."""
+    """Fractions [len(y)][len(x)]; None for a missing cell."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class Scatter:
     caption: str
     points: tuple[StoredPoint, ...]
     groups: tuple[str, ...]
-    """Group of each point, by which it is coloured."""
+    """Group of each point, which decides its colour."""
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ class Figures:
 
 
 def all_figures(rows: Sequence[Row]) -> Figures:
-    """Every figure that the rows can support; compressed images are added by the caller."""
+    """All figures that the rows have data for; the caller adds those that need the store."""
     rows = finished(rows)
     figures = Figures()
     if not rows:
@@ -184,9 +184,9 @@ def all_figures(rows: Sequence[Row]) -> Figures:
 
 
 def best_label_rows(rows: Sequence[Row]) -> list[Row]:
-    """Rows whose label keys are the best at their IPC by validation accuracy, kind by kind.
+    """For each kind of labels and IPC, the rows of the label keys with the best validation accuracy.
 
-    Rows without a validation accuracy stand as they are.
+    Without validation accuracy, all rows are kept.
     """
     shared = [k for k in varying_keys(rows) if not k.startswith(LABEL_BLOCKS)]
     keys = list(dict.fromkeys([*shared, "labels.kind", "images.ipc"]))
@@ -200,14 +200,14 @@ def best_label_rows(rows: Sequence[Row]) -> list[Row]:
 
 
 def _named_curves(rows: Sequence[Row]) -> list[Curve]:
-    """Accuracy over IPC of the chosen labels: one curve a label kind and shared keys."""
+    """Accuracy over IPC of the chosen labels: one curve per label kind and value of the shared keys."""
     shared = [k for k in varying_keys(rows, ["images.ipc"]) if not k.startswith(LABEL_BLOCKS)]
     by = list(dict.fromkeys([*shared, "labels.kind"]))
     return curves(rows, by=by)
 
 
 LEAST_RATIO = 8.0
-"""An axis whose values span more than this is drawn logarithmically."""
+"""An axis is logarithmic if the ratio of its largest to its smallest value is above this."""
 
 
 def line_figure(rows: Sequence[Row], x: str, y: str, by: Sequence[str] | None) -> Lines:
@@ -261,8 +261,9 @@ def _law_figure(named: Sequence[Curve]) -> LawFigure:
     return LawFigure(
         title="Scaling laws",
         caption=(
-            "Least squares; of a power law, an exponential and a logarithm each curve gets the one with the "
-            "smallest AICc. Bands are 95 %, from a parametric bootstrap with the pooled spread of replicates."
+            "Least squares fits. For each curve, the form (power law, exponential or logarithm) with the "
+            "smallest AICc. Bands are 95 % intervals from a parametric bootstrap with the pooled spread of "
+            "replicates."
         ),
         x_label="images per class",
         y_label="test accuracy",
@@ -274,7 +275,7 @@ def _law_figure(named: Sequence[Curve]) -> LawFigure:
 def heat_maps(
     rows: Sequence[Row], x: str = "labels.temperature", y: str = "labels.teacher_epoch"
 ) -> list[Heat]:
-    """Mean test accuracy by temperature and teacher epoch, for each IPC and everything shared."""
+    """Mean test accuracy by temperature and teacher epoch, one map for each value of the other keys."""
     rows = [r for r in rows if r.get(x) is not None and r.get(y) is not None]
     shared = list(varying_keys(rows, [x, y])) if rows else []
     found = []
@@ -304,7 +305,7 @@ def heat_maps(
 
 
 def _frontier_keys(rows: Sequence[Row]) -> list[str]:
-    """What tells configurations apart, the method and the kind of labels first where they differ at all."""
+    """The keys that distinguish configurations; the method and the kind of labels first, if they vary."""
     shown = [k for k in ("images.method", "labels.kind") if len({row.get(k) for row in rows}) > 1]
     return list(dict.fromkeys([*shown, *varying_keys(rows)]))
 
@@ -314,8 +315,8 @@ def _frontier_figure(points: Sequence[StoredPoint]) -> Scatter:
     return Scatter(
         title="Accuracy over stored bytes",
         caption=(
-            "Images as encoded and labels as stored, together. The line is the Pareto frontier; membership "
-            "is decided by validation accuracy where there is one."
+            "Total size of encoded images and stored labels. The line is the Pareto frontier, decided by "
+            "validation accuracy where it is available."
         ),
         points=tuple(points),
         groups=tuple(label_of({k: p.key[k] for k in names}) for p in points),

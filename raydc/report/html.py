@@ -1,4 +1,4 @@
-"""The report: one HTML file that opens offline, made from the results table and the store."""
+"""The report: one HTML file that works offline, made from the results table and the store."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ class Drawn:
     title: str
     caption: str
     svg: Markup
-    """For a page without scripts, and for papers."""
+    """The static figure, for browsers without scripts and for papers."""
     chart: charts.Chart
-    """For a page with scripts."""
+    """The data of the interactive chart."""
 
 
 def write_report(
@@ -60,8 +60,8 @@ def write_report(
 ) -> Path:
     """Write the report of `rows` to `path`, and its figures into the folder `pictures` if one is given.
 
-    formats: of the pictures, some of `drawing.FORMATS`. history: of a search
-    (raydc.searching.read_history). Raises `InputError` if nothing is finished.
+    formats: formats of the pictures, from `drawing.FORMATS`. history: the search, as read by
+    `raydc.search.history.read_history`. Raises `InputError` if no evaluation is finished.
     """
     done = finished(rows)
     if not done and history is None:
@@ -104,7 +104,7 @@ def write_report(
 
 
 def _save(figures: Figures, folder: Path, formats: Sequence[str]) -> None:
-    """Every figure as a file of each format, named as the Python API names it; images as PNG."""
+    """Write every figure in each format, named as in the Python API; images as PNG."""
     folder.mkdir(parents=True, exist_ok=True)
     figures = replace(figures, heat=figures.heat[:MOST_HEAT_MAPS])
     for name, figure in drawing.drawn(figures).items():
@@ -119,18 +119,18 @@ def _file_name(title: str) -> str:
 
 
 def missing(figures: Figures) -> list[str]:
-    """What the data or the store do not allow, with the reason."""
+    """The figures that are missing, each with the reason."""
     reasons = {
         "curves and laws (one number of images only)": figures.curves,
         "heat maps (temperature and teacher epoch do not both vary)": figures.heat,
         "a frontier (one configuration only)": figures.frontier,
         "images (the compressed sets are not in a store that can be read from here)": figures.sheets,
     }
-    return [reason for reason, there in reasons.items() if not there]
+    return [reason for reason, drawn in reasons.items() if not drawn]
 
 
 def figures_of(rows: Sequence[Row], store: Store | None) -> Figures:
-    """Every figure that the rows and, where it is at hand, the store can support."""
+    """All figures that the rows and, if it is given, the store have data for."""
     figures = all_figures(rows)
     figures.joint, figures.envelopes = joint_figures(rows), envelopes(rows)
     if store is not None:
@@ -140,11 +140,11 @@ def figures_of(rows: Sequence[Row], store: Store | None) -> Figures:
 
 
 def _worth(rows: Sequence[Row]) -> list[Worth]:
-    """What labels are worth, where hard and soft ones are there to compare."""
+    """The worth of soft labels; empty if there are no hard and soft labels to compare."""
     try:
         return worth(rows)
     except InputError:
-        return []  # hard and soft labels do not stand side by side; `raydc worth` says why
+        return []  # hard and soft labels cannot be compared; `raydc worth` prints the reason
 
 
 def summary_sentences(
@@ -153,7 +153,7 @@ def summary_sentences(
     joint: Sequence[JointFigure] = (),
     history: search_history.History | None = None,
 ) -> list[str]:
-    """What the numbers say, in sentences made from them."""
+    """Sentences that summarise the results."""
     done = [row for row in rows if row["status"] == FINISHED]
     failed = sum(1 for row in rows if row["status"] == FAILED)
     seeds = len({row["seed"] for row in done})
@@ -164,7 +164,7 @@ def summary_sentences(
         + f", with {seeds} replicate{'s' if seeds != 1 else ''} and {hours:.2f} hours of student training."
     ]
     if seeds == 1:
-        sentences.append("With one replicate there are no intervals: nothing here shows its spread.")
+        sentences.append("With one replicate there are no intervals: the spread is unknown.")
     if history is not None:
         return sentences + search_history.sentences(history)
     keys = varying_keys(done)
@@ -179,16 +179,16 @@ def summary_sentences(
         f"The best configuration by {by} accuracy ({label_of(chosen)}) reaches {percent(accuracy)} on test."
     )
     if answers:
-        # Plain random images are what labels are usually judged on; inside the data, a number is exact.
-        told = max(
+        # Prefer random images, the usual baseline, and numbers inside the data, which are not bounds.
+        shown = max(
             answers,
             key=lambda w: (w.group.get("images.method") == "random", w.hard_ipc is not None, w.ipc),
         )
-        sentences.append(f"What labels are worth: {describe_worth(told)}.")
+        sentences.append(f"What labels are worth: {describe_worth(shown)}.")
     for law in (figure.found for figure in joint):
         if isinstance(law, JointLaw) and (item := typical(exchange_rates(law))) is not None:
             name = "" if law.surface.label == "all" else f" ({law.surface.label})"
-            sentences.append(f"What knowledge is worth{name}: {describe_exchange_rate(item)}.")
+            sentences.append(f"What label information is worth{name}: {describe_exchange_rate(item)}.")
     return sentences
 
 

@@ -1,4 +1,4 @@
-"""Figures of what the teachers say: read from the logits in the store, epoch by epoch."""
+"""Figures of the teachers' labels at each epoch, read from the logits in the store."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raydc.analysis.curves import finished, group, mean_of
-from raydc.analysis.labels import LabelFacts, among_others, divergence, label_facts, similarity, softmax
+from raydc.analysis.labels import LabelFacts, divergence, label_facts, similarity, softmax, without_own_class
 from raydc.data.image_set import CompressedSet
 from raydc.labels.logits_file import read_logits, read_together
 from raydc.report.figures import Heat, Lines, Marked, series_of
@@ -17,28 +17,28 @@ from raydc.spec.result import Row
 from raydc.store.artifact import Store
 
 LEARNED = "learned"
-"""The label kind whose labels are no teacher's."""
+"""The label kind whose labels do not come from a teacher."""
 MOST_SETS = 12
-"""Sets of one teacher and epoch that are read."""
+"""Most sets that are read for one teacher and epoch."""
 MOST_EPOCHS = 8
-"""Epochs whose probabilities by rank are drawn."""
+"""Most epochs in the figure of probabilities by rank."""
 MOST_CLASSES = 20
-"""A larger table of classes could not be read."""
+"""Most classes of a similarity map; a larger one would be unreadable."""
 
 
 @dataclass(frozen=True)
 class LabelledEpoch:
-    """What a teacher says of some compressed sets after one epoch."""
+    """A teacher's labels of some compressed sets at one epoch."""
 
     epoch: int
     facts: tuple[LabelFacts, ...]
-    """One for each set."""
+    """Label statistics of each set."""
     probabilities: NDArray[np.float64]
-    """[N, C], of all sets."""
+    """[N, C], the labels of all sets together."""
     classes: NDArray[np.int64]
-    """[N]"""
+    """[N], the true classes."""
     val_acc: float
-    """Mean validation (else test) accuracy of the students that learn from it."""
+    """Mean validation accuracy (else test accuracy) of the students trained on these labels."""
 
 
 def label_figures(rows: Sequence[Row], store: Store) -> tuple[list[Lines], list[Heat]]:
@@ -55,22 +55,26 @@ def label_figures(rows: Sequence[Row], store: Store) -> tuple[list[Lines], list[
         if by_epoch := divergences(members, learned, store):
             lines.append(divergence_figure(name, by_epoch))
         epochs = group(members, ["labels.teacher_epoch"])
-        said = [s for (epoch,), part in epochs.items() if (s := _said(int(epoch), part, store)) is not None]
-        if len(said) > 1:
-            lines.append(_by_epoch(name, said))
-        if said:
-            lines.append(_by_rank(name, said))
-            best = max(said, key=lambda s: s.val_acc)
+        labelled = [
+            one
+            for (epoch,), part in epochs.items()
+            if (one := _labelled_epoch(int(epoch), part, store)) is not None
+        ]
+        if len(labelled) > 1:
+            lines.append(_by_epoch(name, labelled))
+        if labelled:
+            lines.append(_by_rank(name, labelled))
+            best = max(labelled, key=lambda one: one.val_acc)
             if best.probabilities.shape[1] <= MOST_CLASSES:
                 heats.append(_similar(name, best))
     return lines, heats
 
 
-def _said(epoch: int, rows: Sequence[Row], store: Store) -> LabelledEpoch | None:
-    """What is in the store of one epoch; None if nothing is."""
+def _labelled_epoch(epoch: int, rows: Sequence[Row], store: Store) -> LabelledEpoch | None:
+    """The labels of one epoch that are in the store; None if there are none."""
     facts, probabilities, classes = [], [], []
     for (ids, set_id), _ in list(group(rows, ["labels_id", "set_id"]).items())[:MOST_SETS]:
-        one = _spoken(ids, store)
+        one = _probabilities(ids, store)
         made = store.find("set", set_id)
         if made is None or one is None:
             continue
@@ -85,8 +89,8 @@ def _said(epoch: int, rows: Sequence[Row], store: Store) -> LabelledEpoch | None
     return LabelledEpoch(epoch, tuple(facts), *together, val_acc=float(np.mean(accuracy)))
 
 
-def _spoken(ids: str, store: Store) -> NDArray[np.float64] | None:
-    """What networks together say of a set [N, C], at temperature 1; None if it is not in the store."""
+def _probabilities(ids: str, store: Store) -> NDArray[np.float64] | None:
+    """Mean-logit probabilities [N, C] of an ensemble at temperature 1; None if not all are in the store."""
     artifacts = [store.find("logits", name) for name in ids.split("+")]
     if any(artifact is None for artifact in artifacts):
         return None
@@ -94,7 +98,7 @@ def _spoken(ids: str, store: Store) -> NDArray[np.float64] | None:
 
 
 def learned_labels(rows: Sequence[Row], store: Store) -> dict[str, list[NDArray[np.float32]]]:
-    """Labels [N, C] that were learnt, by the id of their compressed set, as far as they are in the store."""
+    """Learned labels [N, C] that are in the store, by the id of their compressed set."""
     learned = [r for r in finished(rows) if r.get("labels.kind") == LEARNED]
     found: dict[str, list[NDArray[np.float32]]] = {}
     for set_id, labels_id in {(r["set_id"], r["labels_id"]): None for r in learned}:
@@ -106,32 +110,32 @@ def learned_labels(rows: Sequence[Row], store: Store) -> dict[str, list[NDArray[
 def divergences(
     rows: Sequence[Row], learned: Mapping[str, Sequence[NDArray[np.float32]]], store: Store
 ) -> dict[int, list[float]]:
-    """For each teacher epoch how far every set's learned labels are from what the teacher says of it."""
+    """For each teacher epoch, the divergence of every set's learned labels from the teacher's labels."""
     found: dict[int, list[float]] = {}
     for epoch, ids, set_id in {(r["labels.teacher_epoch"], r["labels_id"], r["set_id"]): None for r in rows}:
-        if set_id in learned and (said := _spoken(ids, store)) is not None:
-            found.setdefault(int(epoch), []).extend(divergence(one, said) for one in learned[set_id])
+        if set_id in learned and (labels := _probabilities(ids, store)) is not None:
+            found.setdefault(int(epoch), []).extend(divergence(one, labels) for one in learned[set_id])
     return found
 
 
-def _by_epoch(teacher: str, said: Sequence[LabelledEpoch]) -> Lines:
-    largest = float(np.log(said[0].probabilities.shape[1]))
+def _by_epoch(teacher: str, labelled: Sequence[LabelledEpoch]) -> Lines:
+    largest = float(np.log(labelled[0].probabilities.shape[1]))
     measures = {
-        "entropy, as part of log C": lambda facts: facts.entropy / largest,
+        "entropy / log C": lambda facts: facts.entropy / largest,
         "largest probability": lambda facts: facts.confidence,
-        "largest is at the class": lambda facts: facts.agreement,
+        "accuracy": lambda facts: facts.agreement,
         "calibration error": lambda facts: facts.calibration_error,
     }
-    epochs = tuple(float(s.epoch) for s in said)
+    epochs = tuple(float(one.epoch) for one in labelled)
     series = []
     for label, measure in measures.items():
-        means = [mean_of([measure(facts) for facts in s.facts]) for s in said]
+        means = [mean_of([measure(facts) for facts in one.facts]) for one in labelled]
         series.append(series_of(label, epochs, means))
     return Lines(
-        title=f"What {teacher} says, by epoch",
+        title=f"Labels of {teacher} by epoch",
         caption=(
-            f"What {teacher} says of the compressed images, at temperature 1; bars are 95 % Student-t "
-            f"intervals over up to {MOST_SETS} sets."
+            f"Labels that {teacher} predicts for the compressed images at temperature 1; bars are 95 % "
+            f"Student-t intervals over up to {MOST_SETS} sets."
         ),
         x_label="teacher epoch",
         y_label="mean over images",
@@ -140,30 +144,30 @@ def _by_epoch(teacher: str, said: Sequence[LabelledEpoch]) -> Lines:
     )
 
 
-def _by_rank(teacher: str, said: Sequence[LabelledEpoch]) -> Lines:
-    chosen = [said[i] for i in np.unique(np.linspace(0, len(said) - 1, MOST_EPOCHS).astype(int))]
+def _by_rank(teacher: str, labelled: Sequence[LabelledEpoch]) -> Lines:
+    chosen = [labelled[i] for i in np.unique(np.linspace(0, len(labelled) - 1, MOST_EPOCHS).astype(int))]
     series = []
     for one in chosen:
         means = [mean_of(list(values)) for values in np.transpose([facts.by_rank for facts in one.facts])]
         series.append(series_of(f"epoch {one.epoch}", range(1, len(means) + 1), means))
     return Lines(
         title=f"Probability by rank, {teacher}",
-        caption=f"Mean probability that {teacher} gives to the largest class, the second, and so on.",
+        caption=f"Mean probability that {teacher} assigns to the most likely class, the second, and so on.",
         x_label="rank",
         y_label="mean probability",
         series=tuple(series),
     )
 
 
-def _similar(teacher: str, said: LabelledEpoch) -> Heat:
-    table = among_others(similarity(said.probabilities, said.classes))
+def _similar(teacher: str, labelled: LabelledEpoch) -> Heat:
+    table = without_own_class(similarity(labelled.probabilities, labelled.classes))
     classes = tuple(range(len(table)))
     return Heat(
-        title=f"{teacher}, epoch {said.epoch}",
+        title=f"{teacher}, epoch {labelled.epoch}",
         caption=(
-            f"How {teacher} shares among the other classes (columns) what it does not give to the own class "
-            "of an image (rows): mean probabilities in percent, scaled to sum to 100 in each row, after the "
-            "epoch whose labels teach best."
+            f"How {teacher} distributes the remaining probability over the other classes (columns) for "
+            "images of each class (rows): mean probabilities in percent, scaled to sum to 100 in each row, "
+            "at the epoch whose labels give the best students."
         ),
         x_label="class in the label",
         y_label="class of the image",
@@ -174,10 +178,10 @@ def _similar(teacher: str, said: LabelledEpoch) -> Heat:
 
 
 def divergence_figure(name: str, by_epoch: Mapping[int, Sequence[float]]) -> Lines:
-    """Learned labels against those of a teacher, by the teacher's epoch, with the smallest mean marked.
+    """Divergence of learned labels from a teacher's labels over its epochs, with the smallest mean marked.
 
     by_epoch: for each epoch the Jensen-Shannon divergence (nats, from 0 to log 2) of every compressed set's
-    learned labels from what `name` says of the same images (arXiv 2406.10485).
+    learned labels from the labels that `name` predicts for the same images (arXiv 2406.10485).
     """
     epochs = sorted(by_epoch)
     means = [mean_of(by_epoch[epoch]) for epoch in epochs]
@@ -187,8 +191,8 @@ def divergence_figure(name: str, by_epoch: Mapping[int, Sequence[float]]) -> Lin
     return Lines(
         title=f"Learned labels against {name}",
         caption=(
-            f"Jensen-Shannon divergence of learned labels from what {name} says of the same images after "
-            "each epoch, mean over images; bars are 95 % Student-t intervals over compressed sets."
+            f"Jensen-Shannon divergence of learned labels from the labels that {name} predicts for the same "
+            "images at each epoch, mean over images; bars are 95 % Student-t intervals over compressed sets."
         ),
         x_label="teacher epoch",
         y_label="Jensen-Shannon divergence, nats",

@@ -1,8 +1,8 @@
-"""raydc reproduce: a paper's table or claim, run here and printed beside what the paper says.
+"""raydc reproduce: runs a paper's table or claim and prints the results next to the paper's.
 
 A reproduction (search_spaces/reproduce/NAME.yaml) names a study and, for each cell of a table, the row of
-search_spaces/paper_results.csv and the spec keys of the evaluations that answer it. Where the paper draws a
-figure and prints no numbers, it names the paper's claims instead, and what must score more than what.
+search_spaces/paper_results.csv and the spec keys of the matching evaluations. If the paper has a figure and
+no numbers, it names the paper's claims instead, and which configurations must score more than which.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from raydc.analysis.claims import Claim, Contrast, judge
+from raydc.analysis.claims import Claim, Contrast, evaluate
 from raydc.analysis.curves import Mean
 from raydc.errors import InputError, did_you_mean, one_of
 from raydc.report.figures import Intervals
@@ -31,7 +31,7 @@ PAPERS = "paper_results.csv"
 
 @dataclass(frozen=True)
 class Cell:
-    """One number of a paper, and how it is measured here."""
+    """One number of a paper, and the evaluations that reproduce it."""
 
     name: str
     where: Mapping[str, Any]
@@ -52,16 +52,16 @@ class Reproduction:
     study: str
     source: str
     measure: str
-    """Column of the results table that is compared with the paper's numbers."""
+    """Column of the results table that is compared with the paper's numbers; a fraction."""
     replicates: int
-    """The paper's replicates, whose spread makes its standard error."""
+    """Number of the paper's replicates, for its standard error."""
     cells: tuple[Cell, ...]
     claims: tuple[Claim, ...]
     not_here: tuple[str, ...]
-    """What of the paper cannot be run, and why."""
+    """Parts of the paper that cannot be run, with the reasons."""
 
     def chosen(self, names: Sequence[str]) -> Reproduction:
-        """The reproduction of some cells or claims; `InputError` for one that is not there."""
+        """The reproduction with these cells and claims, or all if none; `InputError` for an unknown name."""
         known = [*(cell.name for cell in self.cells), *(claim.name for claim in self.claims)]
         for name in names:
             if name not in known:
@@ -88,7 +88,7 @@ def names() -> list[str]:
 
 
 SHORT = {"table1": "label-worth-table1", "swap": "label-swap", "scaling": "data-knowledge"}
-"""What some are called in short."""
+"""Short names of some reproductions."""
 
 
 def _cast(where: Mapping[str, Any]) -> dict[str, Value]:
@@ -111,8 +111,8 @@ def load(name: str) -> Reproduction:
         value, std = _number(papers, wanted, str(path))
         teacher = None
         if "teacher" in content and cell.get("teacher", True):
-            asked = {"source": content["source"], **content["teacher"], **cell.get("teacher", cell["paper"])}
-            teacher, _ = _number(papers, asked, str(path))
+            wanted = {"source": content["source"], **content["teacher"], **cell.get("teacher", cell["paper"])}
+            teacher, _ = _number(papers, wanted, str(path))
         cells.append(Cell(cell["name"], _cast(cell["where"]), value, std, teacher))
     return Reproduction(
         name,
@@ -144,7 +144,7 @@ def _papers() -> list[dict[str, str]]:
 def _number(
     papers: Sequence[Mapping[str, str]], wanted: Mapping[str, Any], where: str
 ) -> tuple[float, float | None]:
-    """(value, spread) of the one row that has `wanted`, as fractions."""
+    """(value, spread) of the one row that matches `wanted`, as fractions."""
     found = [
         row
         for row in papers
@@ -154,14 +154,14 @@ def _number(
         )
     ]
     if len(found) != 1:
-        raise InputError(f"{where}: {len(found)} rows of {PAPERS} have {dict(wanted)}, but one must")
+        raise InputError(f"{where}: {len(found)} rows of {PAPERS} match {dict(wanted)}, but exactly one must")
     std = found[0]["std"]
     return float(found[0]["value"]) / 100, float(std) / 100 if std else None
 
 
 def compare(reproduction: Reproduction, rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """One row a cell: measured mean and spread beside the paper's, the difference, and whether it lies
-    inside two standard errors of it (null where one replicate gives no standard error)."""
+    """One row per cell: measured mean and spread, the paper's, the difference, and whether it is within two
+    standard errors (null with one replicate, which has no standard error)."""
     table = []
     for cell in reproduction.cells:
         answers = [
@@ -199,14 +199,14 @@ def compare(reproduction: Reproduction, rows: Sequence[Row]) -> list[dict[str, A
 
 
 def differences(reproduction: Reproduction, rows: Sequence[Row]) -> Intervals:
-    """The difference that each claim is about, and that of each of its contrasts, to be drawn.
+    """The difference of each claim and of each of its contrasts, for a figure.
 
-    Raises `InputError` where no claim has results yet.
+    Raises `InputError` if no claim has results yet.
     """
     labels: list[str] = []
     means: list[Mean] = []
     for claim in reproduction.claims:
-        verdict = judge(claim, rows)
+        verdict = evaluate(claim, rows)
         if verdict.difference is None:
             continue
         if len(verdict.parts) > 1:
@@ -215,21 +215,21 @@ def differences(reproduction: Reproduction, rows: Sequence[Row]) -> Intervals:
         labels.append(claim.name)
         means.append(verdict.difference)
     if not means:
-        raise InputError(f"{reproduction.name} has no claim with results, so there is nothing to draw")
+        raise InputError(f"{reproduction.name} has no claim with results, so there is nothing to plot")
     return Intervals("difference in accuracy", tuple(labels), tuple(means))
 
 
 def verdicts(reproduction: Reproduction, rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """One row a claim: both sides, their paired difference with its 95 % interval, and whether it holds
-    (null where the interval holds 0, or where there are too few results)."""
+    """One row per claim: both sides, their paired difference with its 95 % interval, and whether it holds
+    (null if the interval contains 0, or if there are too few results)."""
     table = []
     for claim in reproduction.claims:
-        verdict = judge(claim, rows)
+        verdict = evaluate(claim, rows)
         difference = verdict.difference
         table.append(
             {
                 "claim": claim.name,
-                "says": claim.says,
+                "says": claim.statement,
                 "more": verdict.more,
                 "less": verdict.less,
                 "difference": None if difference is None else difference.value,

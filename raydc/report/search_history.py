@@ -1,4 +1,4 @@
-"""What a search found, in words, a figure and tables; made from search.json (raydc.searching)."""
+"""The result of a search as sentences, a figure and tables, from search.json (raydc.search.history)."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ History = Mapping[str, Any]
 Trial = Mapping[str, Any]
 
 
-def written(metric: str, value: float) -> str:
-    """`91.2 %` of an accuracy, `12,345` of bytes and steps."""
+def formatted(metric: str, value: float) -> str:
+    """A value of a metric: `91.2 %` for an accuracy, `12,345` for bytes and steps."""
     if metric in ACCURACIES:
         return f"{100 * value:.1f} %"
     return f"{value:.2f}" if metric.endswith("seconds") else f"{value:,.0f}"
@@ -24,20 +24,20 @@ def written(metric: str, value: float) -> str:
 
 def _values(history: History, trial: Trial) -> str:
     named = zip(history["metrics"], trial["values"], strict=True)
-    return ", ".join(f"{metric} {written(metric, value)}" for metric, value in named)
+    return ", ".join(f"{metric} {formatted(metric, value)}" for metric, value in named)
 
 
 def complete(history: History) -> list[Trial]:
-    """Trials that were told a value, by number."""
+    """Complete trials, by number."""
     return [trial for trial in history["trials"] if trial["state"] == "complete"]
 
 
 def sentences(history: History) -> list[str]:
-    """How many points were told, and the winner."""
+    """Sentences on the number of points and the winner."""
     states = [trial["state"] for trial in history["trials"]]
     counts = {state: states.count(state) for state in ("complete", "failed", "stopped")}
-    said = ", ".join(f"{count} {state}" for state, count in counts.items() if count or state == "complete")
-    found = [f"{sum(counts.values())} of {history['points']} points told: {said}."]
+    by_state = ", ".join(f"{n} {state}" for state, n in counts.items() if n or state == "complete")
+    found = [f"{sum(counts.values())} of {history['points']} points told: {by_state}."]
     if len(history["metrics"]) > 1:
         found.append(
             f"{len(history['best'])} points are on the Pareto front: no other is better in all metrics."
@@ -52,8 +52,8 @@ def sentences(history: History) -> list[str]:
     finals = finals_of(history)
     if (own := finals.get(winner["number"])) is not None:
         metric = history["chosen_by"]
-        text += f" when it was told, {metric} {_interval(metric, own)} in all its {own['count']} replicates "
-        text += f"after the finals, the best of {len(finals)} finalists"
+        text += f" before the finals, {metric} {_interval(metric, own)} over all {own['count']} replicates "
+        text += f"after them, the best of {len(finals)} finalists"
         if lost := sum(mean is None for mean in finals.values()):
             text += f", of which {lost} failed"
     if (accuracy := history["test_acc"]) is not None:
@@ -61,32 +61,34 @@ def sentences(history: History) -> list[str]:
         text += f" in {accuracy['count']} fresh replicate{'s' if accuracy['count'] > 1 else ''}"
     found.append(f"{text}.")
     if finals and not any(finals.values()):
-        found.append(f"All {len(finals)} finalists failed in the finals, so the best wins as it was told.")
+        found.append(
+            f"All {len(finals)} finalists failed in the finals, so the point with the best told value wins."
+        )
     if len(tested := history.get("tested", ())) > 1:
         found.append(
-            f"{len(tested)} points were tested, as the search went on after its winner was: "
-            "choose none of them by test_acc."
+            f"{len(tested)} points were tested, because the search continued after a winner was tested; "
+            "do not choose among them by test_acc."
         )
     return found
 
 
 def finals_of(history: History) -> dict[int, Mapping[str, Any] | None]:
-    """Mean and interval of each finalist, by its number; None of one with a failure."""
-    # JSON has texts for numbers that name, and what older versions wrote has no finals.
+    """Mean and interval of each finalist, by trial number; None for a finalist with a failure."""
+    # JSON keys are strings, and files of older versions have no finals.
     return {int(number): mean for number, mean in history.get("finals", {}).items()}
 
 
 def _interval(metric: str, mean: Mapping[str, Any]) -> str:
     """`91.2 % [90.5, 91.9]`."""
-    text = written(metric, mean["value"])
+    text = formatted(metric, mean["value"])
     if mean["low"] is None:
         return text
-    low, high = (written(metric, mean[end]).removesuffix(" %") for end in ("low", "high"))
+    low, high = (formatted(metric, mean[end]).removesuffix(" %") for end in ("low", "high"))
     return f"{text} [{low}, {high}]"
 
 
 def progress(history: History) -> list[Lines]:
-    """The first metric of every point and the best so far, over trials; empty without a complete one."""
+    """The first metric of every point and the best so far, over trials; empty without a complete trial."""
     trials = complete(history)
     if not trials:
         return []
@@ -102,7 +104,7 @@ def progress(history: History) -> list[Lines]:
     return [
         Lines(
             title="Search",
-            caption=f"{metric} of each point as it was told, and the best so far ({history['sampler']}).",
+            caption=f"{metric} of each point, and the best so far (sampler {history['sampler']}).",
             x_label="trial",
             y_label=metric,
             series=series,
@@ -121,7 +123,7 @@ def points(history: History) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ..
     trials = sorted(trials, key=lambda trial: sign * trial["values"][0])[:MOST_POINTS]
     keys = list(dict.fromkeys(key for trial in trials for key in trial["params"]))
     finals = finals_of(history)
-    in_finals = ("in the finals",) if finals else ()
+    finals_column = ("in the finals",) if finals else ()
 
     def cell(value: Any) -> str:
         return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
@@ -135,10 +137,10 @@ def points(history: History) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ..
     body = tuple(
         (
             str(trial["number"]),
-            *(written(m, v) for m, v in zip(history["metrics"], trial["values"], strict=True)),
-            *(final(trial["number"]) for _ in in_finals),
+            *(formatted(m, v) for m, v in zip(history["metrics"], trial["values"], strict=True)),
+            *(final(trial["number"]) for _ in finals_column),
             *(cell(trial["params"].get(key)) for key in keys),
         )
         for trial in trials
     )
-    return ("trial", *history["metrics"], *in_finals, *keys), body
+    return ("trial", *history["metrics"], *finals_column, *keys), body

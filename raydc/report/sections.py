@@ -26,7 +26,7 @@ from raydc.spec.result import FAILED, Row
 
 MOST_TABLE_ROWS = 200
 MOST_LEVELS = 24
-"""Levels of a key that the report compares; more are left to `raydc compare`."""
+"""Most levels of a key that the report compares; `raydc compare` prints all."""
 
 
 def parameters(law: JointLaw) -> str:
@@ -34,8 +34,8 @@ def parameters(law: JointLaw) -> str:
     return ", ".join(f"{name} {interval(value)}" for name, value in law.parameters().items())
 
 
-def missed(law: JointLaw) -> str:
-    """What a joint law gets wrong at the largest n: `+0.4 points (rms 0.9)`."""
+def holdout_error(law: JointLaw) -> str:
+    """Error of a joint law, fitted without the largest n, at that n: `+0.4 points (rms 0.9)`."""
     if law.holdout is None:
         return "-"
     size = float(np.sqrt((law.holdout**2).mean()))
@@ -48,7 +48,7 @@ def tables(
     answers: Sequence[Worth],
     history: search_history.History | None = None,
 ) -> dict[str, list[Table]]:
-    """The tables of each section of the report; a section that the data do not allow has none."""
+    """The tables of each section of the report; none for a section without data."""
     ranked, done = _ranked(rows), finished(rows)
     return {
         "search": search_tables(history),
@@ -63,11 +63,11 @@ def tables(
     }
 
 
-FINALS_NOTE = " In the finals: mean and 95 % interval of all replicates of a finalist, the further ones too."
+FINALS_NOTE = " In the finals: mean and 95 % interval over all replicates of a finalist, with the extra ones."
 
 
 def search_tables(history: search_history.History | None) -> list[Table]:
-    """The best points of a search and what mattered; none without one."""
+    """The best points of a search and the importances of its keys; none if there is no search."""
     if history is None:
         return []
     several = len(history["metrics"]) > 1
@@ -75,7 +75,7 @@ def search_tables(history: search_history.History | None) -> list[Table]:
     tables = [
         Table(
             "Pareto front of the search" if several else "Best points",
-            "Points as they were told: means over replicates, on validation images."
+            "Values of the points: means over replicates, on validation images."
             + (FINALS_NOTE if search_history.finals_of(history) else ""),
             head,
             body,
@@ -84,8 +84,8 @@ def search_tables(history: search_history.History | None) -> list[Table]:
     if history["importances"]:
         tables.append(
             Table(
-                "What mattered",
-                "Part of each key in what makes points good (PED-ANOVA, arXiv 2304.10255).",
+                "Importance of the keys",
+                "How much each key decides whether a point is good (PED-ANOVA, arXiv 2304.10255).",
                 ("key", "importance"),
                 tuple((key, f"{value:.2f}") for key, value in history["importances"].items()),
             )
@@ -97,8 +97,8 @@ def _law_tables(figures: Figures) -> list[Table]:
     return [
         Table(
             "Laws",
-            "Parameters with 95 % intervals; p is the probability of points this far from the law if it "
-            "holds; the last column is what the law, fitted without the largest IPC, gets wrong there.",
+            "Parameters with 95 % intervals; p is the p-value of the lack-of-fit test (small is bad); the "
+            "last column is the error, at the largest IPC, of the law fitted without it.",
             ("curve", "law", "a", "b", "c", "rmse", "p", "largest IPC"),
             (
                 *(
@@ -128,9 +128,9 @@ def _joint_tables(figures: Figures) -> list[Table]:
     found = [
         Table(
             "Joint laws",
-            "Accuracy over n images a class and k kept label entries; the form with the smallest AICc. The "
-            "last column is what the law, fitted without the largest n, gets wrong there: the mean and the "
-            "root mean square over k.",
+            "Accuracy over n images per class and k kept label entries; the form with the smallest AICc. "
+            "`largest n` is the error, at the largest n, of the law fitted without it: the mean and the root "
+            "mean square over k.",
             ("points", "law", "parameters", "rmse", "largest n", "note"),
             tuple(_joint_row(law) for law in laws),
         )
@@ -139,9 +139,9 @@ def _joint_tables(figures: Figures) -> list[Table]:
     if answers:
         found.append(
             Table(
-                "What twice the label entries are worth",
-                "Images a class with k entries that do as well as n with 2 k, read off the joint law inside "
-                "its data.",
+                "What doubling the label entries is worth",
+                "Images per class with k entries that do as well as n with 2 k, according to the joint law, "
+                "inside its data only.",
                 ("points", "n", "entries", "gain, points", "images"),
                 tuple(
                     (name, f"{item.n:g}", f"{item.k:g} to {2 * item.k:g}", points(item.gain), item.text())
@@ -153,24 +153,24 @@ def _joint_tables(figures: Figures) -> list[Table]:
 
 
 def _joint_row(found: JointLaw | NoJointLaw) -> tuple[str, ...]:
-    """One joint law; only what is good inside the data where its limit is unknown."""
+    """One joint law; without parameters if its limit is unknown."""
     name = found.surface.label
     if isinstance(found, JointLaw):
         law, known, note = found, parameters(found), ""
     elif found.inside is None:
         return (name, "-", "-", "-", "-", found.reason)
     else:
-        law, known, note = found.inside, "-", f"inside the data only: {found.reason}"
+        law, known, note = found.inside, "-", f"valid inside the data only: {found.reason}"
     formula = FORMULAS_OF_BOTH[law.form].format(x="n", z="k")
-    return (name, formula, known, f"{law.rmse:.4f}", missed(law), note)
+    return (name, formula, known, f"{law.rmse:.4f}", holdout_error(law), note)
 
 
 def _worth_table(answers: Sequence[Worth]) -> Table:
     return Table(
         "Worth",
-        "Hard-labelled images a class that reach the accuracy of the soft labels, read off the hard "
-        "labels' law inside their data." + _more(len(answers), "printed by `raydc worth`"),
-        ("group", "IPC", "labels", "soft", "hard", "hard-labelled images a class"),
+        "Hard-labelled images per class that reach the accuracy of the soft labels, according to the law of "
+        "the hard labels, inside its data only." + _more(len(answers), "printed by `raydc worth`"),
+        ("group", "IPC", "labels", "soft", "hard", "hard-labelled images per class"),
         tuple(_worth_row(item) for item in answers[:MOST_TABLE_ROWS]),
     )
 
@@ -188,23 +188,23 @@ def _worth_row(item: Worth) -> tuple[str, ...]:
 
 
 def _more(count: int, where: str) -> str:
-    """Where the rest of a table is that would be too long for a page."""
+    """A note on the rows that are not shown, and where they are."""
     return f" {count - MOST_TABLE_ROWS} more are {where}." if count > MOST_TABLE_ROWS else ""
 
 
 def _ranked(rows: Sequence[Row]) -> list[Ranking]:
-    """DD-Ranking's scores, if any method has random images to be compared with."""
+    """DD-Ranking's scores of methods that have random images to compare with."""
     try:
         return [item for item in ddranking(rows) if item.ior is not None]
     except InputError:
-        return []  # there is no method to score; `raydc ddranking` says so
+        return []  # there is no method to score; `raydc ddranking` prints the reason
 
 
 def _ranking_table(ranked: Sequence[Ranking]) -> Table:
     return Table(
         "DD-Ranking",
         "IOR: improvement over random images under the same labels and recipe. ARS: augmentation-robust "
-        "score, of points with augmentation. HLR and LRS need the accuracy of the full dataset: "
+        "score, for points with augmentation. HLR and LRS need the accuracy of the full dataset: "
         "raydc ddranking DIR --full-acc FRACTION." + _more(len(ranked), "printed by `raydc ddranking`"),
         ("method", "test accuracy", "IOR", "ARS"),
         tuple(
@@ -214,13 +214,13 @@ def _ranking_table(ranked: Sequence[Ranking]) -> Table:
 
 
 def _comparisons(rows: Sequence[Row]) -> list[Table]:
-    """Methods and kinds of labels against the plain ones, where a study varies them."""
+    """Methods against random images and label kinds against hard labels, if a study varies them."""
     tables: list[Table] = []
     for key in ("images.method", "labels.kind"):
         try:
             found = compare(levels(rows, [key]), by=[key])
         except InputError:
-            continue  # it has one value, or nothing else is equal
+            continue  # the key has one value, or no configurations match
         shown = replace(found, versus=found.versus[:MOST_LEVELS])
         overall, *winners = comparison_tables(shown)[:-1]
         more = len(found.versus) - len(shown.versus)
@@ -233,7 +233,7 @@ def _frontier_table(scatter: Scatter) -> Table:
     best = [point for point in scatter.points if point.on_frontier]
     return Table(
         "Pareto frontier",
-        "Configurations that no other beats at equal or smaller size.",
+        "Configurations for which no other of equal or smaller size is more accurate.",
         ("configuration", "images, bytes", "labels, bytes", "test accuracy"),
         tuple(
             (p.label, f"{p.images_bytes:,.0f}", f"{p.labels_bytes:,.0f}", percent(p.test_acc)) for p in best
@@ -245,7 +245,7 @@ def _image_frontier_table(rows: Sequence[Row]) -> Table:
     best = [point for point in image_frontier(rows) if point.best]
     return Table(
         "Frontier over images",
-        "The labels that are best for each number of images.",
+        "The best labels for each number of images.",
         ("group", "IPC", "labels", "chosen by", "test accuracy"),
         tuple(
             (label_of(p.group), f"{p.ipc:g}", label_of(p.labels), p.chosen_by, percent(p.test_acc))
@@ -255,7 +255,7 @@ def _image_frontier_table(rows: Sequence[Row]) -> Table:
 
 
 def results_table(rows: Sequence[Row], *, best_first: bool = False) -> Table:
-    """A row a configuration, in the order of its keys or with the most accurate first."""
+    """One row per configuration, in the order of the keys or with the most accurate first."""
     keys = varying_keys(rows)
     groups = group(rows, keys)
     if best_first:
@@ -284,7 +284,7 @@ def results_table(rows: Sequence[Row], *, best_first: bool = False) -> Table:
 
 
 def mean_quality(rows: Sequence[Row]) -> float:
-    """By which configurations are chosen."""
+    """Mean accuracy by which configurations are ranked: validation if it exists, else test."""
     return sum(_quality(row) for row in rows) / len(rows)
 
 
@@ -297,7 +297,7 @@ def _failures_table(rows: Sequence[Row]) -> Table:
     failed = [row for row in rows if row["status"] == FAILED]
     return Table(
         "Failures",
-        "Evaluations that did not finish; `raydc run` tries them again.",
+        "Evaluations that did not finish; `raydc run` retries them.",
         ("evaluation", "error"),
         tuple((str(r["evaluation_id"]), str(r.get("error"))) for r in failed[:MOST_TABLE_ROWS]),
     )

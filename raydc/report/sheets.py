@@ -1,4 +1,4 @@
-"""Contact sheets: what a compressed set looks like."""
+"""Contact sheets of compressed sets."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from raydc.store.artifact import Store
 COLUMNS = 10
 MOST_CLASSES = 10
 SIDE_PIXELS = 32
-"""Smaller images are enlarged to at least this."""
+"""Smaller images are enlarged to at least this size."""
 MOST_SHEETS = 8
 
 
 def sheets(rows: Sequence[Row], store: Store) -> list[Sheet]:
-    """One sheet a method, of its set nearest to ten images a class, first replicate."""
+    """One sheet per method: its set nearest to ten images per class, first replicate."""
     found = []
     for (method, end), members in group(finished(rows), ["images.method", "images.end"]).items():
         row = min(members, key=lambda r: (abs(r["images.ipc"] - COLUMNS), r["seed"]))
@@ -37,7 +37,7 @@ def sheets(rows: Sequence[Row], store: Store) -> list[Sheet]:
         found.append(
             Sheet(
                 title=f"{name}, IPC {row['images.ipc']}",
-                caption=f"{len(compressed)} images, {compressed.images_bytes:,} bytes; a row a class.",
+                caption=f"{len(compressed)} images, {compressed.images_bytes:,} bytes; one row per class.",
                 png=_png(compressed),
             )
         )

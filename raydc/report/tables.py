@@ -1,4 +1,4 @@
-"""Tables of text: how numbers are written in them, and how Markdown and LaTeX write the whole."""
+"""Text tables: the format of numbers, and output as Markdown and LaTeX."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LATEX = {
 
 @dataclass(frozen=True)
 class Table:
-    """A table on the page; numbers are written already."""
+    """A table of formatted cells."""
 
     title: str
     note: str
@@ -56,7 +56,7 @@ def points(value: Interval) -> str:
 
 
 def markdown(tables: Sequence[Table]) -> str:
-    """The tables as GitHub's Markdown."""
+    """The tables as GitHub Markdown."""
     return "\n".join(_markdown(table) for table in tables)
 
 
@@ -69,7 +69,7 @@ def _markdown(table: Table) -> str:
 
 
 def latex(tables: Sequence[Table]) -> str:
-    """The tables for LaTeX with the package booktabs; everything that LaTeX would read is escaped."""
+    """The tables as LaTeX with the package booktabs; special characters are escaped."""
     return "\n".join(_latex(table) for table in tables)
 
 
@@ -95,5 +95,5 @@ def _latex(table: Table) -> str:
 
 
 def escape(text: str) -> str:
-    """Text as LaTeX prints it."""
+    """Text with LaTeX's special characters escaped."""
     return "".join(_LATEX.get(sign, sign) for sign in text)

@@ -1,4 +1,4 @@
-"""Figures of images against knowledge: the joint law, and the envelope over teacher epochs."""
+"""Figures of images against label information: the joint law, and the envelope over teacher epochs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MOST_FIGURES = 12
 
 
 def joint_figures(rows: Sequence[Row]) -> list[JointFigure]:
-    """Accuracy over images and kept label entries, for each group of points that varies both."""
+    """Accuracy over images and kept label entries, for each group of points in which both vary."""
     if all(row.get(KEPT) is None for row in rows):
         return []
     both = [surface for surface in surfaces(rows) if _varies_both(surface)]
@@ -32,16 +32,16 @@ def _varies_both(surface: Surface) -> bool:
 def _joint_figure(found: JointLaw | NoJointLaw) -> JointFigure:
     name = found.surface.label
     law = found.inside if isinstance(found, NoJointLaw) else found
-    said = "No joint law" if law is None else f"Lines are the law {FORMULAS[law.form].format(x='n', z='k')}"
+    fitted = "No joint law" if law is None else f"Lines are the law {FORMULAS[law.form].format(x='n', z='k')}"
     if isinstance(found, NoJointLaw):
-        said += f": {found.reason}" if law is None else f", good inside the data only: {found.reason}"
+        fitted += f": {found.reason}" if law is None else f", valid inside the data only: {found.reason}"
     where = "" if name == "all" else f" ({name})"
     return JointFigure(
         title=name,
         caption=(
-            f"Test accuracy over n images a class with the k largest entries of a label kept{where}; bars "
+            f"Test accuracy over n images per class, with the k largest entries of each label{where}; bars "
             "and bands are 95 % intervals from the spread of replicates, pooled over all points. "
-            f"{said}."
+            f"{fitted}."
         ),
         x_label="images per class",
         y_label="test accuracy",
@@ -51,7 +51,7 @@ def _joint_figure(found: JointLaw | NoJointLaw) -> JointFigure:
 
 
 def envelopes(rows: Sequence[Row]) -> list[Lines]:
-    """Accuracy over images, a line for each teacher epoch, with the upper envelope marked."""
+    """Accuracy over images, one line for each teacher epoch, with the upper envelope marked."""
     points = image_frontier(rows)
     groups: dict[str, list[ImagePoint]] = {}
     for point in points:
@@ -73,10 +73,10 @@ def _envelope(name: str, points: Sequence[ImagePoint]) -> Lines:
     best = [point for point in points if point.best]
     where = "" if name == "all" else f" ({name})"
     return Lines(
-        title=f"The best teacher epoch for so many images{where}",
+        title=f"The best teacher epoch for each number of images{where}",
         caption=(
-            f"Test accuracy over images per class for each teacher epoch{where}, with the other label keys "
-            "that are best there; rings mark the upper envelope, the best epoch of each number of images. "
+            f"Test accuracy over images per class for each teacher epoch{where}, with the best values of the "
+            "other label keys; rings mark the upper envelope, the best epoch for each number of images. "
             f"Chosen by {best[0].chosen_by}; bars are 95 % Student-t intervals."
         ),
         x_label="images per class",
@@ -92,7 +92,7 @@ def _envelope(name: str, points: Sequence[ImagePoint]) -> Lines:
 
 
 def line_of(labels: dict[str, Any]) -> str:
-    """`epoch 4`, or the kind of labels that no epoch made."""
+    """`epoch 4`, or the kind of labels if they do not come from a teacher epoch."""
     epoch = labels.get(EPOCH)
     return str(labels.get("labels.kind") or "no teacher") if epoch is None else f"epoch {epoch}"
 

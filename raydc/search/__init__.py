@@ -1,1 +1,1 @@
-"""Searches: points asked of Optuna, judged and told."""
+"""Searches: points are asked of Optuna, evaluated, and told their values."""

@@ -1,4 +1,4 @@
-"""What a search knows of an evaluation without training it."""
+"""Known results of a search's evaluations, which need no training."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Answers:
-    """What is known of an evaluation without training it: the ledger, then results of other studies."""
+    """Looks up the result of an evaluation: in the ledger first, then in the results of other studies."""
 
     def __init__(self, ledger: Ledger, others: Mapping[str, Row], study: str) -> None:
         self._ledger = ledger
@@ -37,8 +37,8 @@ class Answers:
 def _answers(row: Row, planned: Planned) -> bool:
     """Whether a row of the ledger is a result of `planned`.
 
-    A point that failed has failed, while a replicate of the winner is tried again by the next run; one that
-    a scheduler stopped counts for its own point only.
+    A failed replicate of a point is final; a failed replicate of the winner is retried by the next run. A
+    replicate that a scheduler stopped counts for its own point only.
     """
     if row["status"] == FINISHED:
         return not planned.tested or not untested(row)

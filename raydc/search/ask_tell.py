@@ -1,13 +1,13 @@
-"""A search: points are asked of Optuna, evaluated as every other study's, and told.
+"""A search: points are asked of Optuna, evaluated like those of any other study, and told their values.
 
     ask  --point--> its replicates --> queue --> workers --> rows --> ledger --> hear --mean--> tell
      ^                  | known: told at once, without training                   |
      +---------------------------- another point is asked ------------------------+
-    all told --> further replicates of the finalists, which choose --> the winner's fresh replicates,
-                                                                       which alone see test images
+    all told --> extra replicates of the finalists decide the winner --> the winner's fresh replicates,
+                                                                         the only ones on test images
 
-What is open when a run is killed is running in Optuna's storage: the next run asks it again under its
-number, and takes what the ledger has of it.
+If a run is killed, its open points are still RUNNING in Optuna's storage. The next run continues them under
+the same trial numbers and uses the results that the ledger already has.
 """
 
 from __future__ import annotations
@@ -42,33 +42,33 @@ STATES = {
 
 @dataclass(eq=False)
 class _Open:
-    """A point that was asked and is not told."""
+    """A point that was asked and not yet told."""
 
     trial: Trial
     planned: Sequence[Planned]
     rows: dict[str, Row] = field(default_factory=dict)
-    """What is known of its evaluations, by id."""
+    """The results of its evaluations so far, by id."""
 
     @property
     def lost(self) -> Row | None:
-        """A replicate that did not finish, with which the point cannot be told a value."""
+        """A replicate that did not finish; the point then has no value."""
         return next((row for row in self.rows.values() if row["status"] != FINISHED), None)
 
 
-def _judged(planned: Planned) -> Planned:
-    """The same, which a scheduler may stop."""
+def _as_prunable(planned: Planned) -> Planned:
+    """The same evaluation, marked as one that a scheduler may stop."""
     assert planned.origin is not None
     return replace(planned, origin=replace(planned.origin, prunable=True))
 
 
 def measure(row: Row, metric: str) -> float:
-    """A metric of one result; NaN where the row has none."""
+    """A metric of one result; NaN if the row does not have it."""
     names = ("images_bytes", "labels_bytes") if metric == "stored_bytes" else (metric,)
     return sum(math.nan if row.get(name) is None else float(row[name]) for name in names)
 
 
 class Search:
-    """One search, from its first point to the winner's replicates."""
+    """One search, from its first point to the replicates of the winner."""
 
     def __init__(
         self,
@@ -77,8 +77,8 @@ class Search:
         plan: Callable[[Sequence[Evaluation]], Plan],
         answer: Callable[[Planned], Row | None],
     ) -> None:
-        """`plan` names what evaluations need (`InputError` if the data do not allow them); `answer` is
-        what is known of one without training."""
+        """`plan` turns evaluations into a plan (`InputError` if the data do not allow them); `answer` returns
+        the known result of an evaluation, or None."""
         assert study.search is not None
         self.study = study
         self.spec: SearchSpec = study.search
@@ -89,30 +89,30 @@ class Search:
         self._left = points.left_running()
         self._open: dict[int, _Open] = {}
         self._waiting: dict[str, list[_Open]] = {}
-        self._deciding: set[str] | None = None
-        """Ids of the finalists' replicates that are in training; None until all points are told."""
-        self._crowned = False
+        self._open_finals: set[str] | None = None
+        """Ids of the finalists' replicates that have no result yet; None until all points are told."""
+        self._winner_asked = False
 
     def keep_busy(self, students: int) -> None:
-        """So many students are wanted in training or waiting; the points that are open at a time follow."""
-        # A scheduler looks at the first replicate of a point before the others begin.
+        """Set the number of students to keep in training or waiting, which limits the open points."""
+        # With a scheduler, the first replicate of a point is trained before the others start.
         together = 1 if self.spec.prunes else len(self.study.seeds)
         self._most_open = max(2, -(-students // together))
 
     # --- asking -------------------------------------------------------------------------------
 
     def ask(self) -> list[Planned]:
-        """Evaluations that nobody has run: of as many points as may be open, of the finalists, or of the
+        """Evaluations to train next: of new points up to the limit of open ones, of the finalists, or of the
         winner."""
         fresh: list[Planned] = []
         while len(self._open) < self._most_open and (trial := self._next()) is not None:
             fresh += self._begin(trial)
-        if not self._open and self._deciding is None:
+        if not self._open and self._open_finals is None:
             finals = self._unknown(chain(*self._final_replicates().values()))
-            self._deciding = {planned.id for planned in finals}
+            self._open_finals = {planned.id for planned in finals}
             fresh += finals
-        if self._deciding is not None and not self._deciding and not self._crowned:
-            self._crowned = True
+        if self._open_finals is not None and not self._open_finals and not self._winner_asked:
+            self._winner_asked = True
             fresh += self._unknown(self.winners())
         return fresh
 
@@ -128,7 +128,7 @@ class Search:
         try:
             planned = self._planned(trial.number, self.points.values(trial), self.study.seeds)
             if self.spec.prunes:
-                planned[0] = _judged(planned[0])
+                planned[0] = _as_prunable(planned[0])
         except InputError as error:
             self.points.tell_failed(trial, str(error))
             return []
@@ -145,7 +145,7 @@ class Search:
         ]
 
     def _proceed(self, point: _Open) -> list[Planned]:
-        """What is to be run next of a point; it is told when there is nothing left."""
+        """The next evaluations of a point; if none are left, the point is told."""
         fresh = []
         for planned in point.planned:
             if planned.id in point.rows:
@@ -153,7 +153,7 @@ class Search:
             if self.spec.prunes and point.lost is not None:
                 break
             if planned.id in self._waiting:
-                # Another point has the same evaluation, or this one waits for it already.
+                # Another point has the same evaluation, or this one is already waiting for it.
                 if point not in self._waiting[planned.id]:
                     self._waiting[planned.id].append(point)
             elif (row := self._answer(planned)) is not None:
@@ -171,15 +171,15 @@ class Search:
     # --- telling ------------------------------------------------------------------------------
 
     def hear(self, rows: Sequence[Row]) -> list[Planned]:
-        """Take in results that the ledger has; returns what is to be evaluated next."""
+        """Process results that are in the ledger; return the evaluations to run next."""
         fresh: list[Planned] = []
         for row in rows:
             for point in self._waiting.pop(row["evaluation_id"], []):
                 point.rows[row["evaluation_id"]] = row
                 fresh += self._proceed(point)
-            if self._deciding is not None:
-                self._deciding.discard(row["evaluation_id"])
-            # After each row, so that what is asked does not depend on how many rows came together.
+            if self._open_finals is not None:
+                self._open_finals.discard(row["evaluation_id"])
+            # After each row, so that the points do not depend on how many rows arrive at once.
             fresh += self.ask()
         return fresh
 
@@ -202,23 +202,23 @@ class Search:
                 return
         self.points.tell(point.trial, means)
 
-    # --- what came of it ----------------------------------------------------------------------
+    # --- progress and results -----------------------------------------------------------------
 
     def told(self) -> int:
-        """Points that are over."""
+        """Number of points that were told: complete, failed or stopped."""
         return len(self.points.trials(*TOLD))
 
     def to_come(self) -> int:
-        """Evaluations of points that are still to be asked, of finals and of the winner, at most."""
+        """Upper bound of the evaluations still to be asked: of points, finals and the winner."""
         points = len(self._left) + max(0, self.spec.points - self.points.asked)
         return (
             points * len(self.study.seeds)
-            + (self.spec.finals if self._deciding is None else 0)
-            + (0 if self._crowned else self.spec.winner_seeds)
+            + (self.spec.finals if self._open_finals is None else 0)
+            + (0 if self._winner_asked else self.spec.winner_seeds)
         )
 
     def over(self) -> bool:
-        """Whether there is nothing left to run."""
+        """Whether nothing is left to run."""
         return (
             self._all_told()
             and not self._unknown(chain(*self._final_replicates().values()))
@@ -227,16 +227,16 @@ class Search:
 
     @property
     def chosen_by(self) -> int:
-        """Place of the metric that chooses the winner: val_acc, or else the first."""
+        """Index of the metric that decides the winner: val_acc, or else the first."""
         return self.spec.metrics.index("val_acc") if "val_acc" in self.spec.metrics else 0
 
     def _rank(self, value: float) -> float:
-        """The lower, the better."""
+        """Sort key of a value of the deciding metric: lower is better."""
         return -value if self.spec.modes[self.chosen_by] == "max" else value
 
     def finalists(self) -> list[FrozenTrial]:
-        """The best trials by what was told, the best first, each point once; of several objectives, of the
-        Pareto front."""
+        """The best trials by their told values, best first, each point once; with several objectives, trials
+        of the Pareto front only."""
         several = len(self.spec.metrics) > 1
         found = self.points.best() if several else self.points.trials(TrialState.COMPLETE)
         distinct: dict[tuple[str, ...], FrozenTrial] = {}
@@ -251,8 +251,8 @@ class Search:
         return self.points.asked >= self.spec.points and not self.points.trials(TrialState.RUNNING)
 
     def _final_replicates(self) -> dict[int, list[Planned]]:
-        """All replicates of each finalist, by its number; empty while points are open, and where there are
-        not several."""
+        """All replicates of each finalist, by trial number; empty while points are open, and if there are
+        fewer than two finalists."""
         if not self.spec.further or not self._all_told():
             return {}
         finalists = self.finalists()
@@ -265,35 +265,35 @@ class Search:
         }
 
     def _later(self, first: int, count: int) -> range:
-        """Replicates after those of every point."""
+        """Seeds that follow those of the points' replicates."""
         first += max(self.study.seeds) + 1
         return range(first, first + count)
 
     def finals(self) -> dict[int, list[float]]:
-        """What the replicates of each finalist had, by its number; nothing of one with a failure. Empty until
-        all are over."""
+        """Values of the replicates of each finalist, by trial number; an empty list for a finalist with a
+        failure. Empty until all replicates have a result."""
         metric = self.spec.metrics[self.chosen_by]
         found: dict[int, list[float]] = {}
         for number, planned in self._final_replicates().items():
             rows = [row for one in planned if (row := self._answer(one)) is not None]
             if len(rows) < len(planned):
                 return {}
-            had = [measure(row, metric) for row in rows if row["status"] == FINISHED]
-            whole = len(had) == len(rows) and all(map(math.isfinite, had))
-            found[number] = had if whole else []
+            values = [measure(row, metric) for row in rows if row["status"] == FINISHED]
+            complete = len(values) == len(rows) and all(map(math.isfinite, values))
+            found[number] = values if complete else []
         return found
 
     def winner(self) -> FrozenTrial | None:
-        """The finalist with the best mean of all its replicates, or the best as it was told where finals
-        are not over or nobody came through them. None where no point is complete."""
+        """The finalist with the best mean over all its replicates. If the finals are not complete, or all
+        finalists failed in them, the finalist with the best told value; None if no point is complete."""
         finalists = self.finalists()
-        if through := {number: fmean(had) for number, had in self.finals().items() if had}:
-            finalists = [trial for trial in finalists if trial.number in through]
-            finalists.sort(key=lambda trial: self._rank(through[trial.number]))
+        if means := {number: fmean(values) for number, values in self.finals().items() if values}:
+            finalists = [trial for trial in finalists if trial.number in means]
+            finalists.sort(key=lambda trial: self._rank(means[trial.number]))
         return finalists[0] if finalists else None
 
     def winners(self) -> list[Planned]:
-        """Fresh replicates of the winner, which see the test images."""
+        """Fresh replicates of the winner, which are evaluated on the test images."""
         trial = self.winner()
         if trial is None:
             return []
@@ -307,13 +307,13 @@ class Search:
             try:
                 planned = self._planned(trial.number, self.points.values_told(trial), self.study.seeds)
             except InputError:
-                continue  # it was told as failed, with the reason
+                continue  # the trial was told as failed, with the reason
             found |= {one.id: one for one in planned if one.id not in found}
         found |= {one.id: one for one in chain(*self._final_replicates().values())}
         return [*found.values(), *self.winners()]
 
     def history(self) -> dict[str, Any]:
-        """The search as JSON: every trial with its values, the front, and what mattered."""
+        """The search as JSON: every trial with its values, the Pareto front and the importances."""
         winner = self.winner()
         return {
             "sampler": self.spec.sampler,

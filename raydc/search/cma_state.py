@@ -1,7 +1,7 @@
-"""The state of CMA-ES in a search's storage, which Optuna keeps as a pickle and opens when it asks.
+"""The state of CMA-ES in a search's storage, which Optuna pickles, and unpickles for the next point.
 
-A storage may come from somebody else with the folder of their study. So every state in it is opened here
-first, with nothing but the optimizer and NumPy's arrays to be found, and a storage with another is refused.
+A storage may come with the study folder of another user. Every state in it is therefore unpickled here first,
+with only the optimizer and NumPy arrays allowed; a storage with anything else is refused.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial
 from raydc.errors import InputError
 
 STATE = "cma:optimizer:"
-"""Beginning of the attributes that hold the parts of a state, in hexadecimal digits."""
+"""Prefix of the trial attributes that hold the parts of a state, in hexadecimal digits."""
 _KNOWN = {
     ("cmaes._cma", "CMA"),
     ("numpy", "dtype"),
@@ -32,12 +32,12 @@ _KNOWN = {
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _KNOWN:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+            raise pickle.UnpicklingError(f"it imports {module}.{name}")
         return super().find_class(module, name)
 
 
 def check_states(trials: Iterable[FrozenTrial], path: Path) -> None:
-    """Raise `InputError` if the storage at `path` holds a state that is no optimizer's."""
+    """Raise `InputError` if the storage at `path` holds a state that is not a CMA-ES optimizer."""
     for trial in trials:
         parts = {key: text for key, text in trial.system_attrs.items() if key.startswith(STATE)}
         if not parts:
@@ -47,6 +47,6 @@ def check_states(trials: Iterable[FrozenTrial], path: Path) -> None:
             _Unpickler(io.BytesIO(bytes.fromhex(text))).load()
         except Exception as error:  # a damaged pickle raises whatever its parts raise
             raise InputError(
-                f"{path}: trial {trial.number} holds something else than a state of CMA-ES ({error}); "
-                "trust nobody who gave it, and search anew with another --out"
+                f"{path}: trial {trial.number} holds something other than a CMA-ES state ({error}); "
+                "do not trust its source, and start a new search with another --out"
             ) from None

@@ -1,8 +1,8 @@
-"""Optuna's Gaussian process, which in a listed space is asked for the best of the points that nobody asked.
+"""Optuna's Gaussian process sampler, restricted to the points of a finite space that were not asked yet.
 
-By itself it looks for the highest acquisition anywhere, finds points that were asked again and again (their
-objective is noisy, so they look worth another try), and each draw for another one is left to chance. Where a
-space has few points, the acquisition of each can be computed, and the choice is made among the new ones.
+By itself the sampler maximises the acquisition function over the whole space. Because the objective is noisy,
+it proposes the same points repeatedly, and each redraw is random. In a space with few points, the acquisition
+value of every new point can be computed, and the best of them is chosen.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class ListedGPSampler(GPSampler):
     """`GPSampler` that chooses among listed points."""
 
     def __init__(self, points: Sequence[Mapping[str, Value]], seed: int) -> None:
-        """`points` are those that may be asked, as the study has them; at least one."""
+        """`points` are the candidates, with the parameter values of the Optuna study; at least one."""
         super().__init__(seed=seed)
         self._points = points
         self._searched: dict[str, BaseDistribution] = {}
@@ -31,12 +31,12 @@ class ListedGPSampler(GPSampler):
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """As Optuna's; keys that are not asked at every point are left to chance there too."""
+        """As in Optuna; keys that not every point has are sampled at random, as there."""
         self._searched = search_space
         return super().sample_relative(study, trial, search_space)
 
     def _optimize_acqf(self, acqf: Any, best_params: np.ndarray | None) -> np.ndarray:
-        # Optuna offers this method for other ways to optimise, without a promise that it stays.
+        # Optuna offers this method for other optimisers, but it is not part of the stable API.
         listed = [
             create_trial(
                 value=0.0,
@@ -50,6 +50,6 @@ class ListedGPSampler(GPSampler):
 
 
 def _first(distribution: BaseDistribution) -> Value:
-    """A value for a key that is not asked at a point."""
+    """A placeholder for a key that a point does not have."""
     assert isinstance(distribution, CategoricalDistribution | IntDistribution)
     return distribution.choices[0] if isinstance(distribution, CategoricalDistribution) else distribution.low

@@ -1,6 +1,6 @@
-"""A search inside a run: what is known without training, what its points need, and what came of it.
+"""The result of a search as JSON, and the digest of what it searches.
 
-DIR/search.db    Optuna's storage, the truth of what was asked and told
+DIR/search.db    Optuna's storage, the source of truth for trials and their values
 DIR/search.json  the search when the run ended, for the report and for other programs
 """
 
@@ -45,7 +45,7 @@ def searched(study: StudySpec, dataset_id: str) -> str:
 
 
 def _teacher(teacher: Any) -> dict[str, Any]:
-    """A teacher without the epochs that it keeps, of which more may be kept later."""
+    """A teacher without the list of kept epochs, to which epochs may be added later."""
     described = asdict(teacher)
     del described["keep"]
     if not described["code"]:
@@ -54,19 +54,19 @@ def _teacher(teacher: Any) -> dict[str, Any]:
 
 
 def history_of(search: Search, ledger: Ledger) -> dict[str, Any]:
-    """The search as JSON, with the winner's test accuracy where it was measured."""
+    """The search as JSON, with the winner's test accuracy if it was measured."""
     history = search.history()
     rows = [ledger.rows.get(planned.id) for planned in search.winners()]
-    seen = [row["test_acc"] for row in rows if row is not None and row["status"] == FINISHED]
+    measured = [row["test_acc"] for row in rows if row is not None and row["status"] == FINISHED]
     history["points"] = search.spec.points
     history["replicates"] = len(search.study.seeds)
     history["finals"] = {
-        number: asdict(mean_of(had)) if had else None for number, had in search.finals().items()
+        number: asdict(mean_of(values)) if values else None for number, values in search.finals().items()
     }
     history["tested"] = sorted(
         {row["trial"] for row in ledger.rows.values() if row.get("trial") is not None and not untested(row)}
     )
-    history["test_acc"] = asdict(mean_of(seen)) if seen else None
+    history["test_acc"] = asdict(mean_of(measured)) if measured else None
     return history
 
 
@@ -76,7 +76,7 @@ def write_history(out: Path, history: Mapping[str, Any]) -> None:
 
 
 def read_history(out: Path) -> dict[str, Any] | None:
-    """The search of a study's folder, as it was when its last run ended; None without one."""
+    """Read search.json of a study's folder, written when its last run ended; None if there is none."""
     path = out / HISTORY
     try:
         content: dict[str, Any] = parse_json(path.read_text(encoding="utf-8"))

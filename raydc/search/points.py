@@ -1,8 +1,8 @@
-"""Points of a search, asked of Optuna and told to it; its storage in the study's folder is the truth.
+"""Points of a search as Optuna trials; Optuna's storage in the study's folder is the source of truth.
 
-`DIR/search.db` is SQLite: a kill leaves it whole, and optuna-dashboard reads it. Each ask has a sampler of
-its own, seeded by the search's seed and the number of trials: what is asked depends on what was told, and
-not on how often the search was interrupted.
+`DIR/search.db` is a SQLite database: it survives a kill, and optuna-dashboard can read it. Each ask uses a
+new sampler, seeded by the search's seed and the number of trials, so the points depend on the told values
+and not on how often the search was interrupted.
 """
 
 from __future__ import annotations
@@ -26,16 +26,17 @@ from raydc.spec.search import NOTHING_TWICE, RUNGS, WHOLE, Dimension, SearchSpec
 
 FILE = "search.db"
 BUSY_SECONDS = 120.0
-"""How long a writer of the storage waits for another one."""
+"""Seconds that a writer of the storage waits for a lock."""
 SEARCHED = "raydc.searched"
-"""Attribute of the Optuna study: digest of what is searched."""
+"""Attribute of the Optuna study: digest of everything that its values depend on."""
 GRID_POINT = "raydc.grid_point"
-"""Attribute of a trial: which point of a grid it is."""
+"""Attribute of a trial: index of its point in the grid."""
 REASON = "raydc.reason"
 """Attribute of a trial: why it failed."""
 LEAST_FOR_IMPORTANCE = 10
-"""Complete trials from which importances are told."""
+"""Smallest number of complete trials for which importances are computed."""
 TOLD = (TrialState.COMPLETE, TrialState.FAIL, TrialState.PRUNED)
+"""States of trials that have ended."""
 
 
 def open_storage(path: Path) -> RDBStorage:
@@ -47,7 +48,7 @@ def open_storage(path: Path) -> RDBStorage:
 
 
 def pruner_of(search: SearchSpec) -> BasePruner:
-    """Optuna's pruner for a scheduler; a resource of `WHOLE` is a complete training."""
+    """Optuna's pruner for a scheduler; a complete training has the resource `WHOLE`."""
     eta = RUNGS[1] // RUNGS[0]
     if search.scheduler == "asha":
         return SuccessiveHalvingPruner(min_resource=RUNGS[0], reduction_factor=eta)
@@ -57,7 +58,7 @@ def pruner_of(search: SearchSpec) -> BasePruner:
 
 
 def _stored(dimension: Dimension, value: Value) -> Value:
-    """A value as Optuna keeps it."""
+    """A value as Optuna stores it."""
     return int(value) if dimension.whole else flat_value(value)
 
 
@@ -65,7 +66,7 @@ class Points:
     """The trials of one search."""
 
     def __init__(self, path: Path, name: str, search: SearchSpec, searched: str) -> None:
-        """Open or begin the search `name` in the file at `path`; `searched` names what is searched.
+        """Open or create the search `name` in the file at `path`; `searched` is its digest (`searched`).
 
         Raises `InputError` if the file holds another search.
         """
@@ -83,10 +84,10 @@ class Points:
             check_states(self.trials(), path)
         except InputError:
             raise
-        except Exception as error:  # whatever a database driver raises, the storage cannot be read
+        except Exception as error:  # database drivers raise many types; the storage cannot be read
             reason = " ".join(str(error).split())[:120]
             raise InputError(
-                f"{path} is no storage of Optuna that can be read ({reason}); give another --out"
+                f"{path} is not a readable Optuna storage ({reason}); give another --out"
             ) from None
         before = self._study.user_attrs.get(SEARCHED, searched)
         if before != searched:
@@ -103,22 +104,22 @@ class Points:
         self._grid = search.shuffled_grid() if search.sampler == "grid" else []
 
     def left_running(self) -> list[Trial]:
-        """Trials that were asked and never told, by number: those of a run that was killed."""
+        """Trials that were asked and never told, by number: those of a killed run."""
         running = self.trials(TrialState.RUNNING)
-        # The public way to a trial is a new ask, which would give it another number.
+        # The public API only creates trials, with new numbers.
         return [Trial(self._study, trial._trial_id) for trial in running]
 
     def trials(self, *states: TrialState) -> list[FrozenTrial]:
-        """Trials by number, in some states or in all."""
+        """Trials by number, in the given states or in any state."""
         return self._study.get_trials(deepcopy=False, states=states or None)
 
     @property
     def asked(self) -> int:
-        """Trials that were asked."""
+        """Number of trials that were asked."""
         return len(self.trials(TrialState.RUNNING, *TOLD))
 
     def ask(self) -> Trial:
-        """A new trial; `FolderError` if it cannot be written down, as for all that is asked and told."""
+        """Ask for a new trial; like the tell methods, raises `FolderError` if the storage is not writable."""
         with writing_folder(self.path.parent):
             return self._ask()
 
@@ -137,12 +138,12 @@ class Points:
     def _enqueue(
         self, point: Mapping[str, Value], attributes: dict[str, int] | None = None, *, skip: bool = False
     ) -> None:
-        """Have the next ask say a point; `skip` one that was enqueued before."""
+        """Let the next ask return this point; with `skip`, do nothing if it was enqueued before."""
         stored = {key: _stored(self._dimensions[key], value) for key, value in point.items()}
         self._study.enqueue_trial(stored, user_attrs=attributes, skip_if_exists=skip)
 
     def values(self, trial: Trial) -> dict[str, Value]:
-        """What a trial says of each key that is asked at its point; the same whenever it is asked again."""
+        """The values of a running trial, by key; a repeated call returns the same values."""
         chosen: dict[str, Value] = {}
         for dimension in self.search.space:
             if dimension.asked_at(chosen):
@@ -150,21 +151,22 @@ class Points:
         return chosen
 
     def values_told(self, trial: FrozenTrial) -> dict[str, Value]:
-        """As `values`, of a trial that is over."""
+        """Like `values`, for a stored trial."""
         return point_of(self.search, trial)
 
     def tell(self, trial: Trial, values: Sequence[float]) -> None:
-        """The point has these means, one for each metric."""
+        """Tell the trial's values: the means of its replicates, one for each metric."""
         with writing_folder(self.path.parent):
             self._study.tell(trial, list(values))
 
     def tell_failed(self, trial: Trial, reason: str) -> None:
+        """Tell that the trial failed, with the first 500 characters of the reason."""
         with writing_folder(self.path.parent):
             trial.set_user_attr(REASON, reason[:500])
             self._study.tell(trial, state=TrialState.FAIL)
 
     def tell_stopped(self, trial: Trial) -> None:
-        """The scheduler has stopped the point; the last value that it reported stands."""
+        """Tell that the scheduler stopped the trial; its last reported value counts."""
         with writing_folder(self.path.parent):
             self._study.tell(trial, state=TrialState.PRUNED)
 
@@ -175,7 +177,7 @@ class Points:
         return [self._study.best_trial] if len(self.search.metrics) == 1 else self._study.best_trials
 
     def importances(self) -> Mapping[str, float]:
-        """Part of each key in what makes points good (PED-ANOVA), where enough points of one metric tell."""
+        """Importance of each key (PED-ANOVA); empty with several metrics or too few complete trials."""
         complete = self.trials(TrialState.COMPLETE)
         if len(self.search.metrics) > 1 or len(complete) < LEAST_FOR_IMPORTANCE:
             return {}
@@ -185,9 +187,9 @@ class Points:
 
 
 class PointPruner:
-    """A scheduler: judges students by what others of the search had at the same rung (raydc.workbench.Judge).
+    """A scheduler: compares a student with others of the search at the same rung.
 
-    It may live in another process than `Points`; both go through the storage.
+    It may run in another process than `Points`; both use the same storage.
     """
 
     def __init__(self, path: Path, name: str, search: SearchSpec) -> None:
@@ -196,8 +198,9 @@ class PointPruner:
         )
 
     def should_continue(self, trial: int, rung: int, val_acc: float) -> bool:
-        judged = Trial(self._study, self._study.get_trials(deepcopy=False)[trial]._trial_id)
+        """Report the validation accuracy at a rung; whether the trial should continue."""
+        running = Trial(self._study, self._study.get_trials(deepcopy=False)[trial]._trial_id)
         with quiet():
-            # A student that begins anew after a kill says the same again, which Optuna notes and ignores.
-            judged.report(val_acc, rung)
-        return not judged.should_prune()
+            # A student that restarts after a kill reports the same value again; Optuna warns and ignores it.
+            running.report(val_acc, rung)
+        return not running.should_prune()

@@ -1,8 +1,8 @@
-"""What a search asks next: Optuna's samplers, on a copy of the trials in which nothing is asked twice.
+"""The next point of a search: Optuna's samplers on a copy of the trials, without repeated points.
 
-Two things that the samplers do not know make a search of few points better. Listed numbers have an order, so
-in the copy they are positions from 0 up, between which a sampler can interpolate. And an evaluation says the
-same whenever it is run, so a point that was asked is not asked again: another is drawn.
+Two facts that the samplers do not know improve a search of few points. Listed numbers are ordered, so in the
+copy they are positions from 0 up, between which a sampler can interpolate. And an evaluation is
+deterministic, so a point that was already asked is replaced by another draw.
 """
 
 from __future__ import annotations
@@ -37,23 +37,23 @@ from raydc.spec.search import Dimension, SearchSpec
 from raydc.spec.seeding import seed_of
 
 DRAWS, RANDOM_DRAWS = 10, 100
-"""Points that are drawn to find one that was not asked, each with a seed of its own: by the search's
-sampler, which may be sure of a point that was, and then by chance."""
+"""Most draws to find a point that was not asked, each with its own seed: first by the search's sampler, which
+may repeat one point, then at random."""
 MOST_LISTED = 2000
-"""Points of a space of which a Gaussian process is asked for each."""
-LEARNT_FROM = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
+"""Most points of a space for which the acquisition function is computed at every point."""
+TRIALS_USED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without Optuna's notes on what is experimental or given twice, which tell a user nothing."""
+    """Suppress Optuna's warnings on experimental features and repeated values, which do not help a user."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
 def sampler_of(search: SearchSpec, *number: int) -> BaseSampler:
-    """Optuna's sampler for one draw; `number` and the search's seed are its seed."""
+    """Optuna's sampler for one draw, seeded by the search's seed and `number`."""
     seed = _seed(search, *number)
     with quiet():
         if search.sampler == "tpe":
@@ -65,7 +65,7 @@ def sampler_of(search: SearchSpec, *number: int) -> BaseSampler:
             return CmaEsSampler(seed=seed)
         if search.sampler == "nsga2":
             return NSGAIISampler(seed=seed)
-    return RandomSampler(seed)  # a grid is enqueued, so nothing is left to sample
+    return RandomSampler(seed)  # the points of a grid are enqueued, not sampled
 
 
 def _seed(search: SearchSpec, *number: int) -> int:
@@ -73,7 +73,7 @@ def _seed(search: SearchSpec, *number: int) -> int:
 
 
 def suggested(trial: Trial, dimension: Dimension) -> Value:
-    """What a trial says of a dimension, as Optuna keeps it; lists are the texts that tables show."""
+    """The trial's value of a dimension, as Optuna stores it; a list is stored as its text in tables."""
     if dimension.kind == "categorical":
         return trial.suggest_categorical(dimension.key, [flat_value(choice) for choice in dimension.choices])
     log = dimension.kind in ("loguniform", "logint")
@@ -83,20 +83,20 @@ def suggested(trial: Trial, dimension: Dimension) -> Value:
 
 
 def value_of(dimension: Dimension, stored: Value) -> Value:
-    """A value that Optuna's storage keeps, as a point has it."""
+    """The value of a point for a value in Optuna's storage."""
     if dimension.kind != "categorical":
         return stored
     return next(choice for choice in dimension.choices if flat_value(choice) == stored)
 
 
 def proposal(search: SearchSpec, trials: Sequence[FrozenTrial], number: int) -> dict[str, Value]:
-    """A point that none of `trials` has, for the trial after `number` others.
+    """A point that none of `trials` has, for trial `number`.
 
-    Where a finite space has none left, one of them is drawn again.
+    If a finite space has no such point left, a point is repeated.
     """
     asked = {_name(point_of(search, trial)) for trial in trials if trial.params}
     new = _new(search, asked)
-    # Those in training are not among the new points, so they need no weight of the process's acquisition.
+    # Running points are not among the new ones, so the acquisition function need not avoid them.
     copy = _copy(search, [t for t in trials if not new or t.state != TrialState.RUNNING])
     point: dict[str, Value] = {}
     for draw in range(DRAWS + RANDOM_DRAWS):
@@ -121,7 +121,7 @@ def _sampler(search: SearchSpec, new: Sequence[Mapping[str, Value]], number: int
 
 
 def _new(search: SearchSpec, asked: Collection[str]) -> list[dict[str, Value]]:
-    """The points that a Gaussian process may choose from, as the copy has them; empty where it is free."""
+    """Candidates of the Gaussian process, in the copy's values; empty if it may choose any point."""
     if search.sampler != "gp" or not all(dimension.finite for dimension in search.space):
         return []
     listed = list(islice(search.grid(), MOST_LISTED + 1))
@@ -136,7 +136,7 @@ def _copy(search: SearchSpec, trials: Sequence[FrozenTrial]) -> optuna.Study:
         sampler=RandomSampler(),
     )
     for trial in trials:
-        if trial.state in LEARNT_FROM and trial.params:
+        if trial.state in TRIALS_USED and trial.params:
             point = point_of(search, trial)
             copy.add_trial(
                 create_trial(
@@ -151,7 +151,7 @@ def _copy(search: SearchSpec, trials: Sequence[FrozenTrial]) -> optuna.Study:
 
 
 def point_of(search: SearchSpec, trial: FrozenTrial) -> dict[str, Value]:
-    """What a trial of the stored study says of each key that was asked at its point."""
+    """The point of a trial of the stored study, by key."""
     return {d.key: value_of(d, trial.params[d.key]) for d in search.space if d.key in trial.params}
 
 
@@ -171,14 +171,14 @@ def _drawn(search: SearchSpec, trial: Trial) -> dict[str, Value]:
 
 
 def _copied(dimension: Dimension) -> Dimension:
-    """A dimension as the copy has it: listed numbers are positions."""
+    """A dimension in the copy: listed numbers become positions."""
     if not dimension.order:
         return dimension
     return Dimension(dimension.key, "int", 0, len(dimension.order) - 1)
 
 
 def _positions(search: SearchSpec, point: Mapping[str, Value]) -> dict[str, Value]:
-    """A point as the copy has it."""
+    """A point in the copy's values."""
     return {
         d.key: d.order.index(point[d.key]) if d.order else flat_value(point[d.key])
         for d in search.space

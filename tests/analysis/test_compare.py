@@ -185,7 +185,7 @@ def test_equal_replicates_tie() -> None:
         (lambda: compare(levels(SMALL, ["images.method"]), "val_acc"), "no value of 'val_acc'"),
         (lambda: levels(SMALL, ["images.metod"]), "did you mean images.method"),
         (lambda: levels(SMALL, ["seed"]), "must be a key of the study file"),
-        (lambda: levels(SMALL, ["labels.kind"]), "has the value hard only"),
+        (lambda: levels(SMALL, ["labels.kind"]), "has only the value hard"),
         (lambda: levels(SMALL, ["images.method"], "el3n"), "must be el2n or random; did you mean el2n"),
         (lambda: compare([Side("a", SMALL), Side("b", [])]), "b has no finished evaluation with test_acc"),
         (
@@ -193,14 +193,14 @@ def test_equal_replicates_tie() -> None:
                 levels(method("random", 1, [0.5]) + method("el2n", 2, [0.5]), ["images.method"]),
                 by=["images.method"],
             ),
-            "they share no value of images.ipc; compare it too with --by",
+            "they share no value of images.ipc; add it to --by",
         ),
         (
             lambda: compare(
                 levels(method("random", 1, [0.5], 0) + method("el2n", 1, [0.5], 1), ["images.method"]),
                 by=["images.method"],
             ),
-            "with a seed in common: nothing is in both",
+            "with a seed in common: they share no configuration",
         ),
     ],
 )

@@ -97,7 +97,7 @@ def test_the_full_dataset_may_be_a_study_of_its_own() -> None:
     low = known(soft.hlr).low
     assert low is not None
     assert low < 0.54 - 0.01
-    assert soft.notes[0] == "the full dataset: under another recipe"
+    assert soft.notes[0] == "the full dataset: with another recipe"
     assert known(soft.hlr).count == 2
 
 
@@ -122,7 +122,7 @@ def test_what_has_no_counterpart_is_said_and_not_guessed() -> None:
     found = find(ddranking([*rows("el2n", "soft", [0.5, 0.5, 0.5]), *other], full=0.9))
     assert (found.ior, found.hlr, found.lrs, found.ars) == (None, None, None, None)
     assert found.notes == (
-        "no random images with all else equal (the nearest differ in train.lr)",
+        "no random images with all else equal (the closest differ in train.lr)",
         "no results of the method's hard labels for these data, images and student",
         "ARS needs the same images with augmentation",
     )
@@ -142,7 +142,7 @@ def test_hard_labels_of_several_recipes_are_chosen_by_validation() -> None:
     blind = [{**row, "val_acc": None} for row in (*worse, *better)]
     unknown = find(ddranking([*soft, *blind], full=0.9))
     assert unknown.hlr is None
-    assert "the method's hard labels: 2 recipes, and no val_acc to choose by" in unknown.notes
+    assert "the method's hard labels: 2 recipes, and no val_acc to choose among them" in unknown.notes
 
 
 def test_one_replicate_has_no_interval() -> None:
@@ -189,7 +189,7 @@ def test_independent_parts_add_their_variances() -> None:
         (
             STUDY,
             {"full": rows("random", "hard", [0.9]) + rows("random", "hard", [0.9], images__ipc=50)},
-            "sets of 10 and 50 images a class",
+            "sets of 10 and 50 images per class",
         ),
         (rows("random", "hard", [0.5]), {}, "no method other than random"),
     ],

@@ -95,8 +95,8 @@ def test_an_accuracy_with_whole_labels_is_at_most_one() -> None:
 @pytest.mark.parametrize(
     ("truth", "form", "reason"),
     [
-        ((0.9, 0.0, 0.6, 0.15, 0.8, 0.0), "additive", "hides what n brings|does not rise with n"),
-        ((0.9, 0.5, 0.6, 0.0, 0.8, 0.0), "additive", "hides what k brings"),
+        ((0.9, 0.0, 0.6, 0.15, 0.8, 0.0), "additive", "hides the effect of n|does not rise with n"),
+        ((0.9, 0.5, 0.6, 0.0, 0.8, 0.0), "additive", "hides the effect of k"),
         ((0.8, 0.5, 0.6, -0.15, 0.8, 0.0), "additive", "does not rise with k"),
         ((0.2, 0.05, 1.0, 0.02, 1.0, 0.0), "logarithmic", "like a logarithm of n"),
     ],
@@ -118,7 +118,7 @@ def test_too_few_values_or_pairs_that_do_not_cross_are_refused() -> None:
     some = surface("interaction", 3, 0.002, 0)
     corner = some.part((some.x == 50) | (some.z == 10))
     assert inside(fit_joint(corner)).form != "interaction"
-    assert "do not tell the parameters apart" in fit_joint(corner, "interaction").reason
+    assert "do not determine the parameters" in fit_joint(corner, "interaction").reason
 
 
 def test_a_doubling_of_k_in_a_product_is_worth_a_constant_factor() -> None:

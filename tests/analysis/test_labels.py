@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from raydc.analysis.labels import among_others, divergence, entropy, label_facts, similarity, softmax
+from raydc.analysis.labels import divergence, entropy, label_facts, similarity, softmax, without_own_class
 
 CLASSES = np.array([0, 1, 2, 2])
 LABELS = np.array([[0.5, 0.5, 0.0], [0.0, 1.0, 0.0], [0.25, 0.25, 0.5], [0.8, 0.1, 0.1]])
@@ -42,7 +42,7 @@ def test_similarity_is_the_mean_label_of_a_class() -> None:
 
 def test_what_a_late_teacher_leaves_to_others_is_scaled_to_one() -> None:
     table = np.array([[1 - 3e-9, 1e-9, 2e-9], [0.5, 0.25, 0.25], [0.0, 0.0, 1.0]])
-    others = among_others(table)
+    others = without_own_class(table)
     assert np.isnan(np.diag(others)).all()
     np.testing.assert_allclose(others[0, 1:], [1 / 3, 2 / 3])
     np.testing.assert_allclose(others[1, [0, 2]], [2 / 3, 1 / 3])

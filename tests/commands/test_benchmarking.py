@@ -75,7 +75,7 @@ def test_any_epoch_and_any_network_can_be_the_classifier(folder: Path, store: Lo
     ("arguments", "said"),
     [
         (("entropy", "DIR", "--ratio", "0,1"), "--ratio has 0, but a crop's part of the area is above 0"),
-        (("entropy", "DIR", "--ratio", "a"), "must be numbers with commas"),
+        (("entropy", "DIR", "--ratio", "a"), "must be numbers separated by commas"),
         (("entropy", "DIR", "--ratio", "8"), "--ratio has 8"),
         (("entropy", "DIR", "--draws", "0"), "--draws is 0, but must be at least 1"),
         (("entropy", "DIR", "--teacher", "techer"), "did you mean teacher?"),

@@ -54,7 +54,7 @@ def test_files_and_json(folder: str, tmp_path: Path) -> None:
     assert lines[4].startswith("configuration,random,el2n,1,test_acc,0.51,0.61")
     assert "| el2n | random | +10.7 * |" in Path(names["markdown"]).read_text()
     assert r"\toprule" in Path(names["latex"]).read_text()
-    assert "Who wins over IPC" in raydc(folder, "--by", "images.method").stdout
+    assert "Winner at each IPC" in raydc(folder, "--by", "images.method").stdout
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def test_a_disk_without_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gi
     found = looked(tmp_path / "not" / "there" / "yet", "disk")
     assert found.ok == ok
     assert found.found == f"{gib:.1f} GiB free at {tmp_path}"
-    assert "make room" in found.mend
+    assert "free some space" in found.fix
 
 
 @pytest.mark.parametrize("store", ["/proc/store", "/dev/null/store"])
@@ -55,7 +55,7 @@ def test_a_store_that_cannot_be_written(store: str) -> None:
     found = looked(store, "disk")
     assert not found.ok
     assert found.found.startswith(str(Path(store).parent))
-    assert "RAYDC_STORE" in found.mend
+    assert "RAYDC_STORE" in found.fix
 
 
 def test_a_remote_store_is_named_without_its_password() -> None:

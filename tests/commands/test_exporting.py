@@ -48,7 +48,7 @@ def test_a_study_on_exported_files_is_planned(folder: Path) -> None:
     said = raydc("export-labels", str(folder), "--out", str(to), "--only", "seed=0")
     assert said.exit_code == 0, said.output
     (labels,) = to.iterdir()
-    assert f"to learn from them: labels: {{kind: fkd, path: {labels}}}" in said.output
+    assert f"to train on them: labels: {{kind: fkd, path: {labels}}}" in said.output
     text = f"""
 name: replay
 dataset: digits

@@ -144,7 +144,7 @@ def test_a_full_store_fails_what_it_has_no_room_for(
     again = shell("run", "tiny.yaml", "--out", "out", "--no-report").stdout
     assert "24 of 24 evaluations finished" in again
     finished = 24 - len(failed)
-    assert f"{finished} finished before" in again or "taken over" in again
+    assert f"{finished} finished before" in again or "reused" in again
 
 
 @pytest.mark.tmpfs
@@ -165,7 +165,7 @@ def test_a_full_disk_under_the_ledger_ends_the_run_and_loses_nothing(
     assert process.returncode == 3, said + err
     assert "Traceback" not in said + err
     assert re.search(r"stopped: the study's folder '.*' cannot be written \(No space left on device\)", said)
-    assert "goes on" in said
+    assert "` resumes it" in said
     kept = read_rows(out)
     assert 3 <= len(kept) < 24
     assert ledger.read_bytes().endswith(b"\n")
@@ -192,7 +192,7 @@ def test_a_tracking_server_that_goes_away_leaves_the_study_behind_until_the_next
     assert process.returncode == 4, said + err
     assert "Traceback" not in said + err
     assert "24 of 24 evaluations finished" in said
-    lacking = re.search(r"MLflow lacks (\d+) results; `raydc sync out` writes them", said)
+    lacking = re.search(r"(\d+) results are missing in MLflow; `raydc sync out` writes them", said)
     assert lacking is not None
     assert int(lacking[1]) > 0
     # Begun again while it is still away: nothing to train, and still behind.

@@ -11,7 +11,7 @@ def test_the_report_and_its_figures(finished: Shell) -> None:
     names = {path.name for path in (finished.folder / "paper").iterdir()}
     assert {"accuracy.svg", "accuracy.pdf", "laws.svg", "labels.pdf", "images-random-IPC-8.png"} <= names
     text = (finished.folder / "runs" / "tiny" / "report.html").read_text()
-    for part in ("curves", "said", "laws", "frontier", "worth", "compare", "images", "results", "again"):
+    for part in ("curves", "labels", "laws", "frontier", "worth", "compare", "images", "results", "again"):
         assert f'<section id="{part}">' in text
     uri = f"sqlite:///{finished.folder / 'runs' / 'tiny'}/mlflow.db"
     finished("report", "mlflow:tiny", "--tracking-uri", uri)

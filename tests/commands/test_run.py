@@ -194,7 +194,7 @@ def test_an_interrupted_run_says_how_to_go_on(make_shell: Callable[[], Shell]) -
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
-    assert "interrupted; `raydc run out/study.yaml --out out` goes on" in out + err
+    assert "interrupted; `raydc run out/study.yaml --out out` resumes it" in out + err
     assert (shell.folder / "out" / "results.parquet").exists()
 
 
@@ -303,7 +303,7 @@ def test_a_papers_table_is_run_and_printed_beside_its_numbers(tmp_path: Path, ra
     settings = ("--set", "dataset={name: digits, zca: true, val_fraction: 0}", "--smoke")
     said = shell("reproduce", "label-worth-table2", "--out", "out", *settings).stdout
     assert "21.1 +- 0.5 %" in said
-    assert "not run here: CIFAR-100" in said
+    assert "not reproduced: CIFAR-100" in said
     assert "a smoke run" in said
     assert (
         "did you mean ipc-50" in shell("reproduce", "label-worth-table2", "--cells", "ipc-5", code=2).stderr

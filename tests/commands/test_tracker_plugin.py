@@ -53,7 +53,7 @@ def test_a_tracker_from_a_plugin(tmp_path: Path) -> None:
     assert {row["mlflow_run_id"] for row in rows} == {None}
     assert not (tmp_path / "out" / "mlflow.db").exists()
     watched = shell.process("watch", "out").stdout
-    assert "done; whether the tracker 'json-lines' has every result is not known here" in watched
+    assert "done; whether the tracker 'json-lines' has every result is unknown on this machine" in watched
 
     # What the tracker has lost is given to it again.
     record.write_text("".join(f"{json.dumps(line)}\n" for line in lines[:1]))

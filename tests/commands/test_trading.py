@@ -31,7 +31,7 @@ def test_the_joint_law_of_each_teacher_epoch() -> None:
         [worth] = [item for item in law["exchange_rates"] if (item["n"], item["k"]) == (10, 1)]
         assert worth["images"] == pytest.approx(10 * 2**0.8, rel=0.1)
     text = raydc("fit", "x", "--z", "labels.top_k").stdout
-    assert "What twice the labels.top_k is worth" in text
+    assert "What doubling labels.top_k is worth" in text
 
 
 def test_the_best_epoch_for_each_number_of_images() -> None:

@@ -194,7 +194,7 @@ def test_a_study_as_a_job_with_a_plugin(two_nodes: Try) -> None:
     assert job is not None
     again = two_nodes("submit", "--follow", job[1], "--address", two_nodes.url)
     assert "mini: 2 of 2 evaluations finished" in again
-    assert "had ended before" in two_nodes("submit", "--stop", job[1], "--address", two_nodes.url)
+    assert "had already ended" in two_nodes("submit", "--stop", job[1], "--address", two_nodes.url)
     # The folder holds this study, so the run refuses another with its own code.
     other = ("--set", "name=other")
     assert "holds the study 'mini'" in two_nodes("submit", "mini.yaml", *options, *other, code=2)
@@ -235,7 +235,7 @@ def test_leaving_finding_and_stopping_a_job(two_nodes: Try) -> None:
             break
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=60) == 130
-    assert f"detached: {job[1]} goes on" in process.stderr.read()
+    assert f"detached: {job[1]} keeps running" in process.stderr.read()
     follower = two_nodes.start("submit", "--follow", job[1], "--address", two_nodes.url)
     assert f"{job[1]} is stopped" in two_nodes("submit", "--stop", job[1], "--address", two_nodes.url)
     out, _ = follower.communicate(timeout=60)

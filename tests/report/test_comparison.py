@@ -20,7 +20,7 @@ below 0.05.
 | --- | --- | --- | --- | --- | --- | --- | --- |
 | el2n | random | +10.8 * | [+1.8, +19.9] | 0.032 | el2n | 2 | 5 |
 
-## Who wins over IPC
+## Winner at each IPC
 
 Against random, over the configurations of each IPC: the winner with the difference; tie: not significant.
 

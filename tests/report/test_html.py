@@ -83,7 +83,7 @@ def test_the_report_has_every_part_and_loads_nothing(tmp_path: Path) -> None:
     assert page.tags.count("svg") >= 4
     for title in ("Laws", "Worth", "Pareto frontier"):
         assert f"<h3>{title}</h3>" in text
-    assert "Not here: images (the compressed sets" in text
+    assert "Missing: images (the compressed sets" in text
     assert "What labels are worth:" in text
     assert re.search(r"do as well as [\d.]+ \[[\d.]+, ", text)
 
@@ -107,12 +107,12 @@ def test_a_study_of_images_and_knowledge_gets_its_sections(tmp_path: Path) -> No
     text = write_report(kept_rows(), tmp_path / "report.html", None).read_text()
     for part in ("joint", "envelope"):
         assert f'<section id="{part}">' in text
-    for title in ("Joint laws", "What twice the label entries are worth"):
+    for title in ("Joint laws", "What doubling the label entries is worth"):
         assert f"<h3>{title}</h3>" in text
     assert "a - f n^-c k^-e" in text
     assert "upper envelope" in text
     assert text.count("kept entries 10") == 2 * 2  # the static figures and the data of the charts
-    assert re.search(r"10 images a class with 2 kept entries do as well as [\d.]+ \[[\d.]+, ", text)
+    assert re.search(r"10 images per class with 2 kept entries do as well as [\d.]+ \[[\d.]+, ", text)
 
 
 def test_a_study_of_one_kind_of_label_has_no_such_sections(tmp_path: Path) -> None:

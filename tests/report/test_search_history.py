@@ -61,15 +61,15 @@ FINALS = {
 def test_the_finals_in_a_sentence_and_in_the_table() -> None:
     ended = history(finals=FINALS, winner=3)
     assert sentences(ended)[-1] == (
-        "The winner is trial 3, lr 0.03: val_acc 62.5 % (mean of 3 replicates) when it was told, val_acc "
-        "72.5 % [65.0, 80.0] in all its 8 replicates after the finals, the best of 2 finalists, "
+        "The winner is trial 3, lr 0.03: val_acc 62.5 % (mean of 3 replicates) before the finals, val_acc "
+        "72.5 % [65.0, 80.0] over all 8 replicates after them, the best of 2 finalists, "
         "test_acc 70.0 % [65.0, 75.0] in 5 fresh replicates."
     )
     lost = history(finals={**FINALS, "0": None}, winner=3)
     assert "the best of 3 finalists, of which 1 failed, test_acc" in sentences(lost)[-1]
     assert points(lost)[1][2][2] == "failed"
     assert sentences(history(finals={"2": None, "3": None}))[-1] == (
-        "All 2 finalists failed in the finals, so the best wins as it was told."
+        "All 2 finalists failed in the finals, so the point with the best told value wins."
     )
     head, body = points(ended)
     assert head == ("trial", "val_acc", "in the finals", "train.lr")
@@ -79,7 +79,8 @@ def test_the_finals_in_a_sentence_and_in_the_table() -> None:
 def test_that_more_than_one_point_was_tested_is_said() -> None:
     assert sentences(history(tested=[2]))[-1].startswith("The winner")
     assert sentences(history(tested=[0, 2]))[-1] == (
-        "2 points were tested, as the search went on after its winner was: choose none of them by test_acc."
+        "2 points were tested, because the search continued after a winner was tested; "
+        "do not choose among them by test_acc."
     )
 
 
@@ -109,4 +110,4 @@ def test_a_report_of_a_search_that_tested_nothing(tmp_path: Path) -> None:
     text = write_report([], tmp_path / "report.html", None, history=history()).read_text()
     assert '<section id="search">' in text
     assert "The winner is trial 2" in text
-    assert "<h3>What mattered</h3>" in text
+    assert "<h3>Importance of the keys</h3>" in text

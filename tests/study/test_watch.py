@@ -61,7 +61,7 @@ def test_a_study_that_is_going(study: Path) -> None:
     assert state.best_name.startswith("random ipc 10 soft")
     assert [failure.evaluation_id for failure in state.failures] == ["e1"]
     assert state.exit_code is None
-    assert watching.told(state) == (
+    assert watching.status_line(state) == (
         f"s: 3/6 ended, 1 failed, 2/min, best 75.0 % ({state.best_name}), 1 min 30 s left"
     )
 
@@ -98,7 +98,7 @@ def test_the_exit_code_is_that_of_the_run(study: Path) -> None:
     ("tracking", "said"),
     [
         ("{kind: none}", "done"),
-        ("{kind: mine}", "done; whether the tracker 'mine' has every result is not known here"),
+        ("{kind: mine}", "done; whether the tracker 'mine' has every result is unknown on this machine"),
     ],
 )
 def test_a_study_that_mlflow_does_not_record_is_not_behind(study: Path, tracking: str, said: str) -> None:
@@ -149,7 +149,7 @@ def test_a_terminal_gets_a_block(study: Path) -> None:
     with study_folder.locked(study):
         watching._live(iter([state_of(str(study))]), console)
     shown = text.getvalue()
-    for part in ("3 of 6, 1 failed", "2 a minute", "1 min 30 s left", "75.0 %", "no <b>luck</b>"):
+    for part in ("3 of 6, 1 failed", "2/min", "1 min 30 s left", "75.0 %", "no <b>luck</b>"):
         assert part in shown
 
 

@@ -1,14 +1,14 @@
-// Draws the report's charts from the data beside them (raydc/report/charts.py says what they hold).
+// Draws the report's charts from the JSON next to them (raydc/report/charts.py describes its format).
 //
-// Hover or tap shows a point, the legend shows and hides series, a drag zooms and Reset undoes it. On the
-// keyboard the arrows walk from point to point, + and - zoom there, and Escape resets. A page without scripts
-// shows the figures in <noscript> instead; "Save SVG" saves them for papers.
+// Hover or tap to see a point, click the legend to show or hide a series, drag to zoom, Reset zoom to undo. On the
+// keyboard the arrow keys move from point to point, + and - zoom at the point, and Escape resets. Without
+// scripts the page shows the figures in <noscript>, which "Save SVG" saves for papers.
 "use strict";
 
 (() => {
   const SVG = "http://www.w3.org/2000/svg";
-  const NEAR = 28; // pixels from which a point is found
-  const DRAG = 8; // pixels from which a movement is a drag
+  const NEAR = 28; // distance in pixels within which a point is found
+  const DRAG = 8; // distance in pixels from which a movement is a drag
   const MARKERS = {
     o: "m-4,0a4,4 0 1,0 8,0a4,4 0 1,0 -8,0z",
     s: "m-3.5,-3.5h7v7h-7z",
@@ -88,12 +88,12 @@
     return [low - room, high + room].map((v) => (log ? 10 ** v : v));
   }
 
-  // --- what all charts share: the picture, its size, the tip, the keyboard ---------------------------
+  // --- shared by all charts: the SVG element, its size, the tooltip, the keyboard ----------------------
   class Chart {
     constructor(figure, data) {
       Object.assign(this, { data, figure, hits: [], chosen: -1, width: 0 });
       this.box = figure.querySelector(".chart");
-      const label = `${data.title}: ${data.y.label} over ${data.x.label}; arrow keys read the points`;
+      const label = `${data.title}: ${data.y.label} over ${data.x.label}; use the arrow keys to read the points`;
       this.svg = make(this.box, "svg", { tabindex: 0, role: "img", "aria-label": label });
       this.tip = html(this.box, "div", { class: "tip", role: "status", hidden: "" });
       this.tools = html(figure, "div", { class: "tools" });
@@ -136,7 +136,7 @@
       if (index < 0) return;
       const hit = this.hits[index];
       this.ring = this.mark(hit);
-      const [title, ...rest] = this.told(hit);
+      const [title, ...rest] = this.tipLines(hit);
       this.tip.replaceChildren();
       html(this.tip, "b", {}, title);
       for (const line of rest) html(this.tip, "div", {}, line);
@@ -144,7 +144,7 @@
       this.tip.style.left = `${Math.max(0, left)}px`;
       this.tip.style.top = `${Math.max(0, Math.min(hit.y - 10, this.height - this.tip.offsetHeight))}px`;
     }
-    // Axis labels, and names of ticks as far as they do not meet.
+    // The axis label and tick labels; tick labels that would overlap are left out.
     labelled(axis, name, at, places) {
       let free = -Infinity;
       for (const [pixel, text] of places) {
@@ -241,7 +241,7 @@
       this.labelled("y", this.data.y.label, left, up);
       const [width, height] = [right - left, bottom - top];
       const box = { x: left, y: top, width, height, viewBox: `${left} ${top} ${width} ${height}` };
-      this.layer = make(this.svg, "svg", box); // what lies outside of it is cut off
+      this.layer = make(this.svg, "svg", box); // clips everything outside
     }
     series(series) {
       const group = make(this.layer, "g");
@@ -269,7 +269,7 @@
         if (x >= left && x <= right && y >= top && y <= bottom) this.hits.push({ x, y, series, i });
       });
     }
-    told({ series, i }) {
+    tipLines({ series, i }) {
       const { x, y, low, high, count, note } = series.points;
       const [over, value] = [FORMATS[this.data.x.format], FORMATS[this.data.y.format]];
       const ends = low && low[i] !== null ? ` [${value(low[i])}, ${value(high[i])}]` : "";
@@ -292,7 +292,7 @@
       });
       return best;
     }
-    // A finger zooms along x only, because a page is scrolled by moving it up and down.
+    // Touch zooms along x only, because vertical movement scrolls the page.
     grabbed(event) {
       if (event.button !== 0) return;
       this.start = this.place(event);
@@ -380,7 +380,7 @@
       this.labelled("y", y.label, left, y.names.map((name, r) => [bottom - (r + 0.5) * tall, name]));
       this.svg.dataset.points = this.hits.length;
     }
-    told({ r, c }) {
+    tipLines({ r, c }) {
       const { x, y, values } = this.data;
       return [FORMATS.percent(values[r][c], 4), `${x.label}: ${x.names[c]}`, `${y.label}: ${y.names[r]}`];
     }

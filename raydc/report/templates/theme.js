@@ -1,4 +1,4 @@
-// The button that turns the page from light to dark and back; it begins with what the reader's system says.
+// The button that switches between light and dark; the initial theme is that of the reader's system.
 "use strict";
 
 (() => {
