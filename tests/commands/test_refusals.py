@@ -56,7 +56,7 @@ def refused(*arguments: str) -> str:
         ("base.student.arch=timm/resnt18", "did you mean resnet18?"),
         ("base.student.arch=torchvision/resnet18", "takes images of 3 channels"),
         ("seeds=[100000000000000000000]", "list of different whole numbers"),
-        ("base.train.batch_size=1e25", "numbers end at 2**63 - 1"),
+        ("base.train.batch_size=1e25", "the largest number is 2**63 - 1"),
         ("dataset.val_fraction=0.9999", "dataset.val_fraction is 0.9999, so choose a smaller one"),
         ("dataset.classes=[2, 1, '1']", "dataset.classes names the class '1' twice"),
         ("dataset=5", "dataset is 5, but must be a name, or one of"),
@@ -111,7 +111,7 @@ def test_a_smoke_block_that_cannot_be() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (STUDY + "seeds: 2\n", "the key 'seeds' stands twice"),
+        (STUDY + "seeds: 2\n", "the key 'seeds' is given twice"),
         (STUDY.replace("seeds: 2", "seeds: !!python/name:os.system"), "tag"),
         (STUDY + "  x: [\n", "line"),
         ("- a\n- b\n", "a study file is a mapping"),

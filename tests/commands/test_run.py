@@ -45,7 +45,7 @@ def test_a_run_leaves_everything_that_it_promises(finished: Shell) -> None:
     # Naively, of each of the two checkpoints and replicates: 10, 20, 40 and 80 images once.
     assert (
         "labels: 600 images forwarded now, 600 in the study; "
-        "labelling anew for every evaluation would forward 600\n"
+        "labelling again for every evaluation would forward 600\n"
     ) in said
     assert "report: runs/tiny/report.html" in said
     folder = finished.folder / "runs" / "tiny"
