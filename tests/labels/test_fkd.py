@@ -176,7 +176,7 @@ ODD: list[tuple[object, str]] = [
     ),
     (published(coordinates=torch.zeros(3, 4)), "lengths of its parts differ"),
     (published(coordinates=None), "coordinates are no tensor"),
-    (published(coordinates=[[0.0, 0.0, 1.0, 1.0]] * 4), "lists in lists"),
+    (published(coordinates=[[0.0, 0.0, 1.0, 1.0]] * 4), "nested lists"),
     (published(coordinates=crops(0, 0, 1, 1).to(torch.complex64)), "coordinates are complex"),
     (published(coordinates=crops(NAN, 0, 1, 1)), "crop 2 is no part .* are nan, 0, 1, 1"),
     (published(coordinates=crops(0, 0, 1, NAN)), "crop 2 is no part"),
