@@ -136,8 +136,8 @@ def test_a_file_that_cannot_be(text: str, said: str) -> None:
         ("foo://bar", "the tracking URI is 'foo://bar', but must be a folder or begin with"),
         ("http://[bad", "does not answer"),
         ("sqlite:////proc/x/m.db", "there is no folder '/proc/x'"),
-        ("sqlite:///", "the tracking URI is 'sqlite:///', which names no file"),
-        ("sqlite:///:memory:", "which names no file"),
+        ("sqlite:///", "the tracking URI is 'sqlite:///', which has no file"),
+        ("sqlite:///:memory:", "which has no file"),
         ("postgresql://nobody@127.0.0.1:9/none", "does not answer"),
     ],
 )
@@ -197,12 +197,12 @@ def test_a_server_that_does_not_answer() -> None:
         (("run", "tiny.yaml", "--store", "nonsense://x"), "cannot be opened"),
         (("run", "tiny.yaml", "--store", "s3://"), "the store 's3://' names no bucket"),
         (("run", "tiny.yaml", "--store", "file:///"), "the store 'file:///' names no bucket"),
-        (("results", "nowhere"), "holds no study"),
-        (("results", "nowhere", "--only", "x=1"), "holds no study"),
-        (("results", "mlflow:x"), "needs --tracking-uri or MLFLOW_TRACKING_URI"),
+        (("results", "nowhere"), "contains no study"),
+        (("results", "nowhere", "--only", "x=1"), "contains no study"),
+        (("results", "mlflow:x"), "give --tracking-uri or set MLFLOW_TRACKING_URI"),
         (("list", "things"), "it must be datasets, methods"),
-        (("report", "nowhere"), "holds no study"),
-        (("sync", "nowhere"), "holds no study"),
+        (("report", "nowhere"), "contains no study"),
+        (("sync", "nowhere"), "contains no study"),
     ],
 )
 def test_commands_that_cannot_be(arguments: tuple[str, ...], said: str) -> None:

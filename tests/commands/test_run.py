@@ -118,7 +118,7 @@ def test_some_rows_only(finished: Shell) -> None:
     for setting, said in (
         ("labels.kind", "must be KEY=VALUE"),
         ("labels.kin=soft", "did you mean labels.kind?"),
-        ("labels.kind=smooth", "leaves no result"),
+        ("labels.kind=smooth", "matches no result"),
     ):
         assert said in finished("results", "runs/tiny", "--only", setting, code=2).stderr
 
@@ -215,7 +215,7 @@ def test_two_runs_of_one_folder_are_refused(make_shell: Callable[[], Shell]) -> 
     while first.poll() is None and not (shell.folder / "out" / "study.yaml").exists():
         time.sleep(0.1)
     refused = shell("run", "tiny.yaml", "--out", "out", code=2)
-    assert "where another run is going" in refused.stderr
+    assert "where another run is active" in refused.stderr
     first.kill()
     first.communicate()
 

@@ -284,4 +284,4 @@ def test_json(refused: Refused, tmp_path: Path) -> None:
 def test_an_array_that_declares_more_than_it_holds(refused: Refused, tmp_path: Path) -> None:
     header = f"{{'descr': '<f8', 'fortran_order': False, 'shape': ({HUGE},), }}".ljust(117).encode()
     (tmp_path / "a.npy").write_bytes(b"\x93NUMPY\x01\x00v\x00" + header + b"\n")
-    assert "is no array" in refused("array", tmp_path / "a.npy")
+    assert "is not an array" in refused("array", tmp_path / "a.npy")
