@@ -60,7 +60,7 @@ def pixels_of(cache: Artifact, split: str, store: Store) -> Pixels:
 
 
 def _decode(source: Source, spec: DatasetSpec, store: Store) -> str:
-    text = hashlib.sha256()
+    hasher = hashlib.sha256()
     with store.draft("pixels") as draft:
         grey = True
         shapes: dict[str, tuple[int, ...]] = {}
@@ -68,12 +68,12 @@ def _decode(source: Source, spec: DatasetSpec, store: Store) -> str:
         for split_name, split in zip(SPLITS, (source.train, source.test), strict=True):
             _check_labels(source, split_name, split)
             shapes[split_name], kept_encoded, all_grey = _write_split(
-                split, source.name, spec, draft, split_name, text
+                split, source.name, spec, draft, split_name, hasher
             )
             if kept_encoded:
                 encoded[split_name] = shapes[split_name]
             grey &= all_grey
-            text.update(split.labels.astype("<i8").tobytes())
+            hasher.update(split.labels.astype("<i8").tobytes())
             np.save(draft.path(f"{split_name}_labels.npy"), split.labels)
         if shapes["train"] != shapes["test"]:
             raise InputError(
@@ -85,7 +85,7 @@ def _decode(source: Source, spec: DatasetSpec, store: Store) -> str:
             for split_name in set(SPLITS) - set(encoded):
                 path = draft.path(f"{split_name}.npy")
                 np.save(path, np.ascontiguousarray(np.load(path)[:, :1]))
-        fingerprint = text.hexdigest()
+        fingerprint = hasher.hexdigest()
         parts = [fingerprint[:20], str(spec.resolution or "native"), str(DECODED)]
         name = "-".join([*parts, *(f"{split_name}_encoded" for split_name in encoded)])
         draft.commit(name, fingerprint=fingerprint, class_names=list(source.class_names), encoded=encoded)
@@ -104,7 +104,7 @@ def _check_labels(source: Source, split_name: str, split: Split) -> None:
 
 
 def _write_split(
-    split: Split, name: str, spec: DatasetSpec, draft: Draft, split_name: str, text: hashlib._Hash
+    split: Split, name: str, spec: DatasetSpec, draft: Draft, split_name: str, hasher: hashlib._Hash
 ) -> tuple[tuple[int, ...], bool, bool]:
     """Write the images; returns (shape [C, H, W], whether they stay encoded, whether all are grey)."""
     count = len(split.labels)
@@ -112,8 +112,8 @@ def _write_split(
     writer: _Writer | None = None
     shape: tuple[int, ...] = ()
     for row, (encoded, image) in enumerate(_images(split)):
-        text.update(f"{image.shape}".encode())
-        text.update(np.ascontiguousarray(image).tobytes())
+        hasher.update(f"{image.shape}".encode())
+        hasher.update(np.ascontiguousarray(image).tobytes())
         grey &= image.ndim == 2
         height, width = (spec.resolution or side for side in image.shape[:2])
         if height != width:

@@ -82,15 +82,15 @@ def _below(root: Path) -> list[Path]:
 
 def digest_of_files(key: str, path: str, root: Path, files: Sequence[Path]) -> str:
     """SHA-256 of the relative names and the contents of `files`; raises `InputError` if one is unreadable."""
-    text = hashlib.sha256()
+    hasher = hashlib.sha256()
     try:
         for file in files:
             name = file.relative_to(root).as_posix() if root.is_dir() else ""
-            text.update(f"{name} {file.stat().st_size}\n".encode())
-            add_to_hash(text, file)
+            hasher.update(f"{name} {file.stat().st_size}\n".encode())
+            add_to_hash(hasher, file)
     except OSError as error:
         raise InputError(f"{key} is {path!r}, which cannot be read: {error.strerror}") from None
-    return text.hexdigest()
+    return hasher.hexdigest()
 
 
 def read_set(path: str, class_names: Sequence[str]) -> ImportedSet:

@@ -112,8 +112,8 @@ def decode_images(encoded: Iterable[tuple[bytes, str]]) -> list[NDArray[np.uint8
 
 def stamp_of(kind: str, files: Sequence[Path], root: Path) -> str:
     """A stamp from the relative names, sizes and change times of files."""
-    text = hashlib.sha256(kind.encode())
+    hasher = hashlib.sha256(kind.encode())
     for file in files:
         status = os.stat(file)
-        text.update(f"{file.relative_to(root)}|{status.st_size}|{status.st_mtime_ns}\n".encode())
-    return text.hexdigest()[:24]
+        hasher.update(f"{file.relative_to(root)}|{status.st_size}|{status.st_mtime_ns}\n".encode())
+    return hasher.hexdigest()[:24]

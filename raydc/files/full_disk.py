@@ -24,7 +24,7 @@ LEAST_BYTES = 1 << 16
 """A disk with less free space than this counts as full."""
 
 
-def add_to_hash(text: hashlib._Hash, file: Path) -> None:
+def add_to_hash(hasher: hashlib._Hash, file: Path) -> None:
     """Add the contents of a file to a hash.
 
     Raises `OSError` if the file cannot be read, or is a device or a pipe, which may never end.
@@ -34,7 +34,7 @@ def add_to_hash(text: hashlib._Hash, file: Path) -> None:
         raise OSError(errno.EINVAL, "it is a device or a pipe, not a file", str(file))
     with file.open("rb") as opened:
         while block := opened.read(1 << 22):
-            text.update(block)
+            hasher.update(block)
 
 
 def fault(error: BaseException, folder: Path) -> str | None:

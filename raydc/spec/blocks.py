@@ -219,7 +219,7 @@ def _check_teacher_keys(grammar: Grammar, trained: Iterable[str], where: str) ->
         if key not in train_block or key in excluded:
             known = [k for k in (*TEACHER_ONLY.keys, *train_block) if k not in excluded]
             reason = "; teachers are trained for epochs" if key == "steps" else did_you_mean(key, known)
-            raise InputError(f"{where}{key} is not a key of a teacher; there are {one_of(known)}{reason}")
+            raise InputError(f"{where}{key} is not a key of a teacher; choose {one_of(known)}{reason}")
 
 
 def _given_teacher(name: str, own: Mapping[str, Value], given: Sequence[str], where: str) -> TeacherSpec:

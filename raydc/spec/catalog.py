@@ -134,7 +134,7 @@ END = Key(
 BALANCE = Key(
     "images.balance",
     Choice(("class", "global")),
-    "class: exactly ipc images of each class; global: ipc x classes images, whatever their classes",
+    "class: exactly ipc images of each class; global: ipc x classes images of any class",
     "class",
     inert=True,
 )

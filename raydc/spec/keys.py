@@ -30,7 +30,7 @@ class Kind(Protocol):
     """A set of allowed values."""
 
     def cast(self, given: Value) -> Value:
-        """The canonical form of `given`; raises `ValueError` with a hint or without text if not allowed."""
+        """The canonical form of `given`; raises `ValueError`, possibly with a hint, if not allowed."""
 
     def describe(self) -> str:
         """The allowed values, in words that follow `must be`."""

@@ -122,7 +122,7 @@ def _check_root(root: str, path: str, where: str) -> None:
         raise InputError(f"{where} {path}: the smoke block is merged by --smoke; set the keys themselves")
     if root not in known:
         raise InputError(
-            f"{where} {path}: {root} is not a block of a study file; there are "
+            f"{where} {path}: {root} is not a block of a study file; choose "
             f"{one_of(k for k in known if k != 'smoke')}{did_you_mean(root, known)}"
         )
 

@@ -285,7 +285,7 @@ def key_error(grammar: Grammar, name: str, where: str) -> str:
             f"{did_you_mean(name, grammar.keys)}"
         )
     return (
-        f"{where}{name} is not a key of {block}; there are "
+        f"{where}{name} is not a key of {block}; choose "
         f"{one_of(grammar.block(block))}{did_you_mean(name, grammar.keys)}"
     )
 

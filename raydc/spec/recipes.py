@@ -212,7 +212,7 @@ RECIPES = (
         crop_scale=(0.5, 1.0),
         cutmix_alpha=1.0,
         note=(
-            "crop_scale begins at 1 / factor: 0.5 goes with 2 x 2 tiles, [1, 1] with one. RDED's batch "
+            "crop_scale begins at 1 / factor: 0.5 for 2 x 2 tiles, [1, 1] for one. RDED's batch "
             "follows the IPC: 10 at 1, 50 at 10, 100 at 50, twice as much for 100 or 1,000 classes, 100 for "
             "Tiny-ImageNet. It reports the best of several tests; see train.test_every."
         ),

@@ -187,20 +187,20 @@ class Registry(Generic[E]):
         module = entry.path.partition(":")[0]
         if not entry.has_code or (source is None and module.partition(".")[0] == "raydc"):
             return None
-        text = hashlib.sha256()
+        hasher = hashlib.sha256()
         if entry.version:
-            text.update(f"version {entry.version}".encode())
+            hasher.update(f"version {entry.version}".encode())
         else:
-            text.update(source.digest.encode() if source is not None else b"")
+            hasher.update(source.digest.encode() if source is not None else b"")
             file = _file_of(module)
             if file is not None and (source is None or file != source.file):
-                text.update(file.read_bytes())
-        return text.hexdigest()[:CODE_DIGITS]
+                hasher.update(file.read_bytes())
+        return hasher.hexdigest()[:CODE_DIGITS]
 
     def __getitem__(self, name: str) -> E:
         if name not in self._entries:
             raise InputError(
-                f"there is no {self.kind} {name!r}; there are {one_of(self._entries)}"
+                f"there is no {self.kind} {name!r}; choose {one_of(self._entries)}"
                 f"{did_you_mean(name, self._entries)}"
             )
         return self._entries[name]

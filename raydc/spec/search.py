@@ -42,7 +42,7 @@ TEACHER_KEYS = (
 )
 """Keys that determine which networks and epochs a point needs."""
 MOST_EXAMPLES = 300
-"""Largest number of points by which a space is checked, beside those that determine the teachers."""
+"""Largest number of points by which a space is checked, in addition to those that determine teachers."""
 
 
 @dataclass(frozen=True)

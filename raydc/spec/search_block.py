@@ -109,7 +109,7 @@ def search_of(grammar: Grammar, given: Mapping[str, Any] | None, source: str) ->
     where = f"{source}: search."
     for name in given:
         if name != "optuna":
-            raise InputError(f"{where}{name} is not a key of search; there is optuna")
+            raise InputError(f"{where}{name} is not a key of search; use optuna")
     block = given.get("optuna")
     if not isinstance(block, dict):
         raise InputError(f"{where}optuna is {show(block)}, but must be a mapping with trials and space")
@@ -118,7 +118,7 @@ def search_of(grammar: Grammar, given: Mapping[str, Any] | None, source: str) ->
     for name in block:
         if name not in OPTUNA.keys:
             raise InputError(
-                f"{where}{name} is not a key of optuna; there are {one_of(OPTUNA.keys)}"
+                f"{where}{name} is not a key of optuna; choose {one_of(OPTUNA.keys)}"
                 f"{did_you_mean(name, OPTUNA.keys)}"
             )
     space = _ordered(
@@ -212,7 +212,7 @@ def _ordered(space: list[Dimension], where: str) -> tuple[Dimension, ...]:
             at = f"{where}space.{dimension.key}.when"
             if key not in named:
                 raise InputError(
-                    f"{at} names {key}, which is not searched; there are {one_of(named)}"
+                    f"{at} names {key}, which is not searched; choose {one_of(named)}"
                     f"{did_you_mean(key, named)}"
                 )
             for value in values:
@@ -270,7 +270,7 @@ def _check_together(search: SearchSpec, where: str) -> None:
     if search.prunes and search.metrics != ("val_acc",):
         raise InputError(
             f"{where}scheduler is {search.scheduler}, which stops students by val_acc, but metric is "
-            f"{show(search.metrics)}; use none, or val_acc alone"
+            f"{show(search.metrics)}; use none, or val_acc only"
         )
     if search.sampler != "grid":
         return

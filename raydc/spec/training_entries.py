@@ -198,14 +198,14 @@ class Networks(Registry[Network]):
         for entry in self:
             if (found := entry.match(arch)) is not None:
                 return entry, found
-        raise InputError(f"there is no network {arch!r}; there are {self.forms()}{self.hint(arch)}")
+        raise InputError(f"there is no network {arch!r}; choose {self.forms()}{self.hint(arch)}")
 
     def forms(self) -> str:
         """All names and families, as written in messages."""
         return one_of(entry.form or entry.name for entry in self)
 
     def hint(self, arch: str) -> str:
-        """`; did you mean X?`, or nothing."""
+        """`; did you mean X?`, or an empty string."""
         return did_you_mean(arch, [entry.name for entry in self if not entry.pattern])
 
 

@@ -146,6 +146,6 @@ def test_options_name_the_files(tmp_path: Path) -> None:
 
 
 def test_unknown_names_list_what_there_is() -> None:
-    with pytest.raises(InputError, match=r"there is no loss 'soft_cd'; there are .*; did you mean soft_ce"):
+    with pytest.raises(InputError, match=r"there is no loss 'soft_cd'; choose .*; did you mean soft_ce"):
         catalog.LOSSES["soft_cd"]
     assert isinstance(catalog.LOSSES, Registry)

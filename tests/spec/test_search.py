@@ -34,9 +34,9 @@ def search(small: Callable[..., StudySpec]) -> Callable[..., StudySpec]:
     [
         ("search.optuna.space={}", "search.optuna.space is {}, but must be a mapping"),
         ("search=5", "search is 5, but must be a mapping {optuna: "),
-        ("search.tune.trials=3", "search.tune is not a key of search; there is optuna"),
+        ("search.tune.trials=3", "search.tune is not a key of search; use optuna"),
         ("search.optuna.trials=0", "search.optuna.trials is 0, but must be a whole number of at least 1"),
-        ("search.optuna.trails=3", "trails is not a key of optuna; there are trials, metric,"),
+        ("search.optuna.trails=3", "trails is not a key of optuna; choose trials, metric,"),
         ("search.optuna.trails=3", "did you mean trials?"),
         ("search.optuna.metric=test_acc", "metric is 'test_acc', but must be val_acc"),
         ("search.optuna.metric=test_acc", "test images are not used for selection"),
@@ -114,7 +114,7 @@ def test_a_block_that_lacks_something(small: Callable[..., StudySpec], block: st
          "sampler=cmaes"), "sampler is cmaes, which supports one objective only"),
         (("metric=[val_acc, steps]", "mode=[max, min]",
          "scheduler=asha"), "scheduler is asha, which stops students by"),
-        (("metric=train_acc", "scheduler=median"), "use none, or val_acc alone"),
+        (("metric=train_acc", "scheduler=median"), "use none, or val_acc only"),
     ],
 )  # fmt: skip
 def test_what_does_not_go_together(

@@ -132,7 +132,7 @@ def test_several_teachers_and_a_scorer() -> None:
 @pytest.mark.parametrize(
     ("setting", "said"),
     [
-        ("base.images.icp=3", "base.images.icp is not a key of images; there are"),
+        ("base.images.icp=3", "base.images.icp is not a key of images; choose"),
         ("base.images.icp=3", "did you mean images.ipc?"),
         ("base.imges.ipc=3", "base.imges.ipc is not a key; keys begin with"),
         ("base.images.ipc=0", "base.images.ipc is 0, but must be a whole number of at least 1"),

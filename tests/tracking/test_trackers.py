@@ -86,9 +86,7 @@ class ForgetfulContract(TrackerContract):
         return [tuple(line.split()) for line in (context.folder / "forgetful").read_text().splitlines()]  # type: ignore[misc]
 
 
-@pytest.mark.parametrize(
-    "broken", ["repeated_rows_are_recorded_once", "rows_are_recorded_with_their_status"]
-)
+@pytest.mark.parametrize("broken", ["repeated_rows_are_recorded_once", "rows_are_recorded_with_their_status"])
 def test_the_contract_finds_a_tracker_that_breaks_it(broken: str, tmp_path: Path) -> None:
     with pytest.raises(AssertionError):
         getattr(ForgetfulContract(), f"test_{broken}")(tmp_path)
