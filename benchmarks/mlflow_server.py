@@ -49,7 +49,7 @@ class Server:
                 probe(self.uri)
                 return
             except TrackingError as error:
-                if "refuses the name" in str(error) or time.monotonic() > deadline:
+                if "rejects the name" in str(error) or time.monotonic() > deadline:
                     raise
                 time.sleep(0.25)
 

@@ -1,8 +1,7 @@
-"""The errors of raydc: one root and few leaves.
+"""The exceptions of raydc, with one base class.
 
-`InputError` is for what a user gave: its text is one sentence that says what was given, what is
-allowed and what to do; the command line prints it and exits with 2. Invariants of the code itself
-are assertions.
+`InputError` is for invalid input of a user: its text is one sentence with what was given, what is allowed and
+what to do; the command line prints it and exits with 2. Invariants of the code are assertions.
 """
 
 from __future__ import annotations
@@ -13,27 +12,27 @@ from collections.abc import Iterable
 from urllib.parse import unquote_plus, urlsplit
 
 SECRETS = ("access_key", "secret_key", "session_token", "client_secret", "password", "token")
-"""Parameters of a URI that nobody else should read."""
+"""Parameters of a URI that are secret."""
 
 
 class RaydcError(Exception):
-    """Root of all errors that raydc raises on purpose."""
+    """Base class of all exceptions that raydc raises on purpose."""
 
 
 class InputError(RaydcError, ValueError):
-    """Something that a user gave cannot be used; nothing was started."""
+    """Input of a user cannot be used; no work was started."""
 
 
 class EvaluationError(RaydcError, RuntimeError):
-    """One evaluation cannot finish; it is recorded as failed and the others go on."""
+    """One evaluation cannot finish; it is recorded as failed and the other evaluations continue."""
 
 
 class StoppedError(RaydcError, RuntimeError):
-    """A scheduler has stopped an evaluation early; its result is never used again."""
+    """A scheduler has stopped an evaluation early; its result is never reused."""
 
 
 class ArtifactError(RaydcError, RuntimeError):
-    """An artifact is missing from the store, or its bytes are not those that were written."""
+    """An artifact is missing from the store, or its content differs from what was written."""
 
 
 class StoreError(RaydcError, OSError):
@@ -41,18 +40,18 @@ class StoreError(RaydcError, OSError):
 
 
 class FolderError(RaydcError, OSError):
-    """The study's folder cannot be written, so no result can be kept; the run stops."""
+    """The study's folder cannot be written, so results cannot be saved; the run stops."""
 
 
 class TrackingError(RaydcError, RuntimeError):
-    """The tracking server does not answer or refuses what it was sent."""
+    """The tracking server does not answer or rejects a request."""
 
 
 def without_password(uri: str) -> str:
-    """`scheme://user:password@host` as `scheme://user@host`, without `SECRETS`, to be said or kept."""
+    """`scheme://user:password@host` as `scheme://user@host`, without `SECRETS`, for printing and storing."""
     try:
         _ = urlsplit(uri).port
-    except ValueError:  # no address at all, as with a / in the password, and said so where it is used
+    except ValueError:  # not a valid URI, e.g. with a / in the password; reported where it is used
         return re.sub(r"(://[^/:@]*):.*@", r"\1@", uri)
     place, _mark, query = uri.partition("?")
     kept = [pair for pair in query.split("&") if unquote_plus(pair.partition("=")[0]) not in SECRETS]
@@ -61,7 +60,7 @@ def without_password(uri: str) -> str:
 
 
 def one_of(names: Iterable[object]) -> str:
-    """`a, b or c`, for sentences that say what is allowed."""
+    """`a, b or c`, for messages with the allowed values."""
     words = [str(name) for name in names]
     if len(words) < 2:
         return "".join(words)
@@ -69,12 +68,12 @@ def one_of(names: Iterable[object]) -> str:
 
 
 def nearest(name: str, options: Iterable[str]) -> str | None:
-    """The option that `name` is most likely a misspelling of, if there is one."""
+    """The option that is most similar to `name`, or None."""
     found = difflib.get_close_matches(str(name), list(options), n=1, cutoff=0.6)
     return found[0] if found else None
 
 
 def did_you_mean(name: str, options: Iterable[str]) -> str:
-    """`; did you mean X?`, or nothing."""
+    """`; did you mean X?`, or an empty string."""
     option = nearest(name, options)
     return f"; did you mean {option}?" if option is not None else ""

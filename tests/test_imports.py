@@ -298,7 +298,7 @@ def test_the_core_runs_without_the_services(
     # The hard labels need no teacher; the soft ones ask it once, naively once a temperature.
     assert said[-1] == (
         "labels: 10 images forwarded now, 10 in the study; "
-        "labelling anew for every evaluation would forward 20"
+        "labelling again for every evaluation would forward 20"
     )
     rows = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
     assert {row["evaluation_id"] for row in rows} == {p.id for p in plan.evaluations}

@@ -1,1 +1,1 @@
-"""Views: augmented versions of a set, as pure functions of their name."""
+"""Views: augmented versions of a set, as pure functions of seed, epoch and batch."""

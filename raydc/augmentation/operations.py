@@ -1,8 +1,8 @@
-"""Augmentations of a batch, each image with its own parameters; no loop over images.
+"""Augmentations of a batch, each image with its own parameters, without a loop over images.
 
-All take images [B, C, H, W] (standardised, so that 0 is the mean of the data) and uniform numbers
-`u` [B, 4], and return images of the same shape. `strength` scales the ranges; 1 is as published. The
-catalogue says which further arguments each takes (raydc.spec.training_entries.Augmentation).
+All functions take images [B, C, H, W] (standardised, so that 0 is the mean of the data) and uniform numbers
+`u` [B, 4], and return images of the same shape. `strength` scales the ranges; 1 is as published. The entries
+in the catalogue declare further arguments (raydc.spec.training_entries.Augmentation).
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ BRIGHTNESS, SATURATION, CONTRAST = 1.0, 2.0, 0.5
 
 
 def flip(images: Tensor, u: Tensor) -> Tensor:
-    """Mirror left to right with probability one half."""
+    """Flip horizontally with probability one half."""
     return torch.where(_column(u, 0) < 0.5, images.flip(3), images)
 
 
 def crop(images: Tensor, u: Tensor, strength: float = 1.0) -> Tensor:
-    """Shift by up to an eighth of the side along each axis; what moves in is 0."""
+    """Shift by up to an eighth of the side along each axis; padded with 0."""
     height, width = images.shape[2:]
     reach = [int(CROP_RATIO * strength * side + 0.5) for side in (height, width)]
     down, right = (torch.floor(u[:, axis] * (2 * reach[axis] + 1)).long() - reach[axis] for axis in (0, 1))
@@ -43,7 +43,7 @@ def crop(images: Tensor, u: Tensor, strength: float = 1.0) -> Tensor:
 
 
 def cutout(images: Tensor, u: Tensor, strength: float = 1.0) -> Tensor:
-    """Set a square of half the side to 0, its centre uniform over the image."""
+    """Set a square of half the side to 0; its centre is uniform over the image."""
     height, width = images.shape[2:]
     covered = []
     for axis, side in enumerate((height, width)):
@@ -93,14 +93,14 @@ def dsa(images: Tensor, u: Tensor, choice: str, strength: float = 1.0) -> Tensor
 def rrc(images: Tensor, u: Tensor, crop_scale: tuple[float, float] = (0.08, 1.0)) -> Tensor:
     """Random resized crop: area uniform, log aspect uniform in 3/4 to 4/3, bilinear.
 
-    As torchvision's RandomResizedCrop, but a window that would not fit is clamped instead of drawn
-    again, so that a view takes a fixed number of draws.
+    Like torchvision's RandomResizedCrop, but a window that does not fit is clamped instead of drawn again,
+    so that a view needs a fixed number of random numbers.
     """
     return resized(images, *rrc_window(u, crop_scale))
 
 
 def rrc_window(u: Tensor, area: tuple[float, float]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(x, y, width, height) [B] of random windows: the centre in [-1, 1], the sides as parts."""
+    """(x, y, width, height) [B] of random windows: the centre in [-1, 1], the sides as fractions."""
     part = u[:, 0] * (area[1] - area[0]) + area[0]
     aspect = torch.exp((u[:, 1] * 2 - 1) * math.log(4 / 3))
     width, height = (part * aspect).sqrt().clamp(max=1), (part / aspect).sqrt().clamp(max=1)
@@ -110,7 +110,7 @@ def rrc_window(u: Tensor, area: tuple[float, float]) -> tuple[Tensor, Tensor, Te
 
 
 def resized(images: Tensor, x: Tensor, y: Tensor, width: Tensor, height: Tensor) -> Tensor:
-    """A window of each image, as of `rrc_window`, scaled to the whole size; bilinear."""
+    """A window of each image, as returned by `rrc_window`, resized to the image size; bilinear."""
     columns, rows = _places(images, align_corners=False)
     grid = torch.stack(
         torch.broadcast_tensors(
@@ -124,10 +124,10 @@ def resized(images: Tensor, x: Tensor, y: Tensor, width: Tensor, height: Tensor)
 def tile_crop(
     images: Tensor, u: Tensor, tile: Tensor, grid: Tensor, crop_scale: tuple[float, float] = (0.08, 1.0)
 ) -> Tensor:
-    """`rrc` inside one tile of each image, drawn uniformly; no pixel of another tile is looked at.
+    """`rrc` inside one random tile of each image; pixels of other tiles are not used.
 
-    tile: [B, 4] uniform numbers, which tile; grid: [B, 2] int64, rows and columns of tiles, which meet at
-    round(i side / tiles).
+    tile: [B, 4] uniform numbers that choose the tile; grid: [B, 2] int64, rows and columns of tiles, whose
+    borders are at round(i side / tiles).
     """
     x, y, width, height = rrc_window(u, crop_scale)
     windows, limits = [], []
@@ -135,7 +135,7 @@ def tile_crop(
         side = images.shape[2 + axis]
         tiles = grid[:, axis]
         number = torch.floor(tile[:, axis] * tiles)
-        # As Python's round for the sides that occur: half goes to the even number.
+        # Rounds half to even, like Python's round.
         first, last = (torch.round(n * side / tiles) for n in (number, number + 1))
         part = (last - first) / side
         windows.append(((first + last) / side - 1 + centre * part, length * part))
@@ -150,7 +150,7 @@ def tile_crop(
 
 
 def patch_shuffle(images: Tensor, rows: Tensor, columns: Tensor, grid: Tensor) -> Tensor:
-    """The tiles' columns, then their rows, in a random order (LINs-lab/RDED: validation/utils.py).
+    """Shuffle the columns of tiles, then the rows (LINs-lab/RDED: validation/utils.py).
 
     rows, columns: [B, 4] uniform numbers; grid: [B, 2] int64, at most 4 rows and columns of tiles.
     """
@@ -164,9 +164,9 @@ def patch_shuffle(images: Tensor, rows: Tensor, columns: Tensor, grid: Tensor) -
 
 
 def _strips(u: Tensor, tiles: Tensor, side: int) -> Tensor:
-    """[B, side], where each pixel of a side comes from when its strips are put in a random order."""
+    """[B, side], the source position of each pixel of a side when its strips are shuffled."""
     number = torch.arange(u.shape[1], device=u.device)
-    # Strips that an image does not have stay at the end, with no pixels.
+    # Strips beyond an image's number of tiles stay at the end and are empty.
     order = torch.where(number < tiles[:, None], u, number + 1.0).argsort(dim=1, stable=True)
     bounds = torch.arange(u.shape[1] + 1, device=u.device) * side / tiles[:, None]
     bounds = torch.round(bounds).long().clamp_max(side)
@@ -190,10 +190,10 @@ def blended(images: Tensor, partner: Tensor, share: Tensor) -> Tensor:
 
 
 def cutmix(images: Tensor, partner: Tensor, share: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-    """A box of area 1 - share replaced from the partner (clovaai/CutMix-PyTorch: train.py).
+    """Replace a box of area 1 - share by that of the partner (clovaai/CutMix-PyTorch: train.py).
 
-    share: [B]; u: [B, 2], the centre of the box; returns the images and the share [B] of the image
-    that remains.
+    share: [B]; u: [B, 2], the centre of the box. Returns the images and the fraction [B] of each image that
+    remains.
     """
     return pasted(images, partner, cutmix_box(share, u, images.shape[2], images.shape[3]))
 
@@ -211,7 +211,7 @@ def cutmix_box(share: Tensor, u: Tensor, height: int, width: int) -> Tensor:
 
 
 def pasted(images: Tensor, partner: Tensor, box: Tensor) -> tuple[Tensor, Tensor]:
-    """Boxes [B, 4] of the partners in the images, and the share [B] of each image that remains."""
+    """The images with boxes [B, 4] of their partners, and the fraction [B] of each image that remains."""
     inside = []
     for axis, side in enumerate(images.shape[2:]):
         place = torch.arange(side, device=images.device)
@@ -240,9 +240,9 @@ def _places(images: Tensor, align_corners: bool) -> tuple[Tensor, Tensor]:
 
 
 def _affine(images: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
-    """Sample at [[a, b], [c, d]] applied to the coordinates; outside is 0.
+    """Sample at the coordinates transformed by [[a, b], [c, d]]; 0 outside the image.
 
-    Sums, not a matrix product, which TF32 would round.
+    Uses sums instead of a matrix product, which TF32 would round.
     """
     across, down = _places(images, align_corners=True)
     columns = _column3(a) * across + _column3(b) * down

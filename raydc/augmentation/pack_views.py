@@ -1,4 +1,4 @@
-"""Views of packs: those of many students at once, drawn and rendered a block of steps at a time."""
+"""Views of packs: views of many students, drawn and rendered in blocks of steps."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from raydc.augmentation.views import View
 from raydc.spec.evaluation import Recipe
 
 BLOCK_BYTES = 256 << 20
-"""Views of packs that are rendered ahead take at most this."""
+"""Memory limit of the views of a pack that are rendered in advance."""
 
 
 @dataclass(frozen=True)
 class PackView:
-    """What V streams of students see in one step."""
+    """Views of V streams in one step."""
 
     images: Tensor
     """[V, B, C, H, W], augmented."""
     index: Tensor | None
-    """[V, B], which images of each set; None for all in their own order."""
+    """[V, B], the images of each set; None for all images in order."""
     partner: Tensor | None
-    """[V, B], as in `View`."""
+    """[V, B], see `View.partner`."""
     share: Tensor | None
-    """[V, B]"""
+    """[V, B], see `View.share`."""
     places: tuple[tuple[int, int], ...]
     """[V], epoch and batch of each stream's view."""
 
     def of(self, stream: int) -> View:
-        """What one stream sees."""
+        """The view of one stream."""
         return View(
             self.images[stream],
             None if self.index is None else self.index[stream],
@@ -43,10 +43,10 @@ class PackView:
 
 
 class PackViews:
-    """The views of many trainings with equal augmentations, drawn and rendered a block of steps at a time.
+    """The views of several trainings with equal augmentations, drawn and rendered in blocks of steps.
 
-    Each stream's views are those that `Views` gives it alone. An operation runs once over all images of a
-    block that it applies to, so that many small batches cost as little as one large one.
+    Each stream has the same views as with `Views`. An operation runs once for all images of a block that it
+    applies to, so that many small batches are as fast as one large batch.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class PackViews:
         pool: int | None = None,
         grids: Sequence[tuple[int, int]] = (),
     ) -> None:
-        """sets: V tensors [N, C, H, W] on the device, of equal shape; equal ones may be one object."""
+        """sets: V tensors [N, C, H, W] on the device, of equal shape; equal sets may be one object."""
         self._recipe = recipe
         self._streams = Streams(recipe, len(sets[0]), keys, device, pool)
         distinct = list({id(images): images for images in sets}.values())
@@ -77,7 +77,7 @@ class PackViews:
                 yield from self._rendered(drawn, range(block, min(block + self._block, len(drawn.counts))))
 
     def _rendered(self, drawn: Drawn, steps: range) -> Iterator[PackView]:
-        """The views of some of the steps that were drawn."""
+        """The views of a range of the steps that were drawn."""
         found: dict[int, PackView] = {}
         for count in sorted({drawn.counts[i] for i in steps}):
             chosen = [i for i in steps if drawn.counts[i] == count]
@@ -125,13 +125,13 @@ class PackViews:
                 index=None if index is None else index[:, i],
                 partner=None if partner is None else partner[:, i],
                 share=None if share is None else share[:, i],
-                places=tuple(divmod(row[step], per_epoch) for row in drawn.met),
+                places=tuple(divmod(row[step], per_epoch) for row in drawn.numbers),
             )
             for i, step in enumerate(chosen)
         ]
 
     def _rows(self, names: list[list[str]], chosen: list[int], count: int) -> dict[str, Tensor | None]:
-        """Rows of the block's images that each of some names applies to; None for all of them."""
+        """Rows of the block's images by name; None for all rows."""
         flat = [row[i] for row in names for i in chosen]
         if len(set(flat)) == 1:
             return {flat[0]: None}

@@ -1,7 +1,7 @@
 """Philox4x32-10 (Salmon et al., SC 2011): random numbers as a pure function of a key and a counter.
 
-The arithmetic is 64-bit integers only, so every device computes the same bits; nothing has state,
-so a view can be named by (seed, epoch, batch) and made again anywhere.
+All arithmetic uses 64-bit integers, so every device computes the same bits. There is no state, so a view is
+identified by (seed, epoch, batch) and can be computed again on any machine.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ def words(
 
     key: below 2**64 as an int, or an int64 tensor of its bits; counter: four values below 2**32.
     """
-    # Plain numbers stay plain: nothing is copied to the device for them.
+    # Python ints stay Python ints, so that they are not copied to the device.
     c0, c1, c2, c3 = counter
     k0, k1 = key & _LOW, (key >> 32) & _LOW
     for round_ in range(_ROUNDS):
         if round_:
             k0 = (k0 + _WEYL[0]) & _LOW
             k1 = (k1 + _WEYL[1]) & _LOW
-        # The products wrap around in 64 bits, which keeps both halves exact.
+        # The products wrap around in 64 bits; both 32-bit halves stay exact.
         p0, p1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
         c0, c1, c2, c3 = (
             ((p1 >> 32) & _LOW) ^ c1 ^ k0,

@@ -1,4 +1,4 @@
-"""Rendering: images and parameters to augmented images, each operation once over all it applies to."""
+"""Rendering: apply augmentations with given parameters; each operation runs once for all its images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from raydc.spec.evaluation import Recipe
 from raydc.spec.training_entries import Augmentation
 
 Rows = Mapping[str, Tensor | None]
-"""The rows that each of some names applies to; None for all of them."""
+"""Rows by name; None for all rows."""
 
 
 def policy_of(recipe: Recipe) -> tuple[list[Augmentation], list[Augmentation]]:
@@ -34,7 +34,7 @@ def augmented(
     share: Tensor | None,
     grids: Tensor,
 ) -> tuple[Tensor, Tensor | None]:
-    """(images [n, C, H, W] after all augmentations, share [n] that remains of each).
+    """(images [n, C, H, W] after all augmentations, fraction [n] of each image that remains, if mixed).
 
     draws: [n, 4] by stream; choices: the rows of each choice, by augmentation; mixes: the rows of each mix.
     partner: [n] rows; grids: [n, 2].
@@ -68,7 +68,7 @@ def _by_choice(
     change: Callable[..., Tensor],
     grids: Tensor | None,
 ) -> Tensor:
-    """Each group of rows changed by its own choice."""
+    """Apply the choice of each group of rows."""
     for choice, rows in rows_of.items():
         more = {} if grids is None else {"grid": _at(grids, rows)}
         changed = change(_at(images, rows), *(_at(u, rows) for u in numbers), choice=choice, **more)
@@ -79,7 +79,7 @@ def _by_choice(
 def _mixed(
     recipe: Recipe, images: Tensor, draws: dict[str, Tensor], mixes: Rows, partner: Tensor, share: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Each group of rows mixed by its own mix, and the share that remains of each image."""
+    """Apply the mix of each group of rows; also returns the fraction of each image that remains."""
     mixed, remaining = images, share
     for name, rows in mixes.items():
         entry = catalog.AUGMENTATIONS[name]

@@ -1,6 +1,6 @@
-"""Views of a set: what a student sees of it, step by step.
+"""Views of a set: the augmented batches that a student is trained on.
 
-A view is a pure function of (set, policy, batch size, view seed, epoch, batch); pixels agree between
+A view is a pure function of (set, augmentations, batch size, view seed, epoch, batch); pixels agree between
 devices to 1/255. Parameters come from raydc.augmentation.streams.
 """
 
@@ -19,16 +19,16 @@ from raydc.spec.evaluation import Recipe
 
 @dataclass(frozen=True)
 class View:
-    """What a student sees in one step."""
+    """The batch of one step."""
 
     images: Tensor
     """[B, C, H, W], augmented."""
     index: Tensor | None
-    """[B] int64, which images of the set; None for all in their own order."""
+    """[B] int64, the images of the set; None for all images in order."""
     partner: Tensor | None = None
     """[B] int64, the position in the batch that each image is mixed with, if any."""
     share: Tensor | None = None
-    """[B], the part of each image itself in the mix."""
+    """[B], share of the image itself in the mix."""
 
     def mix(self, targets: Tensor) -> Tensor:
         """Rows of `targets` [N, ...] for this view, mixed as the images are."""
@@ -46,22 +46,22 @@ class Step:
     epoch: int
     """Complete epochs before this step."""
     batch: int
-    """Batch of the epoch."""
+    """Number of the batch in the epoch."""
     index: Tensor | None
-    """[B], images of the batch; None for the whole set in its own order."""
+    """[B], images of the batch; None for the whole set in order."""
     draws: dict[str, Tensor]
-    """[B, 4] uniform numbers by stream."""
+    """Uniform numbers [B, 4] by stream of random numbers."""
     choices: dict[str, str]
-    """What the batch draws, by augmentation."""
+    """The choice of the batch, by augmentation."""
     mix: str | None
-    """Name of the mix, if there is one."""
+    """Name of the augmentation that mixes the images, if any."""
     partner: Tensor | None
     share: Tensor | None
     grid: tuple[int, int] = (1, 1)
     """Rows and columns of tiles in the images."""
 
     def part(self, rows: slice, images: int) -> Step:
-        """The step of some images of the batch; `images` are in the set. Nothing may be mixed."""
+        """The step for a part of the batch; images: size of the set. Only for steps without a mix."""
         assert self.mix is None, "a mix needs the whole batch"
         device = next((numbers.device for numbers in self.draws.values()), None)
         index = torch.arange(images, device=device) if self.index is None else self.index
@@ -71,11 +71,11 @@ class Step:
 
 
 class Views:
-    """The views of one training of `images` images, step by step; `key` is below 2**63.
+    """The views of one training on `images` images; `key` is below 2**63.
 
-    With a `pool` of P, steps from P on meet the first P views again, in a new random order each
-    round (label pruning at batch granularity: arXiv 2410.15919, 2604.18135). `grid` says how the images
-    are tiled, for `tile_crop` and `patch_shuffle`.
+    With a `pool` of P, steps from P on reuse the first P views, in a new random order in each round (label
+    pruning at batch granularity: arXiv 2410.15919, 2604.18135). `grid`: rows and columns of tiles in the
+    images, for `tile_crop` and `patch_shuffle`.
     """
 
     def __init__(
@@ -95,11 +95,11 @@ class Views:
         self.per_epoch = self._streams.per_epoch
 
     def steps(self, start: int, stop: int) -> Iterator[Step]:
-        """Parameters of the steps start..stop-1, drawn a chunk at a time."""
+        """Parameters of the steps start..stop-1, drawn in chunks."""
         for first in range(start, stop, CHUNK):
             drawn = self._streams.draw(first, min(first + CHUNK, stop))
             for i, count in enumerate(drawn.counts):
-                epoch, batch = divmod(drawn.met[0][i], self.per_epoch)
+                epoch, batch = divmod(drawn.numbers[0][i], self.per_epoch)
                 yield Step(
                     epoch=epoch,
                     batch=batch,
@@ -117,7 +117,7 @@ class Views:
         return self.render_batch(images if step.index is None else images[step.index], step)
 
     def render_batch(self, images: Tensor, step: Step) -> View:
-        """As `render`, for a batch [B, C, H, W] that was gathered by `step.index`."""
+        """Like `render`, for a batch [B, C, H, W] that was gathered with `step.index`."""
         share = None if step.share is None else step.share.expand(len(images))
         rendered, remaining = augmented(
             self.recipe,

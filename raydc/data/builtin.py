@@ -1,4 +1,4 @@
-"""Datasets with a name: digits (scikit-learn), cifar10 and cifar100 (torchvision)."""
+"""Named datasets: digits (scikit-learn), cifar10 and cifar100 (torchvision)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from raydc.spec.seeding import seed_of
 
 
 class ArraySplit:
-    """A split that is in memory: images [N, H, W] or [N, H, W, 3]."""
+    """A split in memory: images [N, H, W] or [N, H, W, 3]."""
 
     def __init__(self, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> None:
         self._images = images
@@ -33,7 +33,7 @@ def digits(root: str | None, download: bool) -> Source:
     """
     del download
     if root is not None:
-        raise InputError("dataset.root does not go with digits, which needs no files; take it out")
+        raise InputError("dataset.root cannot be used with digits, which needs no files; remove it")
     return Source(
         name="digits",
         class_names=tuple(str(i) for i in range(10)),
@@ -44,7 +44,7 @@ def digits(root: str | None, download: bool) -> Source:
 
 
 class _Digits:
-    """A split of digits, read when it is first looked at; a cached dataset never does."""
+    """A split of digits, read when it is first accessed; a cached dataset never accesses it."""
 
     def __init__(self, part: str) -> None:
         self._part = part
@@ -89,7 +89,7 @@ def _cifar(kind: str, name: str, root: str | None, download: bool) -> Source:
             parts[train] = getattr(datasets, kind)(str(folder), train=train, download=download)
         except RuntimeError:
             raise InputError(
-                f"dataset.root: {name} is not in {str(folder)!r}; put torchvision's files there, fetch "
+                f"dataset.root: {name} is not in {str(folder)!r}; put torchvision's files there, download "
                 "them with --download, or give dataset.parquet"
             ) from None
     base = folder / parts[True].base_folder

@@ -1,9 +1,9 @@
-"""A dataset as studies use it: read once, split, filtered, standardised.
+"""A dataset as studies use it: read once, split, filtered and standardised.
 
-Images are decoded into uint8 arrays [N, C, H, W], or stay encoded where that is too large
-(`dataset.cache_limit_gib`); both are memory-mapped, so all processes of a machine share them. The
-validation part is cut from train by the fingerprint and the fraction alone; no teacher, scorer,
-compressed set or normalisation ever sees it.
+Images are decoded into uint8 arrays [N, C, H, W], or stay encoded if they are too large
+(`dataset.cache_limit_gib`). Both are memory-mapped, so all processes of a machine share them. The
+validation split is drawn from train and depends only on the fingerprint and the fraction; it is not used
+for teachers, scorers, compressed sets or normalisation.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from raydc.spec.seeding import seed_of
 from raydc.store.artifact import Artifact, Store, get
 
 BLOCK = 1024
-"""Images of a part that are looked at together."""
+"""Number of images per block when all images of a part are read."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """A split, or the part of one that a study sees."""
+    """A split, or the part of a split that a study uses."""
 
     source: Pixels
     """[M, C, H, W], all images of the split."""
@@ -55,24 +55,26 @@ class Part:
 
     @cached_property
     def images(self) -> NDArray[np.uint8]:
-        """[N, C, H, W], gathered when first asked for; the mapped array itself where the part is the
-        whole split. Not for a part that stays encoded, which need not fit into memory."""
-        assert isinstance(self.source, DecodedPixels), "these images stay encoded; take them in batches"
+        """[N, C, H, W], gathered at the first access, or the mapped array if the part is the whole split.
+
+        Not available for encoded images, which may not fit into memory.
+        """
+        assert isinstance(self.source, DecodedPixels), "these images stay encoded; read them in batches"
         whole = np.array_equal(self.index, np.arange(len(self.source.array)))
         return self.source.array if whole else self.source.take(self.index)
 
     @property
     def encoded(self) -> bool:
-        """Whether images are decoded each time that they are asked for."""
+        """Whether images are decoded on each access."""
         return isinstance(self.source, EncodedPixels)
 
     def take(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Images [len(rows), C, H, W] at some rows of the part, without gathering the others."""
+        """Images [len(rows), C, H, W] at the given rows of the part; other rows are not read."""
         return self.source.take(self.index[rows])
 
-    def each(self, asked: Iterable[NDArray[np.int64]]) -> Iterator[NDArray[np.uint8]]:
-        """`take` of each in turn; encoded images are decoded ahead."""
-        return self.source.each(self.index[rows] for rows in asked)
+    def each(self, batches: Iterable[NDArray[np.int64]]) -> Iterator[NDArray[np.uint8]]:
+        """`take` for each batch of rows; encoded images are decoded in advance."""
+        return self.source.each(self.index[rows] for rows in batches)
 
     def blocks(self, size: int = BLOCK) -> Iterator[NDArray[np.uint8]]:
         """All images in order, `size` at a time."""
@@ -85,21 +87,21 @@ class Dataset:
 
     spec: DatasetSpec
     fingerprint: str
-    """SHA-256 of decoded contents, order and labels."""
+    """SHA-256 of the decoded images, their order and their labels."""
     id: str
-    """Name of contents and options."""
+    """Id of the contents and options."""
     cache: str
-    """Name of the images in the store."""
+    """Id of the images in the store."""
     class_names: tuple[str, ...]
     train: Part
-    """What teachers, scorers and compressed sets are made from; without the validation part."""
+    """The training data of teachers, scorers and compressed sets, without the validation split."""
     val: Part | None
-    """The validation part; None when `val_fraction` is 0."""
+    """The validation split; None if `val_fraction` is 0."""
     test: Part
     mean: NDArray[np.float32]
-    """[C], of the train part, pixels in [0, 1]."""
+    """[C], mean of the training data per channel, pixels in [0, 1]."""
     std: NDArray[np.float32]
-    """[C], of the train part, pixels in [0, 1]."""
+    """[C], standard deviation of the training data per channel, pixels in [0, 1]."""
     whitening: Whitening | None = None
     _on_device: dict[torch.device, tuple[Tensor, Tensor]] = field(
         default_factory=dict, init=False, compare=False, repr=False
@@ -119,7 +121,7 @@ class Dataset:
 
     @property
     def facts(self) -> DataFacts:
-        """What a plan needs to know of the data."""
+        """What a plan needs to know about the data."""
         return DataFacts(
             dataset_id=self.id,
             class_names=self.class_names,
@@ -132,13 +134,13 @@ class Dataset:
 
     @property
     def space(self) -> str:
-        """What network inputs are: normalised or zca."""
+        """Space of the network inputs: normalised or zca."""
         return "zca" if self.spec.zca else "normalised"
 
     def inputs(self, pixels: Tensor) -> Tensor:
         """Network inputs: pixels uint8 (or float in [0, 255]) [N, C, H, W] -> float32, same shape.
 
-        Standardised by the train part's statistics, or whitened where the study says `zca`.
+        Standardised with the statistics of the training data, or whitened if the study sets `zca`.
         """
         scaled = pixels.float().div_(255)
         if self.whitening is not None:
@@ -147,14 +149,14 @@ class Dataset:
         return scaled.sub_(mean).div_(std)
 
     def scaled(self, inputs: Tensor) -> Tensor:
-        """Pixels in [0, 1] of network inputs [N, C, H, W] float32: the inverse of `inputs`."""
+        """Network inputs [N, C, H, W] float32 as pixels in [0, 1]: the inverse of `inputs`."""
         if self.whitening is not None:
             return self.whitening.invert(inputs)
         mean, std = self._statistics(inputs.device)
         return inputs * std + mean
 
     def _statistics(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """(mean, standard deviation) [1, C, 1, 1] on a device; each copy would wait for the device."""
+        """(mean, standard deviation) [1, C, 1, 1] on a device; cached, since a copy waits for the device."""
         if device not in self._on_device:
             mean, std = (torch.from_numpy(values).view(1, -1, 1, 1) for values in (self.mean, self.std))
             self._on_device[device] = mean.to(device), std.to(device)
@@ -162,7 +164,7 @@ class Dataset:
 
 
 def open_source(spec: DatasetSpec, download: bool = False) -> Source:
-    """The source that `spec` names; `InputError` if it is not there or not what it should be."""
+    """The source that `spec` describes; raises `InputError` if it does not exist or is invalid."""
     if spec.source == "hub":
         assert spec.location is not None
         return parquet(str(hub_folder("dataset.hub", spec.location, download)), "dataset.hub")
@@ -178,7 +180,7 @@ def open_source(spec: DatasetSpec, download: bool = False) -> Source:
 
 
 def open_dataset(spec: DatasetSpec, store: Store, *, download: bool = False) -> Dataset:
-    """Read (at most once a store), split and standardise; `InputError` for data that cannot serve."""
+    """Read (at most once per store), split and standardise; raises `InputError` for invalid data."""
     source = open_source(spec, download)
     return dataset_from(spec, decoded(source, spec, store), store)
 
@@ -187,7 +189,10 @@ def open_dataset(spec: DatasetSpec, store: Store, *, download: bool = False) -> 
 
 
 def dataset_from(spec: DatasetSpec, pixels: Artifact, store: Store) -> Dataset:
-    """Splits, class choice, limit and statistics of images in the store, without a look at the source."""
+    """The dataset of images in the store: splits, chosen classes, limit and statistics.
+
+    The source is not read.
+    """
     fingerprint = str(pixels.meta["fingerprint"])
     names = tuple(pixels.meta["class_names"])
     images = {k: pixels_of(pixels, k, store) for k in ("train", "test")}
@@ -239,8 +244,10 @@ def dataset_from(spec: DatasetSpec, pixels: Artifact, store: Store) -> Dataset:
 def _limited(
     rows: NDArray[np.int64], classes: NDArray[np.int64], kept: int, limit: int, fingerprint: str
 ) -> NDArray[np.int64]:
-    """At most `limit` of some rows, balanced over their classes [len(rows)]; `InputError` if it is too
-    small."""
+    """At most `limit` of the rows, balanced over their classes [len(rows)].
+
+    Raises `InputError` if `limit` is below the number of classes.
+    """
     if limit < kept:
         raise InputError(
             f"dataset.train_limit is {limit}, but must be at least the number of classes, {kept}"
@@ -251,16 +258,16 @@ def _limited(
 
 
 def _no_image(spec: DatasetSpec, name: str, split: str, held_out: bool) -> str:
-    """The sentence on a class without an image in a split; held_out: whether validation took them all."""
+    """The message about a class without images in a split; held_out: whether all are validation images."""
     where = f" of {spec.location!r}" if spec.location is not None else ""
-    remedy = f"add some, or name the other classes of {spec.name} in dataset.classes"
+    remedy = f"add some, or list the other classes of {spec.name} in dataset.classes"
     if held_out:
         remedy = f"dataset.val_fraction is {spec.val_fraction:g}, so choose a smaller one"
     return f"dataset: the class {name!r} has no image in the {split} split{where}; {remedy}"
 
 
 def _ids_of(spec: DatasetSpec, kept: tuple[int, ...], names: tuple[str, ...]) -> tuple[int, ...] | None:
-    """The class choice as ids see it: numbers, or None where all are kept in order."""
+    """The chosen classes as ids contain them: numbers, or None if all are kept in order."""
     return None if kept == tuple(range(len(names))) else kept
 
 
@@ -286,7 +293,7 @@ def _kept_classes(spec: DatasetSpec, names: tuple[str, ...]) -> tuple[int, ...]:
         kept.append(chosen)
     if len(set(kept)) < len(kept):
         twice = next(c for i, c in enumerate(kept) if c in kept[:i])
-        raise InputError(f"dataset.classes names the class {names[twice]!r} twice; keep one")
+        raise InputError(f"dataset.classes lists the class {names[twice]!r} twice; keep one")
     return tuple(kept)
 
 
@@ -314,9 +321,9 @@ def _with_statistics(dataset: Dataset, store: Store) -> Dataset:
 def channel_statistics(
     blocks: Iterable[NDArray[np.uint8]],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and standard deviation of each channel, pixels scaled to [0, 1].
+    """Mean and standard deviation per channel, pixels scaled to [0, 1].
 
-    blocks: [n, C, H, W] each, at least one. Exact sums of a histogram: no rounding, little memory.
+    blocks: at least one, each [n, C, H, W]. Computed from a histogram, with exact sums and little memory.
     """
     histogram = np.sum(
         [

@@ -1,12 +1,12 @@
-"""The cache of a dataset's images: made once a store, mapped by all processes of a machine.
+"""The cache of a dataset's images: made once per store, memory-mapped by all processes of a machine.
 
     store/pixels/NAME/train.npy           decoded images [M, C, H, W] uint8, or, above the limit,
-                      train.bin           the bytes of their files, one after the other,
-                      train_ends.npy      where each ends, and
-                      train_crc32.npy     its sum, checked when it is read
-                      train_labels.npy    classes; the same for test
+                      train.bin           the concatenated bytes of their files,
+                      train_ends.npy      the end of each image in train.bin, and
+                      train_crc32.npy     the checksum of each image, verified when it is read
+                      train_labels.npy    classes; the same files for test
 
-The fingerprint is of what is decoded, in whatever form it is kept.
+The fingerprint is that of the decoded images in both cases.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from raydc.spec.evaluation import DatasetSpec
 from raydc.store.artifact import Artifact, Draft, Store, get
 
 DECODED = 1
-"""Version of the decoded cache; a new one decodes again."""
+"""Version of the cache; a new version decodes the images again."""
 SPLITS = ("train", "test")
 
 
 def decoded(source: Source, spec: DatasetSpec, store: Store) -> Artifact:
-    """The images of `source` at the resolution of `spec`, from the store or made now."""
-    # The limit decides in which form they are kept.
+    """The images of `source` at the resolution of `spec`, from the store or decoded now."""
+    # The limit decides whether images are stored decoded or encoded.
     stamp = f"{source.stamp}-{spec.resolution or 'native'}-{spec.cache_limit_gib:g}-{DECODED}"
     if (known := store.find("source", stamp)) is not None:
         pixels = store.find("pixels", str(known.meta["pixels"]))
@@ -51,16 +51,16 @@ def decoded(source: Source, spec: DatasetSpec, store: Store) -> Artifact:
 
 
 def pixels_of(cache: Artifact, split: str, store: Store) -> Pixels:
-    """The images of a split as they are kept in the store."""
+    """The images of a split in the store."""
     if (shape := cache.meta.get("encoded", {}).get(split)) is not None:
         remove = partial(store.remove, "pixels", cache.folder.name)
         return EncodedPixels(cache.folder, split, tuple(shape), remove)
-    # Mode "c" maps copy on write: nobody can damage what others read.
+    # Mapped copy-on-write, so a process cannot damage what other processes read.
     return DecodedPixels(read_array(cache.path(f"{split}.npy"), mapped=True))
 
 
 def _decode(source: Source, spec: DatasetSpec, store: Store) -> str:
-    text = hashlib.sha256()
+    hasher = hashlib.sha256()
     with store.draft("pixels") as draft:
         grey = True
         shapes: dict[str, tuple[int, ...]] = {}
@@ -68,12 +68,12 @@ def _decode(source: Source, spec: DatasetSpec, store: Store) -> str:
         for split_name, split in zip(SPLITS, (source.train, source.test), strict=True):
             _check_labels(source, split_name, split)
             shapes[split_name], kept_encoded, all_grey = _write_split(
-                split, source.name, spec, draft, split_name, text
+                split, source.name, spec, draft, split_name, hasher
             )
             if kept_encoded:
                 encoded[split_name] = shapes[split_name]
             grey &= all_grey
-            text.update(split.labels.astype("<i8").tobytes())
+            hasher.update(split.labels.astype("<i8").tobytes())
             np.save(draft.path(f"{split_name}_labels.npy"), split.labels)
         if shapes["train"] != shapes["test"]:
             raise InputError(
@@ -85,7 +85,7 @@ def _decode(source: Source, spec: DatasetSpec, store: Store) -> str:
             for split_name in set(SPLITS) - set(encoded):
                 path = draft.path(f"{split_name}.npy")
                 np.save(path, np.ascontiguousarray(np.load(path)[:, :1]))
-        fingerprint = text.hexdigest()
+        fingerprint = hasher.hexdigest()
         parts = [fingerprint[:20], str(spec.resolution or "native"), str(DECODED)]
         name = "-".join([*parts, *(f"{split_name}_encoded" for split_name in encoded)])
         draft.commit(name, fingerprint=fingerprint, class_names=list(source.class_names), encoded=encoded)
@@ -104,16 +104,16 @@ def _check_labels(source: Source, split_name: str, split: Split) -> None:
 
 
 def _write_split(
-    split: Split, name: str, spec: DatasetSpec, draft: Draft, split_name: str, text: hashlib._Hash
+    split: Split, name: str, spec: DatasetSpec, draft: Draft, split_name: str, hasher: hashlib._Hash
 ) -> tuple[tuple[int, ...], bool, bool]:
-    """Write the split's images: their shape [C, H, W], whether they stay encoded, whether all are grey."""
+    """Write the images; returns (shape [C, H, W], whether they stay encoded, whether all are grey)."""
     count = len(split.labels)
     grey = True
     writer: _Writer | None = None
     shape: tuple[int, ...] = ()
     for row, (encoded, image) in enumerate(_images(split)):
-        text.update(f"{image.shape}".encode())
-        text.update(np.ascontiguousarray(image).tobytes())
+        hasher.update(f"{image.shape}".encode())
+        hasher.update(np.ascontiguousarray(image).tobytes())
         grey &= image.ndim == 2
         height, width = (spec.resolution or side for side in image.shape[:2])
         if height != width:
@@ -139,16 +139,16 @@ def _write_split(
 
 
 def zca_refusal(name: str, spec: DatasetSpec, size: int) -> str:
-    """Why data that stay encoded are not whitened."""
+    """The message that encoded images cannot be whitened."""
     return (
         f"{name}: dataset.zca needs all pixels in memory at once, but a split takes {size / 2**30:.1f} GiB, "
-        f"above dataset.cache_limit_gib {spec.cache_limit_gib:g}; raise it, set dataset.resolution, or take "
-        "zca out"
+        f"above dataset.cache_limit_gib {spec.cache_limit_gib:g}; raise it, set dataset.resolution, or "
+        "remove zca"
     )
 
 
 def _images(split: Split, ahead: int = 256) -> Iterator[tuple[bytes | None, NDArray[np.uint8]]]:
-    """(bytes as they are stored, if they are; decoded image) in order, decoded a chunk ahead."""
+    """(encoded bytes or None, decoded image) in order; chunks of `ahead` images are decoded by threads."""
 
     def load(row: int) -> tuple[bytes | None, NDArray[np.uint8]]:
         if isinstance(split, EncodedSplit):
@@ -166,7 +166,7 @@ class _Writer(Protocol):
     def __init__(self, draft: Draft, split: str, shape: tuple[int, ...]) -> None: ...
 
     def add(self, row: int, encoded: bytes | None, image: NDArray[np.uint8]) -> None:
-        """Take image [H, W] or [H, W, 3], and its bytes if it has some; rows come in order."""
+        """Add image [H, W] or [H, W, 3], and its encoded bytes if it has any; rows are added in order."""
 
     def close(self) -> None: ...
 
@@ -178,7 +178,7 @@ class _DecodedWriter:
         self._side = shape[2]
         path = draft.path(f"{split}.npy")
         self._out = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
-        # A full disk is an error here; at a write into the map it would end the process.
+        # A full disk raises an error here; when writing to the mapped memory it would kill the process.
         with path.open("rb+") as file:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
@@ -191,12 +191,12 @@ class _DecodedWriter:
 
 
 class _EncodedWriter:
-    """Writes the files' bytes one after the other; images without bytes become PNG."""
+    """Writes the concatenated bytes of the image files; images without bytes are encoded as PNG."""
 
     def __init__(self, draft: Draft, split: str, shape: tuple[int, ...]) -> None:
         del shape
         self._draft, self._split = draft, split
-        # Too large to be read at every start: each image is checked when it is read.
+        # Too large to be verified at every start; each image is verified when it is read.
         self._file = draft.large(f"{split}.bin").open("wb")
         self._lengths: list[int] = []
         self._sums: list[int] = []

@@ -1,4 +1,4 @@
-"""Arrays of an HDF5 file, within reason: a few bytes may declare a terabyte, or name other files."""
+"""Arrays of an HDF5 file, with limits: a small file may declare a terabyte or refer to other files."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from raydc.data.limits import MOST_TIMES_THE_FILE, most_bytes
 
 
 def read_hdf5(file: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
-    """The arrays of numbers among `names` that stand at the top of `file`.
+    """The numeric arrays among `names` at the top level of `file`.
 
-    Raises `ImportError` without h5py, and `ValueError`, with the reason in a few words, for what is no HDF5
-    and for arrays of other things, of other files, or larger than this one may unfold to.
+    Raises `ImportError` without h5py, and `ValueError`, with a short reason, for a file that is not HDF5 and
+    for arrays that are not numeric, lie in other files, or exceed the limit of `raydc.data.limits`.
     """
     import h5py
 
@@ -33,17 +33,18 @@ def _array(h5py: Any, opened: Any, name: str, limit: int) -> NDArray[Any]:
         raise ValueError(f"{name} is a link, which is not followed")
     array = opened[name]
     if not isinstance(array, h5py.Dataset) or array.shape is None or array.dtype.kind not in "uif":
-        raise ValueError(f"{name} is no array of numbers")
+        raise ValueError(f"{name} is not an array of numbers")
     if array.is_virtual or array.external:
-        raise ValueError(f"{name} lies in other files, which are not read")
+        raise ValueError(f"{name} is stored in other files, which are not read")
     chunk = math.prod(array.chunks or ()) * array.dtype.itemsize
-    if chunk > limit:  # it is unpacked as a whole, however little of it the array takes
+    if chunk > limit:  # a chunk is decompressed as a whole, even if the array is smaller
         raise ValueError(
-            f"{name} has chunks of {chunk:,} bytes; at most {MOST_TIMES_THE_FILE} times the file is read"
+            f"{name} has chunks of {chunk:,} bytes, but at most {MOST_TIMES_THE_FILE} times the file size "
+            "is read"
         )
     if array.nbytes > limit:
         raise ValueError(
-            f"{name} has the shape {list(array.shape)}, which is {array.nbytes:,} bytes; at most "
-            f"{MOST_TIMES_THE_FILE} times the file is read"
+            f"{name} has the shape {list(array.shape)}, which is {array.nbytes:,} bytes, but at most "
+            f"{MOST_TIMES_THE_FILE} times the file size is read"
         )
     return np.asarray(array)

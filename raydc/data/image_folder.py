@@ -1,4 +1,4 @@
-"""Datasets in folders: train/ and test/ (or val/), a folder a class, image files inside."""
+"""Datasets in folders: train/ and test/ (or val/), each with one folder of image files per class."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", "
 
 
 class FolderSplit:
-    """Image files, still encoded, with the number of their class folder."""
+    """Encoded image files, each with the number of its class folder."""
 
     def __init__(self, files: list[Path], labels: NDArray[np.int64]) -> None:
         self._files = files
@@ -32,7 +32,7 @@ class FolderSplit:
 
 
 def folder(location: str) -> Source:
-    """The dataset in the folder `location`; classes are numbered in the order of their names."""
+    """The dataset in the folder `location`; classes are numbered in alphabetical order."""
     root = Path(location)
     if not root.is_dir():
         raise InputError(
@@ -43,7 +43,7 @@ def folder(location: str) -> Source:
     if not (root / "train").is_dir() or not test_names:
         raise InputError(
             f"dataset.folder is {location!r}, which must hold train/ and one of "
-            f"{one_of(f'{name}/' for name in TEST_NAMES)}, each with a folder a class"
+            f"{one_of(f'{name}/' for name in TEST_NAMES)}, each with one folder per class"
         )
     names = tuple(sorted(path.name for path in (root / "train").iterdir() if path.is_dir()))
     train, train_files = _split(root / "train", names)
@@ -58,10 +58,10 @@ def folder(location: str) -> Source:
 
 
 def _split(root: Path, names: tuple[str, ...]) -> tuple[FolderSplit, list[Path]]:
-    strangers = sorted({p.name for p in root.iterdir() if p.is_dir()} - set(names))
-    if strangers:
+    unknown = sorted({p.name for p in root.iterdir() if p.is_dir()} - set(names))
+    if unknown:
         raise InputError(
-            f"{root}: the class {strangers[0]!r} is not in train/; the same classes must be in both"
+            f"{root}: the class {unknown[0]!r} is not in train/; the same classes must be in both"
         )
     files: list[Path] = []
     labels: list[int] = []

@@ -1,4 +1,4 @@
-"""Compressed sets: the small training sets that everything is about."""
+"""Compressed sets: small training sets made by a method, or imported."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ from raydc.files.plain_json import parse_json
 
 SET, IMAGES = "set.parquet", "images.npy"
 SPACES = ("pixel", "normalised", "zca")
-"""What the numbers of a float set mean; uint8 sets are pixels."""
+"""Spaces of the values of a float set; uint8 sets are pixels."""
 
 
 @dataclass(frozen=True)
 class CompressedSet:
-    """Images with labels, as stored and as a student sees them."""
+    """Images with labels, as stored and as used to train students."""
 
     images: NDArray[np.uint8] | NDArray[np.float32]
     """[N, C, H, W]; uint8 pixels, or float32 in `space`."""
     labels: NDArray[np.int64]
     """[N], class numbers."""
     images_bytes: int
-    """Size as stored, in bytes: the encoded images with their headers; float sets as fp16."""
+    """Stored size in bytes: the encoded images with their headers; float sets as fp16."""
     space: str = "pixel"
     """pixel, normalised or zca."""
     sources: NDArray[np.int64] | None = None
-    """[N, tiles], rows of the original train split that an image was made from; None if synthetic."""
+    """[N, tiles], rows of the original train split that each image was made from; None if synthetic."""
     grid: tuple[int, int] = (1, 1)
     """Rows and columns of tiles in an image."""
     soft_labels: NDArray[np.float32] | None = None
-    """[N, classes], probabilities that the set brings along, if any."""
+    """[N, classes], probabilities that are part of the set, if any."""
     encoded: tuple[bytes, ...] | None = None
-    """The images as they are to be written, until the set is saved: a lossy encoding done twice would lose
-    twice. None for float images and for a set that was loaded."""
+    """The encoded images, kept until the set is saved, because encoding a second time could lose quality
+    again. None for float images and for a loaded set."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -58,7 +58,7 @@ class CompressedSet:
         sources: NDArray[np.int64] | None = None,
         grid: tuple[int, int] = (1, 1),
     ) -> CompressedSet:
-        """Encode pixels [N, C, H, W]; with a lossy encoding the students see what is decoded."""
+        """Encode pixels [N, C, H, W]; with a lossy encoding, `images` are the decoded ones."""
         encoded = tuple(encode_image(image, encoding) for image in pixels)
         seen = pixels
         if encoding != "png" and len(encoded):
@@ -108,7 +108,7 @@ class CompressedSet:
 
     @staticmethod
     def count(folder: Path) -> int:
-        """Images of the set in `folder`, without reading them."""
+        """Number of images of the set in `folder`, without reading them."""
         return int(pq.read_metadata(folder / SET).num_rows)
 
     @staticmethod
@@ -118,7 +118,7 @@ class CompressedSet:
 
     @staticmethod
     def load(folder: Path) -> CompressedSet:
-        """The set in `folder`; `ArtifactError` if it is none, `InputError` if a part of it is damaged."""
+        """The set in `folder`; raises `ArtifactError` if it is not a set, `InputError` if it is damaged."""
         file = folder / SET
         schema = read_schema(file)
         images: NDArray[np.uint8] | NDArray[np.float32]
@@ -152,7 +152,7 @@ class CompressedSet:
         except InputError:
             raise
         except (ValueError, KeyError, TypeError) as error:
-            raise ArtifactError(f"{file} holds no compressed set ({error!r})") from None
+            raise ArtifactError(f"{file} is not a compressed set ({error!r})") from None
 
 
 def encode_image(image: NDArray[np.uint8], encoding: str) -> bytes:

@@ -1,11 +1,11 @@
-"""Compressed sets that others made: tensors, HDF5, class folders, Parquet.
+"""Compressed sets from other projects: tensors, HDF5, class folders, Parquet.
 
-    images_best.pt + labels_best.pt    [N, C, H, W] and [N] or [N, classes] (MTT, DATM and their kin)
+    images_best.pt + labels_best.pt    [N, C, H, W] and [N] or [N, classes] (MTT, DATM and similar)
     set.pt                             a dict of both, or {"data": [[images, labels], ...]} (DC, DM)
     set.h5                             the datasets `data` and `label` (arXiv 2406.10485)
-    DIR/CLASS/*.png                    a folder a class (SRe2L, CDA, RDED, ...)
-    DIR/*.parquet                      a row an image: hubs, and raydc's own sets
-    hub:OWNER/NAME                     a dataset on the Hugging Face hub, of either of the last two forms
+    DIR/CLASS/*.png                    one folder per class (SRe2L, CDA, RDED, ...)
+    DIR/*.parquet                      one row per image: hubs, and raydc's own sets
+    hub:OWNER/NAME                     a dataset on the Hugging Face hub, in one of the last two forms
 
 Files are read without executing anything: torch.load with weights_only, images by Pillow.
 """
@@ -42,38 +42,38 @@ from raydc.errors import ArtifactError, InputError, one_of
 from raydc.files.full_disk import add_to_hash
 
 PAIRS = (("images", "labels"), ("data", "label"), ("image_syn", "label_syn"))
-"""Names under which files hold images and labels."""
+"""Names of images and labels in files."""
 
 
 @dataclass(frozen=True)
 class ImportedSet:
-    """Images and labels as a file holds them."""
+    """Images and labels as stored in a file."""
 
     images: NDArray[Any]
     """[N, C, H, W]; uint8 pixels, or float32."""
     labels: NDArray[np.int64]
-    """[N], class numbers; of soft labels the largest entry."""
+    """[N], class numbers; the argmax of soft labels."""
     soft_labels: NDArray[np.float32] | None = None
-    """[N, classes], where the file holds more than class numbers."""
+    """[N, classes], if the file holds more than class numbers."""
     space: str | None = None
-    """What float images mean, where the file says it."""
+    """Space of float images (raydc.data.image_set.SPACES), if the file contains it."""
     grid: tuple[int, int] = (1, 1)
     """Rows and columns of tiles in an image."""
 
 
 def digest_of(key: str, path: str) -> str:
-    """SHA-256 of the file (with its labels) or folder that `key` names; `InputError` if it is unreadable."""
+    """SHA-256 of the file (with its labels) or folder given by `key`; raises `InputError` if unreadable."""
     root = located(key, path)
     return digest_of_files(key, path, root, _below(root) if root.is_dir() else _files_of(root))
 
 
 def _below(root: Path) -> list[Path]:
-    """Every file below a folder, those behind links too."""
+    """All files below a folder, including those behind links."""
     found: list[Path] = []
     seen: set[Path] = set()
     for folder, folders, names in os.walk(root, followlinks=True):
         if (real := Path(folder).resolve()) in seen:
-            folders.clear()  # a link that leads back
+            folders.clear()  # a link to a folder that was visited already
             continue
         seen.add(real)
         found += (Path(folder) / name for name in names)
@@ -81,20 +81,20 @@ def _below(root: Path) -> list[Path]:
 
 
 def digest_of_files(key: str, path: str, root: Path, files: Sequence[Path]) -> str:
-    """SHA-256 of the names below `root` and the contents of `files`; `InputError` if one is unreadable."""
-    text = hashlib.sha256()
+    """SHA-256 of the relative names and the contents of `files`; raises `InputError` if one is unreadable."""
+    hasher = hashlib.sha256()
     try:
         for file in files:
             name = file.relative_to(root).as_posix() if root.is_dir() else ""
-            text.update(f"{name} {file.stat().st_size}\n".encode())
-            add_to_hash(text, file)
+            hasher.update(f"{name} {file.stat().st_size}\n".encode())
+            add_to_hash(hasher, file)
     except OSError as error:
         raise InputError(f"{key} is {path!r}, which cannot be read: {error.strerror}") from None
-    return text.hexdigest()
+    return hasher.hexdigest()
 
 
 def read_set(path: str, class_names: Sequence[str]) -> ImportedSet:
-    """The compressed set at `path`; `InputError` if it is none, or not of these classes."""
+    """The compressed set at `path`; raises `InputError` if it is not one or does not fit these classes."""
     root = located("images.path", path)
     if not root.exists():
         raise InputError(f"images.path is {path!r}, but there is no such file or folder")
@@ -104,7 +104,7 @@ def read_set(path: str, class_names: Sequence[str]) -> ImportedSet:
     else:
         found = _pair(path, *_arrays(path, root), len(class_names))
     if not len(found.labels):
-        raise InputError(f"images.path is {path!r}, which holds no image")
+        raise InputError(f"images.path is {path!r}, which contains no images")
     low, high = int(found.labels.min()), int(found.labels.max())
     if low < 0 or high >= len(class_names):
         raise InputError(
@@ -115,7 +115,7 @@ def read_set(path: str, class_names: Sequence[str]) -> ImportedSet:
 
 
 def _files_of(file: Path) -> list[Path]:
-    """A file and, where its labels lie beside it, theirs."""
+    """A file and, if its labels are in a separate file, the file of labels."""
     beside = _labels_beside(file)
     return [file] if beside is None else [file, beside]
 
@@ -126,7 +126,7 @@ def _labels_beside(file: Path) -> Path | None:
 
 
 def _arrays(path: str, file: Path) -> tuple[Any, Any]:
-    """Images and labels of one file, whatever it calls them."""
+    """Images and labels of one file, under any of the known names."""
     suffix = file.suffix.lower()
     if suffix in (".pt", ".pth"):
         content = _load(path, file)
@@ -149,8 +149,8 @@ def _arrays(path: str, file: Path) -> tuple[Any, Any]:
         return content, _load(path, beside)
     names = one_of(f"{a} and {b}" for a, b in PAIRS)
     raise InputError(
-        f"images.path is {path!r}, which holds no images with labels; there must be {names} in it, or a "
-        "tensor in a file named images... with its labels... beside it"
+        f"images.path is {path!r}, which contains no images with labels; it must contain {names}, or be a "
+        "tensor in a file images*.pt next to a file labels*.pt"
     )
 
 
@@ -166,18 +166,18 @@ def _hdf5(path: str, file: Path) -> dict[str, Any]:
         return read_hdf5(file, [name for pair in PAIRS for name in pair])
     except ImportError:
         raise InputError(
-            f"images.path is {path!r}, which needs the package h5py; `pip install raydc[hub]` brings it"
+            f"images.path is {path!r}, which needs the package h5py; run `pip install raydc[hub]`"
         ) from None
     except ValueError as error:
         raise InputError(f"images.path is {path!r}, where {file.name} cannot be read ({error})") from None
 
 
 def _pair(path: str, images: Any, labels: Any, classes: int) -> ImportedSet:
-    """Arrays that fit together, or a sentence that says why they do not."""
+    """The set of these arrays; raises `InputError` if they do not fit together."""
     try:
         pixels, targets = _array(images), _array(labels)
     except (TypeError, ValueError):
-        raise InputError(f"images.path is {path!r}, whose images and labels are no arrays") from None
+        raise InputError(f"images.path is {path!r}, whose images and labels are not arrays") from None
     if pixels.ndim != 4 or pixels.dtype.kind not in "uif" or targets.dtype.kind not in "uif":
         raise InputError(
             f"images.path is {path!r}, whose images are {pixels.dtype} of shape {list(pixels.shape)}, but "
@@ -186,7 +186,7 @@ def _pair(path: str, images: Any, labels: Any, classes: int) -> ImportedSet:
     if len(targets) != len(pixels) or targets.ndim not in (1, 2):
         raise InputError(
             f"images.path is {path!r}, which has {len(pixels)} images and labels of shape "
-            f"{list(targets.shape)}; there must be one label an image"
+            f"{list(targets.shape)}; there must be one label per image"
         )
     pixels = np.ascontiguousarray(pixels if pixels.dtype == np.uint8 else pixels.astype(np.float32))
     if targets.ndim == 1 or targets.shape[1] == 1:
@@ -214,15 +214,15 @@ def _soft(path: str, soft: NDArray[np.float32], classes: int) -> NDArray[np.floa
 
 
 def _decoded(path: str, split: EncodedSplit) -> NDArray[np.uint8]:
-    """All images of a split; they must be of one shape."""
+    """All images of a split; they must have the same shape."""
     images = decode_images(split.encoded(number) for number in range(len(split.labels)))
     if any(image.ndim == 3 for image in images):
         images = [image if image.ndim == 3 else np.stack([image] * 3, 2) for image in images]
     shapes = {image.shape for image in images}
     if len(shapes) > 1:
         raise InputError(
-            f"images.path is {path!r}, whose images have the shapes {one_of(sorted(shapes)[:4])}; a "
-            "compressed set has one"
+            f"images.path is {path!r}, whose images have the shapes {one_of(sorted(shapes)[:4])}; all "
+            "images of a compressed set must have the same shape"
         )
     if not images:
         return np.empty((0, 1, 1, 1), np.uint8)
@@ -244,7 +244,7 @@ def _folders(path: str, root: Path, class_names: Sequence[str]) -> ImportedSet:
 
 
 def _class_numbers(path: str, folders: list[str], class_names: Sequence[str]) -> list[int]:
-    """By name, by a number in the name (new000, 7), or by order where there is one for each class."""
+    """Class numbers of folders: by name, by a number in the name (new000, 7), or by order."""
     if folders and set(folders) <= set(class_names):
         return [list(class_names).index(name) for name in folders]
     found = [re.fullmatch(r"\D*(\d+)", name) for name in folders]
@@ -255,12 +255,12 @@ def _class_numbers(path: str, folders: list[str], class_names: Sequence[str]) ->
         return list(range(len(folders)))
     raise InputError(
         f"images.path is {path!r}, which has {len(folders)} folders ({one_of(folders[:3]) or 'none'}, ...); "
-        f"they must bear the names or the numbers of the data's {len(class_names)} classes"
+        f"their names must be the names or the numbers of the data's {len(class_names)} classes"
     )
 
 
 def _of_train(files: list[Path]) -> list[Path]:
-    """The files of the train split, where files name splits: a set must hold no test image."""
+    """The files of the train split, if file names contain splits: a set must not contain test images."""
     splits = {file: split_of(file) for file in files}
     named = any(split is not None for split in splits.values())
     return [file for file in files if splits[file] == "train"] if named else files
@@ -269,13 +269,13 @@ def _of_train(files: list[Path]) -> list[Path]:
 def _numbered(
     path: str, labels: NDArray[np.int64], names: tuple[str, ...] | None, class_names: Sequence[str]
 ) -> NDArray[np.int64]:
-    """Labels as the data number their classes, where the file names its own."""
+    """Labels with the class numbers of the data, if the file has class names of its own."""
     if names is None or tuple(names) == tuple(class_names):
         return labels
     unknown = sorted(set(names) - set(class_names))
     if unknown:
         raise InputError(
-            f"images.path is {path!r}, which names the class {unknown[0]!r}, but the data's classes are "
+            f"images.path is {path!r}, which has the class {unknown[0]!r}, but the data's classes are "
             f"{', '.join(class_names[:12])}{', ...' if len(class_names) > 12 else ''}"
         )
     number = np.array([list(class_names).index(name) for name in names], np.int64)
@@ -283,7 +283,7 @@ def _numbered(
 
 
 def _own(path: str, folder: Path, classes: int) -> ImportedSet:
-    """A set that raydc has written, or that says so."""
+    """A set that was written by raydc, according to its metadata."""
     try:
         own = CompressedSet.load(folder)
     except ArtifactError as error:
@@ -310,7 +310,7 @@ def _parquet(path: str, root: Path, files: list[Path], class_names: Sequence[str
     labels = _numbered(path, split.labels, class_names_of(schema, columns[1]), class_names)
     if soft is not None and not np.array_equal(labels, split.labels):
         raise InputError(
-            f"images.path is {path!r}, whose soft labels are of classes in another order than the data's; "
+            f"images.path is {path!r}, whose soft labels order the classes differently than the data; "
             "write them in the data's order"
         )
     return ImportedSet(_decoded(path, split), labels, soft)

@@ -1,8 +1,8 @@
 """Datasets in the Parquet layout of public hubs.
 
-A folder holds one file a split or many (`train-00000-of-00002.parquet`, also below `data/`). A row
-has an image struct of `bytes` and `path` and an integer label; class names stand in the schema's
-`huggingface` metadata.
+A folder holds one or more files per split (`train-00000-of-00002.parquet`, also below `data/`). A row has an
+image struct of `bytes` and `path` and an integer label; class names are in the schema's `huggingface`
+metadata.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from raydc.files.plain_json import parse_json
 
 GROUPS_HELD = 4
 MOST_UNNAMED = 100_000
-"""Classes that are known by their numbers alone: one label of four billion would name as many."""
+"""Largest number of classes without names, because a single label of four billion would define as many."""
 ROWS_AT_A_TIME = 64
-"""Rows of a column that are unpacked before its size is looked at again."""
+"""Rows of a column that are decompressed between two checks of its size."""
 LABEL_COLUMNS = ("label", "labels", "fine_label", "target", "class")
 
 
 class ParquetSplit:
-    """Rows of some Parquet files, images still encoded and read a row group at a time."""
+    """Rows of Parquet files with encoded images, read one row group at a time."""
 
     def __init__(self, files: list[Path], columns: tuple[str, str]) -> None:
         image, label = columns
         self._image = image
         self._places: list[tuple[Path, int, int]] = []
-        """File, row group and its first row in the file, of each row group."""
+        """(file, row group, its first row in the file) for each row group."""
         self._recent: OrderedDict[int, pa.ChunkedArray] = OrderedDict()
         self._lock = Lock()
         labels = []
@@ -51,7 +51,7 @@ class ParquetSplit:
                         f"{file}: its column {label!r} holds {field.type}, but labels are whole numbers; "
                         "number the classes from 0"
                     )
-            # A row has a byte at least, so whole numbers can be read at once.
+            # Labels are read at once: `_layout` limits the number of rows to the size of the file.
             numbers = read_column(file, label, at_a_time=layout.num_rows)
             try:
                 labels.append(numbers.cast(pa.int64()).fill_null(-1).to_numpy())
@@ -70,7 +70,7 @@ class ParquetSplit:
         return self._labels
 
     def encoded(self, index: int) -> tuple[bytes, str]:
-        """The bytes of image `index`, and its file and its row there."""
+        """The bytes of image `index`, and its file and row for messages."""
         number = int(np.searchsorted(self._starts, index, side="right")) - 1
         inside = index - int(self._starts[number])
         file, _, first = self._places[number]
@@ -78,7 +78,7 @@ class ParquetSplit:
             content = self._group(number)[inside].as_py()
         except UnicodeDecodeError:
             raise InputError(
-                f"{file}: row {first + inside}: the image's path is no text; copy it again"
+                f"{file}: row {first + inside}: the image's path is not UTF-8; copy the file again"
             ) from None
         fields = content if isinstance(content, dict) else {}
         path = fields.get("path")
@@ -89,7 +89,7 @@ class ParquetSplit:
         return encoded, where
 
     def _group(self, number: int) -> pa.ChunkedArray:
-        """The images of a row group; the last few are held, since images are read in order."""
+        """The images of a row group; the last few groups are cached, since images are read in order."""
         with self._lock:
             if number not in self._recent:
                 file, group, _ = self._places[number]
@@ -103,7 +103,7 @@ class ParquetSplit:
 
 
 def _layout(file: Path) -> pq.FileMetaData:
-    """What the file declares; `InputError` if it has fewer bytes than rows."""
+    """The metadata of a file; raises `InputError` if it declares more rows than it has bytes."""
     try:
         layout = pq.read_metadata(file)
         groups = [layout.row_group(group).num_rows for group in range(layout.num_row_groups)]
@@ -112,7 +112,7 @@ def _layout(file: Path) -> pq.FileMetaData:
     size = file.stat().st_size
     if min(groups, default=0) < 0 or sum(groups) != layout.num_rows or layout.num_rows > size:
         rows = f"{layout.num_rows:,}"
-        raise InputError(f"{file}: it declares {rows} rows, but has {size:,} bytes; copy it again")
+        raise InputError(f"{file}: it declares {rows} rows, but has {size:,} bytes; copy the file again")
     return layout
 
 
@@ -121,7 +121,7 @@ def read_column(
 ) -> pa.ChunkedArray:
     """A column of a Parquet file, or of one of its row groups.
 
-    Raises `InputError` if it is not there, is damaged, or unfolds to more than the file can mean.
+    Raises `InputError` if it does not exist, is damaged, or exceeds the limit of `raydc.data.limits`.
     """
     layout = _layout(file)
     groups = range(layout.num_row_groups) if group is None else [group]
@@ -130,13 +130,13 @@ def read_column(
     try:
         opened = pq.ParquetFile(file)
         if name not in opened.schema_arrow.names:
-            raise InputError(f"{file}: it has no column {name!r}, as other files of the split do")
+            raise InputError(f"{file}: it has no column {name!r}, unlike other files of the split; add it")
         kind = opened.schema_arrow.field(name).type
         for batch in opened.iter_batches(max(1, at_a_time), row_groups=list(groups), columns=[name]):
             size += batch.nbytes
             if size > most_bytes(file):
                 raise InputError(
-                    f"{file}: its column {name!r} unfolds to more than {MOST_TIMES_THE_FILE} times the file; "
+                    f"{file}: its column {name!r} is larger than {MOST_TIMES_THE_FILE} times the file; "
                     "write it without repeated values"
                 )
             pieces.append(batch.column(0))
@@ -146,18 +146,18 @@ def read_column(
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         raise InputError(f"{file}: {_reason(error)}") from None
     if len(column) != rows:
-        raise InputError(f"{file}: its column {name!r} has {len(column)} of {rows} rows; copy it again")
+        raise InputError(f"{file}: its column {name!r} has {len(column)} of {rows} rows; copy the file again")
     return column
 
 
 def split_of(file: Path) -> str | None:
-    """The split that a file's name begins with, if any."""
+    """The split in a file's name, if any."""
     match = re.match(r"(train|test|validation|valid|val)(?=[-_.]|$)", file.name)
     return match[1] if match else None
 
 
 def parquet(location: str, key: str = "dataset.parquet") -> Source:
-    """The dataset in the folder `location`, which `key` names in messages."""
+    """The dataset in the folder `location`; messages attribute it to `key`."""
     folder = Path(location)
     if not folder.is_dir():
         raise InputError(
@@ -172,7 +172,7 @@ def parquet(location: str, key: str = "dataset.parquet") -> Source:
     if "train" not in by_split or not test_names:
         found = one_of(sorted(by_split)) or "none"
         raise InputError(
-            f"{key} is {location!r}, whose files name the splits {found}; there must be "
+            f"{key} is {location!r}, which has files of the splits {found}; there must be "
             f"train-*.parquet and one of {one_of(f'{name}-*.parquet' for name in TEST_NAMES)}"
         )
     schema = read_schema(by_split["train"][0])
@@ -191,8 +191,8 @@ def parquet(location: str, key: str = "dataset.parquet") -> Source:
         highest = int(train.labels.max(initial=-1))
         if highest >= MOST_UNNAMED:
             raise InputError(
-                f"{key} is {location!r}, whose labels reach to {highest:,}, but at most {MOST_UNNAMED:,} "
-                "classes may go without names; number them from 0"
+                f"{key} is {location!r}, whose largest label is {highest:,}, but at most {MOST_UNNAMED:,} "
+                "classes without names are allowed; number them from 0"
             )
         names = tuple(str(number) for number in range(highest + 1))
     files = [*by_split["train"], *by_split[name]]
@@ -201,11 +201,11 @@ def parquet(location: str, key: str = "dataset.parquet") -> Source:
 
 def _reason(error: Exception) -> str:
     text = str(error).strip().split("\n")[0].split(". ")[0]
-    return f"it is not a complete Parquet file ({text[:160]}); copy it again"
+    return f"it is not a complete Parquet file ({text[:160]}); copy the file again"
 
 
 def read_schema(file: Path) -> pa.Schema:
-    """Columns and metadata of a Parquet file; `InputError` if it is none."""
+    """Columns and metadata of a Parquet file; raises `InputError` if it is not one."""
     try:
         return pq.read_schema(file)
     except (pa.ArrowException, OSError, ValueError) as error:
@@ -217,7 +217,7 @@ def _features(schema: pa.Schema) -> dict[str, Any]:
         content = parse_json((schema.metadata or {}).get(b"huggingface", b"{}"))
         features = content["info"]["features"]
     except (ValueError, KeyError, TypeError):
-        return {}  # files from elsewhere need not describe their columns
+        return {}  # third-party files need not describe their columns
     return features if isinstance(features, dict) else {}
 
 
@@ -240,7 +240,7 @@ def image_and_label(schema: pa.Schema, file: Path) -> tuple[str, str]:
 
 
 def class_names_of(schema: pa.Schema, label: str) -> tuple[str, ...] | None:
-    """Names of the classes as the schema's metadata give them, in the order of their numbers."""
+    """Class names from the schema's metadata, in the order of their numbers; None if there are none."""
     feature = _features(schema).get(label)
     names = feature.get("names") if isinstance(feature, dict) else None
     if isinstance(names, list) and names and all(isinstance(name, str) for name in names):

@@ -1,10 +1,10 @@
-"""Pixels of a split: decoded in a mapped array, or encoded in a mapped file and decoded when asked for.
+"""Pixels of a split: decoded in a mapped array, or encoded in a mapped file and decoded on access.
 
-Encoded images are decoded by threads, since PIL lets go of Python's lock while it decodes and resizes
-(measured on two cores: 2 threads 625, 2 processes 567 images of 500 x 375 a second). Batches are begun in
-the order in which they are asked for, a bounded number ahead, and are handed on in that order:
+Encoded images are decoded by threads, since PIL releases the GIL while it decodes and resizes (measured on
+two cores: 625 images of 500 x 375 per second with 2 threads, 567 with 2 processes). Batches are started in
+the requested order, a limited number in advance, and are returned in the same order:
 
-    who asks --rows--> batches under way (at most AHEAD images, at least two batches) --> uint8 batches
+    caller --rows--> pending batches (at most AHEAD images, at least two batches) --> uint8 batches
                             |      ^
                             v      |
                        threads: read, check, decode, resize, crop
@@ -33,9 +33,9 @@ from raydc.errors import ArtifactError
 
 Rows = NDArray[np.int64]
 AHEAD = 1024
-"""Images that are decoded before they are needed."""
+"""Number of images that are decoded before they are needed."""
 TASK = 8
-"""Images that a thread decodes at a time."""
+"""Number of images per task of a thread."""
 
 
 class Pixels(Protocol):
@@ -46,10 +46,10 @@ class Pixels(Protocol):
         """(M, C, H, W)."""
 
     def take(self, rows: Rows) -> NDArray[np.uint8]:
-        """Images [n, C, H, W] at some rows."""
+        """Images [n, C, H, W] at the given rows."""
 
-    def each(self, asked: Iterable[Rows]) -> Iterator[NDArray[np.uint8]]:
-        """`take` of each in turn; `asked` may be read ahead of what is handed on."""
+    def each(self, batches: Iterable[Rows]) -> Iterator[NDArray[np.uint8]]:
+        """`take` for each batch of rows; `batches` may be read in advance."""
 
 
 @dataclass(frozen=True)
@@ -66,18 +66,18 @@ class DecodedPixels:
     def take(self, rows: Rows) -> NDArray[np.uint8]:
         return self.array[rows]
 
-    def each(self, asked: Iterable[Rows]) -> Iterator[NDArray[np.uint8]]:
-        return map(self.take, asked)
+    def each(self, batches: Iterable[Rows]) -> Iterator[NDArray[np.uint8]]:
+        return map(self.take, batches)
 
 
 class EncodedPixels:
-    """Images in the bytes of their files, one after the other in one file."""
+    """Encoded images, concatenated in one file."""
 
     def __init__(
         self, folder: Path, split: str, shape: tuple[int, int, int], remove: Callable[[], None]
     ) -> None:
-        """`folder` and `split`: as `raydc.data.decoding` writes them; shape: [C, H, W] of every image once
-        decoded; `remove` takes them out of the store, for all who use it.
+        """`folder` and `split`: as written by `raydc.data.decoding`; shape: [C, H, W] of every decoded image;
+        `remove`: removes the images from the store for all processes.
         """
         self._file = folder / f"{split}.bin"
         self._bytes = np.memmap(self._file, np.uint8, "r")
@@ -92,16 +92,16 @@ class EncodedPixels:
         return len(self._ends), *self._shape
 
     def image(self, row: int) -> NDArray[np.uint8]:
-        """Image [C, H, W]; `ArtifactError` if its bytes are not those that were written."""
+        """Image [C, H, W]; raises `ArtifactError` if its bytes differ from those that were written."""
         start = int(self._ends[row - 1]) if row else 0
         encoded = self._bytes[start : int(self._ends[row])].tobytes()
         if zlib.crc32(encoded) != self._sums[row]:
-            self._take_out_of_use()
+            self._discard()
             raise ArtifactError(f"{self._file}: image {row} does not have the bytes that were written")
         return planes(decode_image(encoded, f"{self._file}: image {row}"), self._shape[1])[: self._shape[0]]
 
-    def _take_out_of_use(self) -> None:
-        """Have nobody find these images any more, so that they are made again, unless they were already."""
+    def _discard(self) -> None:
+        """Remove the images from the store, so that they are made again, unless they were replaced before."""
         with suppress(OSError):
             if self._file.stat().st_ino == self._inode:
                 self._remove()
@@ -109,17 +109,17 @@ class EncodedPixels:
     def take(self, rows: Rows) -> NDArray[np.uint8]:
         return next(self.each([rows]))
 
-    def each(self, asked: Iterable[Rows]) -> Iterator[NDArray[np.uint8]]:
-        under_way: deque[_Batch] = deque()
+    def each(self, batches: Iterable[Rows]) -> Iterator[NDArray[np.uint8]]:
+        pending: deque[_Batch] = deque()
         try:
-            for rows in asked:
-                under_way.append(self._begin(rows))
-                while len(under_way) > 2 and sum(len(b.images) for b in under_way) > AHEAD:
-                    yield under_way.popleft().done()
-            while under_way:
-                yield under_way.popleft().done()
+            for rows in batches:
+                pending.append(self._begin(rows))
+                while len(pending) > 2 and sum(len(b.images) for b in pending) > AHEAD:
+                    yield pending.popleft().done()
+            while pending:
+                yield pending.popleft().done()
         finally:
-            for batch in under_way:
+            for batch in pending:
                 batch.cancel()
 
     def _begin(self, rows: Rows) -> _Batch:
@@ -136,7 +136,7 @@ class EncodedPixels:
 
     @cached_property
     def _threads(self) -> ThreadPoolExecutor:
-        """As many as this process may use for anything else."""
+        """As many threads as torch uses in this process."""
         return ThreadPoolExecutor(torch.get_num_threads(), thread_name_prefix="decode")
 
 
@@ -148,7 +148,7 @@ class _Batch:
     tasks: list[Future[None]]
 
     def done(self) -> NDArray[np.uint8]:
-        """The images when all are there; raises what went wrong with the first that is not."""
+        """Wait for all images; raises the first error, if any."""
         for task in self.tasks:
             task.result()
         return self.images

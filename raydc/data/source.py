@@ -1,7 +1,8 @@
-"""Sources of labelled images: what a dataset is before anything is decoded.
+"""Sources of labelled images: a dataset before its images are decoded.
 
-A source has two splits, train and test, of encoded or plain images with labels, and a stamp: a
-cheap text that changes when its files do. Adapters: `raydc.data.builtin`, `parquet`, `folder`.
+A source has two splits, train and test, of encoded or decoded images with labels, and a stamp: a string that
+is cheap to compute and changes when the files change. Sources: `raydc.data.builtin`, `parquet`,
+`image_folder`.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ from raydc.data.limits import ALWAYS_READ_BYTES, MOST_TIMES_THE_FILE
 from raydc.errors import InputError
 
 LARGEST_IMAGE_PIXELS = 50_000_000
-"""A larger image is refused instead of filling the memory."""
+"""Largest number of pixels of an image; a larger one is an error."""
 LARGEST_RATIO = 200
-"""Of the longer side of an image to the shorter one."""
+"""Largest ratio of the longer side of an image to the shorter one."""
 FORMATS = ("PNG", "JPEG", "MPO", "BMP", "WEBP", "GIF", "TIFF", "PPM")
-"""What is decoded; Pillow knows more, and runs another program for some of it."""
+"""Image formats that are decoded; Pillow supports more, some of them by running other programs."""
 TEST_NAMES = ("test", "val", "valid", "validation")
 """Names of the test split, in order of preference."""
 
@@ -36,10 +37,10 @@ class Split(Protocol):
 
     @property
     def labels(self) -> NDArray[np.int64]:
-        """[N], class numbers; -1 where an image has no label."""
+        """[N], class numbers; -1 for an image without a label."""
 
     def image(self, index: int) -> NDArray[np.uint8]:
-        """Image `index` as [H, W] or [H, W, 3]; `InputError` names it if it cannot be decoded."""
+        """Image `index` as [H, W] or [H, W, 3]; raises `InputError` if it cannot be decoded."""
 
 
 @runtime_checkable
@@ -47,7 +48,7 @@ class EncodedSplit(Split, Protocol):
     """Images that are stored encoded."""
 
     def encoded(self, index: int) -> tuple[bytes, str]:
-        """The bytes of image `index`, and what messages call it; `InputError` if it cannot be read."""
+        """The bytes of image `index` and its name in messages; raises `InputError` if it cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -55,16 +56,16 @@ class Source:
     """A dataset on this machine."""
 
     name: str
-    """What messages call it."""
+    """Name in messages."""
     class_names: tuple[str, ...]
     train: Split
     test: Split
     stamp: str
-    """Changes when the files do; the decoded cache is found by it."""
+    """Key of the cache of decoded images; changes when the files change."""
 
 
 def decode_image(encoded: bytes, where: str) -> NDArray[np.uint8]:
-    """An encoded image as [H, W] (grey) or [H, W, 3]; `InputError` names `where` if it is corrupt."""
+    """An encoded image as [H, W] (grey) or [H, W, 3]; raises `InputError` with `where` if it is corrupt."""
     try:
         with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
             _check_size(image.width, image.height, where)
@@ -72,10 +73,10 @@ def decode_image(encoded: bytes, where: str) -> NDArray[np.uint8]:
             return np.asarray(image.convert(mode), dtype=np.uint8)
     except InputError:
         raise
-    except Exception as error:  # a damaged image makes Pillow raise whatever its decoders raise
+    except Exception as error:  # for a damaged image, Pillow's decoders raise errors of many kinds
         reason = " ".join(str(error).split()) or type(error).__name__
         if isinstance(error, UnidentifiedImageError):
-            reason = "it is no image of a known format"
+            reason = "it is not an image of a known format"
         raise InputError(f"{where}: the image cannot be decoded ({reason}); replace or remove it") from None
 
 
@@ -85,7 +86,7 @@ def _check_size(width: int, height: int, where: str) -> None:
             f"{where}: the image has {width} x {height} pixels, but at most {LARGEST_IMAGE_PIXELS:,} are "
             "read; shrink it"
         )
-    # Resizing the shorter side of a line would make an image as large as nobody declared.
+    # Resizing the shorter side of a very narrow image would produce a huge image.
     if not 0 < max(width, height) <= LARGEST_RATIO * min(width, height):
         raise InputError(
             f"{where}: the image has {width} x {height} pixels, but one side may be at most {LARGEST_RATIO} "
@@ -94,7 +95,7 @@ def _check_size(width: int, height: int, where: str) -> None:
 
 
 def decode_images(encoded: Iterable[tuple[bytes, str]]) -> list[NDArray[np.uint8]]:
-    """As `decode_image`, many that are held at once; together they may unfold to so much and no more."""
+    """Like `decode_image`, for several images held in memory at once, with a limit on their total size."""
     images = []
     given = unfolded = 0
     for content, where in encoded:
@@ -103,16 +104,16 @@ def decode_images(encoded: Iterable[tuple[bytes, str]]) -> list[NDArray[np.uint8
         unfolded += images[-1].nbytes
         if unfolded > max(ALWAYS_READ_BYTES, MOST_TIMES_THE_FILE * given):
             raise InputError(
-                f"{where}: the images up to this one unfold to more than {MOST_TIMES_THE_FILE} times their "
-                "bytes; shrink them"
+                f"{where}: the decoded images up to this one take more than {MOST_TIMES_THE_FILE} times "
+                "their bytes; shrink them"
             )
     return images
 
 
 def stamp_of(kind: str, files: Sequence[Path], root: Path) -> str:
     """A stamp from the relative names, sizes and change times of files."""
-    text = hashlib.sha256(kind.encode())
+    hasher = hashlib.sha256(kind.encode())
     for file in files:
         status = os.stat(file)
-        text.update(f"{file.relative_to(root)}|{status.st_size}|{status.st_mtime_ns}\n".encode())
-    return text.hexdigest()[:24]
+        hasher.update(f"{file.relative_to(root)}|{status.st_size}|{status.st_mtime_ns}\n".encode())
+    return hasher.hexdigest()[:24]

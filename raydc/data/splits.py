@@ -1,4 +1,4 @@
-"""Stratified choices: the validation part, limits, and splits with equal shares of every class."""
+"""Stratified sampling: the validation split, limits, and splits with equal shares of every class."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Indices = NDArray[np.int64]
 
 
 def shares(counts: NDArray[np.int64], total: int) -> NDArray[np.int64]:
-    """How many of each class when `total` are drawn in proportion (largest remainder).
+    """Number of images of each class when `total` are drawn in proportion (largest remainder).
 
     counts: [C] images of each class; the result sums to `total` and never exceeds `counts`.
     """
@@ -21,7 +21,7 @@ def shares(counts: NDArray[np.int64], total: int) -> NDArray[np.int64]:
 
 
 def stratified(labels: NDArray[np.int64], total: int, seed: int) -> Indices:
-    """`total` positions of `labels`, with classes in proportion, sorted; a function of `seed`."""
+    """`total` sorted positions of `labels`, with classes in proportion; deterministic for a `seed`."""
     classes = int(labels.max()) + 1 if len(labels) else 0
     counts = np.bincount(labels, minlength=classes)
     return per_class(labels, shares(counts, total), seed)

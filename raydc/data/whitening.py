@@ -1,4 +1,4 @@
-"""ZCA whitening as the papers' code has it (kornia's ZCAWhitening, eps 0.1, pixels in [0, 1])."""
+"""ZCA whitening as in the papers' code (kornia's ZCAWhitening, eps 0.1, pixels in [0, 1])."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Whitening:
         return torch.cat(blocks).view_as(images)
 
     def invert(self, inputs: Tensor) -> Tensor:
-        """Images [N, C, H, W] float32 in [0, 1] of whitened inputs."""
+        """Undo the whitening: inputs [N, C, H, W] float32 -> images in [0, 1]; same shape."""
         mean, matrix = self.mean.to(inputs.device), self.matrix.to(inputs.device)
         return (torch.linalg.solve(matrix, inputs.flatten(1).T).T + mean).view_as(inputs)
 
@@ -49,10 +49,10 @@ class Whitening:
 
 
 def fit_whitening(images: NDArray[np.uint8], epsilon: float = EPSILON) -> Whitening:
-    """The whitening of images [N, C, H, W] uint8.
+    """Fit the whitening to images [N, C, H, W] uint8.
 
     With covariance S = U diag(s) U^T (unbiased), the matrix is U diag(1 / sqrt(s + epsilon)) U^T.
-    Sums are taken in blocks, so memory stays at D^2.
+    Sums are computed in blocks, so the memory is O(D^2).
     """
     count, size = len(images), int(np.prod(images.shape[1:]))
     total = torch.zeros(size, dtype=torch.float64)

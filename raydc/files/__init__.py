@@ -1,1 +1,1 @@
-"""Files: read within bounds, written whole."""
+"""Reading files with limits, and writing them atomically."""

@@ -1,4 +1,4 @@
-"""Files that are written whole: a reader sees the old file or the new one, never a part."""
+"""Atomic file writes: a reader sees the old file or the new one, never a part of it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def sync(path: Path) -> None:
-    """Force a file's bytes, or a folder's entries, to the disk."""
+    """Flush a file's bytes, or a folder's entries, to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -17,7 +17,7 @@ def sync(path: Path) -> None:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Replace `path` by `content`: a reader sees the old file or the new one, never a part."""
+    """Replace the file `path` by `content`: a reader sees the old file or the new one, never a part of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
@@ -32,7 +32,10 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def cut_torn_line(path: Path) -> bool:
-    """Take off what a process that was killed while it appended has left; whether there was any."""
+    """Remove an incomplete last line, left by a process that was killed while appending.
+
+    Returns whether there was one.
+    """
     if not path.exists():
         return False
     with path.open("rb+") as file:

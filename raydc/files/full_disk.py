@@ -1,7 +1,8 @@
-"""Disks that are full, read-only or gone: told from other errors, and said in one sentence; files as hashes.
+"""Detection of disks that are full, read-only or disconnected, as errors of one sentence; hashes of files.
 
-Libraries say it in many ways: pyarrow by the number of an OSError, safetensors and SQLite in the text of
-errors of their own, numpy by "8192 requested and 4096 written", where only the space that is left tells.
+Libraries report these errors in different ways: pyarrow by the errno of an OSError, safetensors and SQLite in
+the text of their own errors, numpy by "8192 requested and 4096 written", where only the free space shows the
+cause.
 """
 
 from __future__ import annotations
@@ -20,21 +21,24 @@ FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 REFUSED = {errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ENXIO, errno.ENOTCONN}
 SQLITE_FULL = "database or disk is full"
 LEAST_BYTES = 1 << 16
-"""A disk with less than this is full."""
+"""A disk with less free space than this counts as full."""
 
 
-def add_to_hash(text: hashlib._Hash, file: Path) -> None:
-    """Add the contents of a file to a hash; `OSError` if it cannot be read, or is one that never ends."""
+def add_to_hash(hasher: hashlib._Hash, file: Path) -> None:
+    """Add the contents of a file to a hash.
+
+    Raises `OSError` if the file cannot be read, or is a device or a pipe, which may never end.
+    """
     kind = file.stat().st_mode
     if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
         raise OSError(errno.EINVAL, "it is a device or a pipe, not a file", str(file))
     with file.open("rb") as opened:
         while block := opened.read(1 << 22):
-            text.update(block)
+            hasher.update(block)
 
 
 def fault(error: BaseException, folder: Path) -> str | None:
-    """Why files in `folder` cannot be written, if that is what `error` came from."""
+    """Why files in `folder` cannot be written, if this is the cause of `error`; else None."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.errno in FULL | REFUSED and _within(cause, folder):
@@ -48,22 +52,22 @@ def fault(error: BaseException, folder: Path) -> str | None:
 
 
 def _within(error: OSError, folder: Path) -> bool:
-    """Whether an error is of a file in `folder`; of one without a name, whether it can be of any other."""
+    """Whether an error is about a file in `folder`; without a file name, whether it means a full disk."""
     if not isinstance(error.filename, str):
         return error.errno in FULL
     return Path(error.filename).is_relative_to(folder)
 
 
 def _free_bytes(folder: Path) -> int:
-    """Free space where `folder` is, or would be."""
-    there = next((path for path in (folder, *folder.parents) if path.is_dir()), Path("/"))
-    status = os.statvfs(there)
+    """Free space on the disk of `folder`, which need not exist."""
+    existing = next((path for path in (folder, *folder.parents) if path.is_dir()), Path("/"))
+    status = os.statvfs(existing)
     return status.f_bavail * status.f_frsize
 
 
 @contextmanager
 def writing_store(root: Path, what: str = "the store", instead: str = "give another store") -> Iterator[None]:
-    """Raise `StoreError` for what cannot be written to the folder `root`, which messages call `what`."""
+    """Raise `StoreError` if the folder `root` cannot be written; `what` is its name in messages."""
     try:
         yield
     except RaydcError:
@@ -79,7 +83,7 @@ def writing_store(root: Path, what: str = "the store", instead: str = "give anot
 
 @contextmanager
 def writing_folder(out: Path) -> Iterator[None]:
-    """Raise `FolderError` for what cannot be written to the study's folder `out`."""
+    """Raise `FolderError` if the study's folder `out` cannot be written."""
     try:
         yield
     except RaydcError:

@@ -1,4 +1,4 @@
-"""JSON as everything here writes it: finite numbers, nested within reason."""
+"""Strict JSON: finite numbers and limited nesting."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ MOST_LEVELS = 100
 
 
 def parse_json(text: str | bytes) -> Any:
-    """The value that `text` holds; `ValueError` for anything else: NaN, 1e999 and bottomless nesting too."""
+    """The value that `text` holds; raises `ValueError` for invalid JSON, NaN, 1e999 and too deep nesting."""
     try:
         value = json.loads(text, parse_float=_finite, parse_constant=_no_constant)
     except RecursionError:
@@ -31,7 +31,7 @@ def _finite(text: str) -> float:
 
 
 def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is no number of JSON")
+    raise ValueError(f"{name} is not valid JSON")
 
 
 def _parts(value: Any) -> Any:

@@ -1,7 +1,7 @@
-"""el2n, forgetting, aum, cad: the images at one end of a score of hardness (raydc.teachers.scores).
+"""el2n, forgetting, aum, cad: the easiest or hardest images by a score (raydc.teachers.scores).
 
-`easy` keeps the images with the smallest hardness, as small budgets need (arXiv 2502.06434); `hard` the
-largest, as the scores' papers do at small pruning rates.
+`easy` keeps the images with the smallest scores, which is better for small budgets (arXiv 2502.06434); `hard`
+keeps those with the largest scores, as in the papers of the scores at small pruning rates.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from raydc.methods.pool import Pool, Rows
 
 
 def select(pool: Pool, *, end: str, balance: str) -> Rows:
-    """Rows [ipc x classes], ordered by score; ties go to the earlier row."""
+    """Rows [ipc x classes], ordered by score; of equal scores, the earlier row comes first."""
     (hardness,) = pool.scores.values()
     sign = -1 if end == "hard" else 1
     ranked = np.argsort(sign * hardness, kind="stable")

@@ -1,9 +1,10 @@
 """ccs: coverage-centric selection (arXiv 2210.15809; haizhongzheng/Coverage-centric-coreset-selection).
 
-The hardest part `beta` of the whole set by accumulated margin is cut off as mislabelled; the rest is split
-into strata of equal width by `score`; each stratum gets an equal share of the budget, and what it cannot
-use goes to the others; images are drawn uniformly inside a stratum. With `balance: class` each class has
-its own budget of ipc over min(50, ipc) strata; the cut stays over the whole set.
+The hardest fraction `beta` of the whole set by accumulated margin is removed as mislabelled. The rest is
+split into strata of equal width by `score`. Each stratum gets an equal share of the budget; a share that a
+stratum cannot use is divided among the others. Images are drawn uniformly inside a stratum. With
+`balance: class`, each class has its own budget of ipc over min(50, ipc) strata; the hardest images are still
+removed from the whole set.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ STRATA = 50
 
 
 def select(pool: Pool, *, score: str, beta: float, balance: str) -> Rows:
-    """Rows [ipc x classes]; an empty class after the cut takes its easiest images back."""
+    """Rows [ipc x classes]; a class with too few images left gets its easiest removed images back."""
     allowed = np.flatnonzero(np.isin(pool.labels, pool.classes))
     margin_order = allowed[np.argsort(-pool.scores["aum"][allowed], kind="stable")]
     cut = margin_order[: int(beta * len(allowed))]
@@ -37,7 +38,7 @@ def select(pool: Pool, *, score: str, beta: float, balance: str) -> Rows:
 
 
 def budgets(sizes: NDArray[np.int64], total: int) -> NDArray[np.int64]:
-    """Images of each stratum: equal shares of `total`, smallest strata first, rests carried on."""
+    """Images per stratum: equal shares of `total`, smallest strata first; unused shares carry over."""
     quota = np.zeros(len(sizes), np.int64)
     left = total
     for number, stratum in enumerate(np.argsort(sizes, kind="stable")):
@@ -54,7 +55,7 @@ def _draw(
     easiest: Rows,
     generator: np.random.Generator,
 ) -> Rows:
-    """`total` of `rows` by strata; where the cut left too few, `easiest` fills up."""
+    """`total` of `rows` by strata; if there are too few rows, images of `easiest` are added."""
     if len(rows) <= total:
         missing = easiest[~np.isin(easiest, rows)][: total - len(rows)]
         return np.concatenate([rows, missing])

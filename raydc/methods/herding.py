@@ -1,6 +1,6 @@
-"""herding: greedily keep the mean of the penultimate features of each class (Welling 2009).
+"""herding: greedily approximate the mean of the penultimate features of each class (Welling 2009).
 
-Step i takes argmin_x || mu - (sum of the selected + f_x) / (i + 1) ||. (DeepCore's matrix form takes an
+Step i selects argmin_x || mu - (sum of the selected + f_x) / (i + 1) ||. (DeepCore's matrix form uses an
 argmax of the same distance, which is the wrong direction.)
 """
 
@@ -12,7 +12,7 @@ from raydc.methods.pool import Pool, Rows
 
 
 def select(pool: Pool) -> Rows:
-    """Rows [ipc x classes], in the order in which herding takes them, class by class."""
+    """Rows [ipc x classes], class by class, in the order of selection."""
     assert pool.features is not None
     features = pool.features
 
@@ -23,7 +23,7 @@ def select(pool: Pool) -> Rows:
         chosen: list[int] = []
         total = np.zeros_like(mean)
         for count in range(1, pool.ipc + 1):
-            # ||count * mean - total - f||^2 without the part that is equal for all f
+            # ||count * mean - total - f||^2 without the term that is equal for all f
             distance = norms - 2 * points @ (count * mean - total)
             distance[chosen] = np.inf
             best = int(distance.argmin())

@@ -1,6 +1,6 @@
-"""imported: a compressed set that others made (SRe2L, MTT, RDED, ...), read from files (raydc.data.imported).
+"""imported: a compressed set of another project (SRe2L, MTT, RDED, ...), read by raydc.data.imported.
 
-Of each class the first IPC images are taken, in the order of the file.
+The first IPC images of each class are used, in the order of the file.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from raydc.methods.pool import Made, Pool
 
 
 def select(pool: Pool, *, path: str, space: str | None = None) -> Made:
-    """IPC images of each class, class by class, with the soft labels that the set brings.
+    """IPC images of each class, class by class, with the soft labels of the set, if it has any.
 
-    Float images are in `space`, by default in that of the study's inputs; `pixel` are in [0, 1].
-    Raises `InputError` if there is no such set or it does not fit the data.
+    Float images are in `space`, by default that of the study's inputs; `pixel` is in [0, 1].
+    Raises `InputError` if the set does not exist or does not fit the data.
     """
     found = read_set(path, pool.class_names)
     images = found.images
@@ -31,11 +31,11 @@ def select(pool: Pool, *, path: str, space: str | None = None) -> Made:
     else:
         meant = space or found.space or pool.space
         if not np.isfinite(images).all():
-            raise InputError(f"images.path is {path!r}, which holds numbers that are not finite")
+            raise InputError(f"images.path is {path!r}, which contains values that are not finite")
         if meant == "pixel":
             if images.min() < 0 or images.max() > 1:
                 raise InputError(
-                    f"images.path is {path!r}, whose images reach from {images.min():.3g} to "
+                    f"images.path is {path!r}, whose values range from {images.min():.3g} to "
                     f"{images.max():.3g}, but those of the space pixel are from 0 to 1; set images.space"
                 )
             images = np.rint(images * 255).astype(np.uint8)

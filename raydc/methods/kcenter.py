@@ -1,6 +1,6 @@
-"""kcenter: greedily take the image that is farthest from those taken (arXiv 1708.00489; DeepCore).
+"""kcenter: greedily select the image farthest from the selected ones (arXiv 1708.00489; DeepCore).
 
-Per class, from a random image on: argmax_x min_s ||f_x - f_s||_2 over the penultimate features.
+Per class, starting from a random image: argmax_x min_s ||f_x - f_s||_2 over the penultimate features.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from raydc.methods.pool import Pool, Rows
 
 
 def select(pool: Pool) -> Rows:
-    """Rows [ipc x classes], in the order in which they are taken, class by class."""
+    """Rows [ipc x classes], class by class, in the order of selection."""
     assert pool.features is not None
     features = pool.features
 
@@ -23,7 +23,7 @@ def select(pool: Pool) -> Rows:
         while len(chosen) < pool.ipc:
             last = chosen[-1]
             nearest = np.minimum(nearest, norms - 2 * points @ points[last] + norms[last])
-            # A taken image has distance 0; equal images are told apart by -1.
+            # Selected images get -1, so that an unselected duplicate, at distance 0, is preferred.
             nearest[chosen] = -1
             chosen.append(int(nearest.argmax()))
         return rows[chosen]

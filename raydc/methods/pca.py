@@ -1,9 +1,9 @@
-"""pca: Prune, Combine, Augment (arXiv 2502.06434); three switches that can be ablated one by one.
+"""pca: Prune, Combine, Augment (arXiv 2502.06434); the three steps can be ablated separately.
 
-Prune keeps the easiest images of each class by a score over the whole train part (or draws at random);
-Combine scales whole images down and tiles them into one stored image; Augment is the view `tile_crop`,
-a random resized crop inside one tile. The code is unpublished: that tile k holds the ranks k IPC to
-(k + 1) IPC - 1 is RDED's order, and scaling averages areas.
+Prune keeps the easiest images of each class by a score over the training data (or draws at random). Combine
+scales whole images down and tiles them into one stored image. Augment is the augmentation `tile_crop`, a
+random resized crop inside one tile. The code is unpublished; as in RDED, tile k holds the ranks k IPC to
+(k + 1) IPC - 1, and scaling averages areas.
 """
 
 from __future__ import annotations

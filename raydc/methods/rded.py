@@ -1,9 +1,9 @@
 """rded: realistic, diverse, efficient distillation (arXiv 2312.03526; LINs-lab/RDED: synthesize/).
 
-Of `mipc` random images of each class, `crops` random resized crops each (area 0.08 to 1, square) are
-scored by an observer, the scorer at its last epoch; an image's crop with the smallest cross-entropy is its
-most realistic one. The IPC g^2 most realistic are tiled into IPC images of g x g crops. With `1x1` it is
-patch extraction alone.
+For `mipc` random images of each class, `crops` random square crops per image (area 0.08 to 1) are scored by
+an observer, which is the scorer at its last epoch. The crop of an image with the smallest cross-entropy is
+the most realistic one. The IPC g^2 most realistic crops are tiled into IPC images of g x g crops. With `1x1`,
+only patches are extracted.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from raydc.methods.pool import Made, Pool, Rows
 from raydc.methods.tiles import Pixels, dealt, scaled, side_of, tiled
 
 AREA = (0.08, 1.0)
-"""Area of a crop, as a part of the image."""
+"""Smallest and largest area of a crop, as fractions of the image."""
 
 
 def select(pool: Pool, *, combine: str, crops: int, mipc: int) -> Made:
     """IPC images of each class, class by class, each of g x g crops.
 
-    Tile k holds the crops of rank k IPC to (k + 1) IPC - 1, so tile 0 the most realistic.
+    Tile k holds the crops of rank k IPC to (k + 1) IPC - 1, so tile 0 holds the most realistic ones.
     """
     side = side_of(combine)
     parts = [_of_class(pool, label, side, crops, mipc) for label in pool.classes]
@@ -60,7 +60,7 @@ def random_windows(
 ) -> NDArray[np.int64]:
     """Square windows [*count, 4] (left, top, right, bottom) of images of (height, width) pixels.
 
-    As torchvision's RandomResizedCrop with ratio 1: the area is uniform, then the place.
+    Like torchvision's RandomResizedCrop with ratio 1: area and position are uniform.
     """
     height, width = shape
     area = generator.uniform(*AREA, count) * height * width

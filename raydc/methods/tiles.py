@@ -1,4 +1,4 @@
-"""Stored images that are made of several: a grid of tiles, each a whole image or a part of one, scaled."""
+"""Stored images that combine several images: a grid of tiles, each a scaled image or crop."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Pixels = NDArray[np.uint8]
 
 
 def side_of(combine: str) -> int:
-    """Tiles along a side of a grid such as `2x2`."""
+    """Number of tiles along a side of a grid such as `2x2`."""
     return int(combine.partition("x")[0])
 
 
@@ -27,7 +27,7 @@ def dealt(rows: Rows, ipc: int) -> Rows:
 
 
 def edges(length: int, parts: int) -> list[int]:
-    """Where the tiles of a side begin and end: parts + 1 whole numbers from 0 to length."""
+    """Borders of the tiles along a side: parts + 1 whole numbers from 0 to length."""
     return [round(i * length / parts) for i in range(parts + 1)]
 
 
@@ -37,7 +37,7 @@ def scaled(
     resample: Image.Resampling,
     window: tuple[int, int, int, int] | None = None,
 ) -> Pixels:
-    """[C, H, W], or its window (left, top, right, bottom), at a size of (width, height) pixels."""
+    """An image [C, H, W], or its window (left, top, right, bottom), resized to (width, height) pixels."""
     planes = [Image.fromarray(plane).resize(size, resample, box=window) for plane in image]
     return np.stack([np.asarray(plane) for plane in planes])
 
@@ -45,8 +45,8 @@ def scaled(
 def tiled(shape: tuple[int, int, int], side: int, tile: Callable[[int, tuple[int, int]], Pixels]) -> Pixels:
     """One image [C, H, W] of side x side tiles, row by row.
 
-    `tile(number, (width, height))` makes each [C, height, width]; they differ by a pixel where the side
-    cannot be divided.
+    `tile(number, (width, height))` makes each tile [C, height, width]; sizes differ by one pixel if the side
+    is not divisible.
     """
     out = np.empty(shape, np.uint8)
     rows, columns = edges(shape[1], side), edges(shape[2], side)

@@ -1,7 +1,7 @@
 """The ConvNet of dataset distillation (arXiv 2006.05929; no-distillation: softlabel/networks.py).
 
 D blocks of conv 3x3 (width W, bias), normalisation, ReLU and 2x2 average pooling, then one linear
-layer. Instance normalisation is a GroupNorm with one group a channel, affine.
+layer. Instance normalisation is an affine GroupNorm with one group per channel.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 def convnet(channels: int, classes: int, resolution: int, *, depth: str, width: str, norm: str) -> ConvNet:
-    """convnet-dDEPTH-wWIDTH, or with -bn."""
+    """convnet-dDEPTH-wWIDTH, optionally with -bn."""
     return ConvNet(channels, classes, resolution, int(depth), int(width), norm == "-bn")
 
 

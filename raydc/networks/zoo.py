@@ -1,6 +1,6 @@
-"""Networks by name: build one, initialise it from a seed, find its penultimate features.
+"""Networks by name: build them, initialise them from a seed, compute penultimate features.
 
-The catalogue (raydc.spec.catalog.NETWORKS) has them all, those of plugins among them.
+All networks, including those of plugins, are in the catalogue (raydc.spec.catalog.NETWORKS).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from raydc.spec.seeding import seed_of
 
 
 def build(arch: str, channels: int, classes: int, resolution: int) -> nn.Module:
-    """The network `arch` for images [N, channels, resolution, resolution]; `InputError` if unknown.
+    """The network `arch` for images [N, channels, resolution, resolution]; raises `InputError` if unknown.
 
     Its weights come from torch's global generator; use `initialised` for reproducible ones.
     """
@@ -26,7 +26,7 @@ def build(arch: str, channels: int, classes: int, resolution: int) -> nn.Module:
 def initialised(
     arch: str, channels: int, classes: int, resolution: int, role: str, replicate: int
 ) -> nn.Module:
-    """`build` with weights that are a function of (role, replicate, arch and its shape)."""
+    """`build` with weights that depend only on (role, replicate, arch and its shape)."""
     with torch.random.fork_rng(devices=[]):
         # Not torch.manual_seed, which also seeds every GPU.
         torch.default_generator.manual_seed(seed_of("weights", role, replicate, arch))
@@ -34,11 +34,11 @@ def initialised(
 
 
 def check(arch: str, channels: int, classes: int, resolution: int) -> None:
-    """Raise `InputError` if `arch` does not exist or cannot take such images."""
+    """Raise `InputError` if `arch` does not exist or does not accept such images."""
     if catalog.NETWORKS.of(arch)[0].name == "convnet":
         return  # its depth is checked with the study
     shape = (2, channels, resolution, resolution)
-    # Networks of plugins may do what has no meaning without values, so they are tried on real images.
+    # Networks of plugins may use operations that the meta device does not support, so they run on the CPU.
     device = "meta" if catalog.NETWORKS.code(catalog.NETWORKS.of(arch)[0].name) is None else "cpu"
     try:
         with torch.random.fork_rng(devices=[]), torch.device(device), torch.no_grad():
@@ -48,14 +48,14 @@ def check(arch: str, channels: int, classes: int, resolution: int) -> None:
             logits = network.eval()(torch.zeros(shape))
     except InputError:
         raise
-    except Exception as error:  # whatever the code of a network or of a library raises
+    except Exception as error:  # the code of a network or of a library may raise any error
         reason = f"{type(error).__name__}: {str(error).strip()}".split("\n")[0]
         raise InputError(
-            f"the network {arch} cannot take {channels} x {resolution} x {resolution} images ({reason}); "
+            f"the network {arch} does not accept {channels} x {resolution} x {resolution} images ({reason}); "
             "set dataset.resolution or choose another"
         ) from None
     if not isinstance(logits, Tensor) or logits.shape != (2, classes):
-        raise InputError(f"the network {arch} does not end in {classes} logits; choose another")
+        raise InputError(f"the network {arch} does not output {classes} logits; choose another")
 
 
 def classifier_of(network: nn.Module) -> nn.Linear:
@@ -66,7 +66,7 @@ def classifier_of(network: nn.Module) -> nn.Linear:
 
 
 def draws_at_random(network: nn.Module) -> bool:
-    """Whether a training pass draws random numbers of its own (dropout, stochastic depth)."""
+    """Whether a training pass draws random numbers (dropout, stochastic depth)."""
     for module in network.modules():
         if isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0:
             return True

@@ -1,1 +1,1 @@
-"""What a study says: keys, points, grids, ids, plans."""
+"""What a study file specifies: keys, points, grids, ids and plans."""

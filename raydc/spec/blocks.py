@@ -1,6 +1,6 @@
-"""Blocks of a study file as specs: base, grid, seeds, dataset, teachers and scorer.
+"""The blocks of a study file as specs: base, grid, seeds, dataset, teachers and scorer.
 
-Values are checked here, before keys fall away.
+All given values are checked here, also those of keys that do not apply and are dropped later.
 """
 
 from __future__ import annotations
@@ -24,23 +24,32 @@ TEACHER_ONLY = Grammar.of(
         Key(
             "keep",
             OneOf((Many(Whole(0), form="a list of epochs"), Text("all", "all"))),
-            "epochs whose checkpoints may be used; default: those that the study uses",
+            "epochs whose checkpoints may be used; default: the epochs that the study uses",
             None,
         ),
-        Key("count", Whole(1), "how many networks, differing in their seed", 1),
+        Key("count", Whole(1), "number of networks, which differ in their seed", 1),
         Key(
             "checkpoint",
             Text(form="the path of a file"),
-            "trained weights to use instead; replay_buffer_N.pt, or a folder of them, holds trajectories",
+            "trained weights to use instead of training; replay_buffer_N.pt, or a folder of such files, "
+            "holds trajectories",
             None,
         ),
-        Key("weights", Text(form="a tag of published weights"), "published weights to use", None),
+        Key(
+            "weights",
+            Text(form="a tag of published weights"),
+            "published weights to use instead of training",
+            None,
+        ),
     ]
 )
 
 
 def cast_block(grammar: Grammar, given: Mapping[str, Any], where: str, prefix: str = "") -> dict[str, Value]:
-    """Canonical values of dotted keys; both rivals in one layer are an error."""
+    """Canonical values of dotted keys.
+
+    Raises `InputError` if one layer gives two keys that exclude each other.
+    """
     values = {}
     for name, value in given.items():
         values[prefix + name] = _cast(grammar, prefix + name, value, where, prefix)
@@ -79,8 +88,8 @@ def grids_of(
                 raise InputError(f"{where}{name} is a mapping, but a grid has dotted keys, each with a list")
             if choices == []:
                 raise InputError(
-                    f"{where}{name} is an empty list, but must have at least one value; take the "
-                    "key out or give a value"
+                    f"{where}{name} is an empty list, but must have at least one value; give a "
+                    "value or remove the key"
                 )
             listed_values = choices if isinstance(choices, list) else [choices]
             cast = [_cast(grammar, name, value, where) for value in listed_values]
@@ -119,7 +128,7 @@ def dataset_of(file: DatasetFile, source: str) -> DatasetSpec:
                 f"{source}: dataset.name: {error}, or give dataset.parquet or dataset.folder"
             ) from None
     elif file.root is not None:
-        raise InputError(f"{source}: dataset.root goes with dataset.name only; take it out")
+        raise InputError(f"{source}: dataset.root can be used with dataset.name only; remove it")
     classes = file.classes
     if isinstance(classes, int) and classes < 2:
         raise InputError(f"{source}: dataset.classes is {classes}, but must be at least 2")
@@ -170,7 +179,7 @@ def scorer_of(
 
 
 def teacher_spec(grammar: Grammar, name: str, given: Mapping[str, Any], where: str) -> TeacherSpec:
-    """The teacher that a block describes; `where` starts every message."""
+    """The teacher that a block describes; `where` is the prefix of every error message."""
     own = {key: value for key, value in given.items() if key in TEACHER_ONLY.keys}
     trained = {key: value for key, value in given.items() if key not in own}
     _check_teacher_keys(grammar, trained, where)
@@ -181,14 +190,16 @@ def teacher_spec(grammar: Grammar, name: str, given: Mapping[str, Any], where: s
         return _given_teacher(name, cast_own, [*trained, *given], where)
     train = cast_block(grammar, trained, where, prefix="train.")
     if train.get("train.loss") not in (None, "ce"):
-        raise InputError(f"{where}loss is {train['train.loss']}, but a teacher learns hard labels: ce")
+        raise InputError(
+            f"{where}loss is {train['train.loss']}, but a teacher is trained on hard labels; use ce"
+        )
     train.setdefault("train.recipe", TEACHER_DEFAULT_RECIPE)
     resolved = _resolve_training(grammar, train, where)
     epochs = resolved["train.epochs"]
     keep = cast_own.get("keep")
-    if isinstance(keep, tuple) and (late := [epoch for epoch in keep if epoch > epochs]):
+    if isinstance(keep, tuple) and (too_late := [epoch for epoch in keep if epoch > epochs]):
         raise InputError(
-            f"{where}keep has {late[0]}, but the teacher is trained for {epochs} epochs; choose from "
+            f"{where}keep has {too_late[0]}, but the teacher is trained for {epochs} epochs; choose from "
             f"0 to {epochs}"
         )
     return TeacherSpec(
@@ -208,25 +219,28 @@ def _check_teacher_keys(grammar: Grammar, trained: Iterable[str], where: str) ->
         if key not in train_block or key in excluded:
             known = [k for k in (*TEACHER_ONLY.keys, *train_block) if k not in excluded]
             reason = "; teachers are trained for epochs" if key == "steps" else did_you_mean(key, known)
-            raise InputError(f"{where}{key} is not a key of a teacher; there are {one_of(known)}{reason}")
+            raise InputError(f"{where}{key} is not a key of a teacher; choose {one_of(known)}{reason}")
 
 
 def _given_teacher(name: str, own: Mapping[str, Value], given: Sequence[str], where: str) -> TeacherSpec:
-    """A teacher that is not trained here, of its own keys; `given`: the keys of training, then all keys."""
+    """A teacher that this study does not train.
+
+    own: values of `TEACHER_ONLY` keys; given: the given training keys, then all given keys.
+    """
     elsewhere = [key for key in ("checkpoint", "weights") if own.get(key) is not None]
     arch = own["arch"]
     chosen = TeacherSpec(name, arch, code=code_of_training(arch, {}), **{elsewhere[0]: own[elsewhere[0]]})
     allowed = {"arch", *elsewhere[:1], *(("count",) if chosen.is_buffer else ())}
-    if misfits := [key for key in given if key not in allowed and own.get(key, key) is not None]:
+    if unusable := [key for key in given if key not in allowed and own.get(key, key) is not None]:
         raise InputError(
-            f"{where}{misfits[0]} does not go with {elsewhere[0]}, since nothing is trained; "
-            "take one of them out"
+            f"{where}{unusable[0]} cannot be used with {elsewhere[0]}, because this teacher is not trained; "
+            "remove one of them"
         )
     return replace(chosen, count=own.get("count", 1))
 
 
 def _resolve_training(grammar: Grammar, given: Point, where: str) -> dict[str, Value]:
-    """Every `train` key of a network that learns hard labels."""
+    """Values of all `train` keys of a network that is trained on hard labels."""
     defaults = point.recipe_values(given)
     if "train.steps" in defaults:
         raise InputError(

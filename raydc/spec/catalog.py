@@ -1,7 +1,7 @@
 """The catalogue: all parts by name, from datasets to codecs.
 
-A new one is one file with its code and one entry: here, in label_kinds, recipes or training_parts, or in a
-plugin. Listing, study files, the docs and the contract tests find it by themselves.
+A new part needs one file with its code and one entry: in this module, in label_kinds, recipes or
+training_parts, or in a plugin. `raydc list`, study files, the docs and the contract tests then find it.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ for _score in (
     Score(
         "forgetting",
         "raydc.teachers.scores:forgetting",
-        "times that an image is unlearnt (arXiv 1812.05159)",
+        "number of times that an image is forgotten in training (arXiv 1812.05159)",
         least_epochs=2,
     ),
     Score("aum", "raydc.teachers.scores:aum", "logit margin over all epochs (arXiv 2001.10528)"),
@@ -128,13 +128,13 @@ for _score in (
 END = Key(
     "images.end",
     Choice(("easy", "hard")),
-    "which end of the score is kept: the easiest images or the hardest",
+    "which images are kept by the score: the easiest or the hardest",
     "easy",
 )
 BALANCE = Key(
     "images.balance",
     Choice(("class", "global")),
-    "class: exactly ipc images of each class; global: ipc x classes images, whatever their classes",
+    "class: exactly ipc images of each class; global: ipc x classes images of any class",
     "class",
     inert=True,
 )
@@ -163,9 +163,12 @@ METHODS.add(
 )
 for _name, _summary in (
     ("el2n", "smallest or largest error norm early in training (arXiv 2107.07075)"),
-    ("forgetting", "images that are never or often unlearnt in training (arXiv 1812.05159)"),
+    ("forgetting", "images that are never or often forgotten in training (arXiv 1812.05159)"),
     ("aum", "largest or smallest area under the margin (arXiv 2001.10528)"),
-    ("cad", "images that a training as long as the student's is just learning (arXiv 2604.18811)"),
+    (
+        "cad",
+        "images that are just being learned at the end of a student-length training (arXiv 2604.18811)",
+    ),
 ):
     METHODS.add(
         Method(
@@ -190,13 +193,19 @@ METHODS.add(
     Method(
         "ccs",
         "raydc.methods.ccs:select",
-        "strata of a score without the hardest part (arXiv 2210.15809)",
+        "images from all strata of a score, without the hardest part (arXiv 2210.15809)",
         keys=(
-            Key("images.score", Choice(SCORES.names), "score whose strata are covered", "aum", inert=True),
+            Key(
+                "images.score",
+                Choice(SCORES.names),
+                "score by which the images are divided into strata",
+                "aum",
+                inert=True,
+            ),
             Key(
                 "images.beta",
                 Real(low=0, below=1),
-                "part of the whole set, hardest by margin, that is cut off first",
+                "fraction of the whole set, hardest by margin, that is removed first",
                 0.0,
             ),
             BALANCE,
@@ -221,7 +230,7 @@ METHODS.add(
             Key(
                 "images.score_epoch",
                 Whole(1),
-                "epoch of the scorer whose cross-entropy makes the bands; default: its last",
+                "epoch of the scorer whose cross-entropy defines the bands; default: its last",
                 None,
             ),
         ),
@@ -240,7 +249,7 @@ METHODS.add(
             Key(
                 "images.prune",
                 Choice(lambda: ("none", *SCORES.names())),
-                "score whose easiest images are kept; none draws at random",
+                "score whose easiest images are kept; none draws images at random",
                 "el2n",
             ),
             COMBINE,
@@ -253,14 +262,14 @@ METHODS.add(
     Method(
         "rded",
         "raydc.methods.rded:select",
-        "most realistic crops by an observer, tiled (arXiv 2312.03526); 1x1 extracts patches alone",
+        "crops that an observer finds most realistic, tiled (arXiv 2312.03526); 1x1 extracts patches only",
         keys=(
             COMBINE,
             Key("images.crops", Whole(1), "random crops of each image, of which the best is kept", 5),
             Key(
                 "images.mipc",
                 Whole(1),
-                "random images of each class that crops are cut from; a smaller class gives all it has",
+                "random images of each class that crops are cut from; all images of a smaller class",
                 300,
             ),
         ),
@@ -272,7 +281,7 @@ METHODS.add(
     Method(
         "noise",
         "raydc.methods.noise:select",
-        "pure noise; what is learnt comes from the labels (arXiv 2502.06434)",
+        "pure noise; the student learns from the labels only (arXiv 2502.06434)",
         seeded=True,
         from_train=False,
     )
@@ -281,19 +290,19 @@ METHODS.add(
     Method(
         "imported",
         "raydc.methods.imported:select",
-        "a set that others made: tensors (.pt), HDF5, class folders or Parquet",
+        "an existing set from another project: tensors (.pt), HDF5, class folders or Parquet",
         keys=(
             Key(
                 "images.path",
                 Text(form="the path of a file or a folder, or hub:OWNER/NAME"),
                 "file or folder of the imported set, or a dataset on the Hugging Face hub; its first ipc"
-                " images of each class are taken",
+                " images of each class are used",
                 file=True,
             ),
             Key(
                 "images.space",
                 Choice(("pixel", "normalised", "zca")),
-                "what float images mean: pixels in [0, 1], or network inputs; default: the study's inputs",
+                "what float images hold: pixels in [0, 1], or network inputs; default: the study's inputs",
                 None,
                 inert=True,
             ),

@@ -1,7 +1,7 @@
-"""The code of plugins: which parts of a study are not raydc's own, and the digests of their code.
+"""The code of plugins: which parts of a study come from plugins, and the digests of their code.
 
-Ids of what a plugin's part makes hold these digests, so a part that was edited makes new artifacts and new
-results. Parts of raydc have none: their ids change with the protocol version only.
+The ids of everything that a plugin's part produces include these digests, so an edited part produces new
+artifacts and new results. Parts of raydc have no digest: their ids change with the protocol version only.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _Part = tuple[str, Registry[Any], str]
 
 
 def code_of(point: Point) -> Code:
-    """The code of the plugins' parts of an evaluation at `point`."""
+    """The code of the parts from plugins that an evaluation at `point` runs."""
     method = catalog.METHODS[str(point["images.method"])]
     parts: list[_Part] = [("images.method", catalog.METHODS, method.name)]
     parts += [("images.score", catalog.SCORES, score) for score in method.scores_of(point)]
@@ -32,7 +32,7 @@ def code_of(point: Point) -> Code:
 
 
 def code_of_training(arch: str, train: Point) -> Code:
-    """The code of the plugins' parts of the training of a network by the `train` keys of a point."""
+    """The code of the parts from plugins that train a network with the `train` keys of a point."""
     return _digests(_training(arch, train))
 
 
@@ -55,20 +55,20 @@ def _digests(parts: Iterable[_Part]) -> Code:
 
 
 def of_keys(code: Code, *keys: str) -> Code:
-    """The part of `code` that belongs to some keys."""
+    """The part of `code` that belongs to the given keys."""
     return {name: digest for name, digest in code.items() if name.partition("=")[0] in keys}
 
 
 def text_of(code: Code) -> str:
-    """`mine@0123456789ab`, joined by `+`, as results show it."""
+    """`mine@0123456789ab`, joined by `+`, as shown in results."""
     return "+".join(f"{name.partition('=')[2]}@{digest}" for name, digest in code.items())
 
 
 def check_code(planned: Code, here: Code) -> None:
-    """Raise `EvaluationError` if the code in this process is not that of the plan."""
+    """Raise `EvaluationError` if the code in this process differs from the code in the plan."""
     for name in sorted({*planned, *here}):
         if planned.get(name) != here.get(name):
             raise EvaluationError(
-                f"the code of the plugin's part {name} is not the code that the study was planned with; "
+                f"the code of the plugin part {name} differs from the code that the study was planned with; "
                 "run the study again"
             )

@@ -1,5 +1,5 @@
-"""Kinds of entries of the catalogue: what must be known of a dataset, method, score, label kind,
-tracker or recipe."""
+"""Classes of catalogue entries: the description of a dataset, method, score, label kind, tracker or
+recipe."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from raydc.spec.training_entries import misplaced_key
 class DatasetEntry(Entry):
     """A dataset with a name; `target` is a function (root, download) -> `raydc.data.source.Source`.
 
-    root: `dataset.root`, or None; download: whether files that are missing may be fetched.
+    root: `dataset.root`, or None; download: whether missing files may be downloaded.
     """
 
     val_fraction: float = 0.1
-    """Part of train that is held out when the study does not say."""
+    """Fraction of the training data held out for validation when the study gives none."""
     fetchable: bool = False
-    """Whether `--download` can fetch it."""
+    """Whether `--download` can download it."""
 
 
 @dataclass(frozen=True)
@@ -30,22 +30,22 @@ class Method(Entry):
     """A way to make a compressed set; `target` is a function of `raydc.methods.pool.Pool`."""
 
     keys: tuple[Key, ...] = ()
-    """Keys of `images` that it reads; they are passed to `target` as keyword arguments."""
+    """Keys of `images` that the method reads; they are passed to `target` as keyword arguments."""
     seeded: bool = False
-    """Whether the replicate changes what is chosen."""
+    """Whether the choice of images depends on the replicate."""
     needs: str = "nothing"
-    """What a scorer must provide: nothing, scores, features or observer (it looks at what the method
-    makes)."""
+    """What a scorer must provide: nothing, scores, features or observer (the scorer itself, which rates
+    candidates that the method makes)."""
     scores: tuple[str, ...] = ()
-    """Scores that it always reads."""
+    """Scores that the method always reads."""
     from_train: bool = True
-    """Whether its images come from the train part, which then must hold enough of each class."""
+    """Whether its images come from the training data, which then must hold enough images of each class."""
     brings_labels: bool = False
-    """Whether its sets may bring soft labels of their own."""
+    """Whether its sets may contain soft labels."""
     trains: bool = False
-    """Whether it takes gradient steps, by `Pool.steps`: they are shown, and go on after a kill."""
+    """Whether it takes gradient steps with `Pool.steps`: they are shown, and continue after a kill."""
     steps_key: str | None = None
-    """Its key that says how many steps it takes, for the plan; None where that is not known before."""
+    """Its key with the number of steps, for the plan; None if the number is unknown before the run."""
 
     NEEDS: ClassVar[tuple[str, ...]] = ("nothing", "scores", "features", "observer")
 
@@ -59,7 +59,7 @@ class Method(Entry):
         )
 
     def scores_of(self, point: Mapping[str, Value]) -> tuple[str, ...]:
-        """Scores that it reads at a point, each once."""
+        """Scores that the method reads at a point, each once."""
         chosen = [str(point[key]) for key in ("images.score", "images.prune") if key in point]
         return tuple(dict.fromkeys(name for name in [*self.scores, *chosen] if name != "none"))
 
@@ -73,27 +73,27 @@ class Score(Entry):
     """A score of hardness; `target` is a function of records [networks, epochs, 4, N] -> [N]."""
 
     epochs: int | None = None
-    """How many of the scorer's first epochs it reads; null reads all."""
+    """Number of the scorer's first epochs that the score reads; None reads all."""
     least_epochs: int = 1
-    """How many it needs."""
+    """Smallest number of epochs that the score needs."""
 
 
 NEEDS = ("logits", "view_logits", "soft_labels", "labelled_views", "learned")
-"""What a label kind may need; each is a method of `raydc.labels.inputs.LabelInputs`."""
+"""Inputs that a label kind may need; each is a method of `raydc.labels.inputs.LabelInputs`."""
 
 
 @dataclass(frozen=True)
 class Need:
-    """Something that a label kind asks for; planning provides it before students are trained."""
+    """An input that a label kind needs; it is made before students are trained."""
 
     what: str
-    """One of `NEEDS`: a teacher's logits of the set's images (logits) or of every view (view_logits),
-    probabilities of the set or of the file `labels.path` (soft_labels), the folder of views `labels.path`
-    (labelled_views), or labels that are learned before (learned)."""
+    """One of `NEEDS`: a teacher's logits for the set's images (logits) or for every view (view_logits),
+    probabilities from the set or the file `labels.path` (soft_labels), the folder of views `labels.path`
+    (labelled_views), or labels that are learned beforehand (learned)."""
     keys: tuple[Key, ...] = ()
     """Keys of `labels` that describe it. They are not passed to the kind's function."""
     where: tuple[Where, ...] = ()
-    """Conditions under which it is needed."""
+    """Conditions under which the input is needed."""
 
 
 @dataclass(frozen=True)
@@ -103,29 +103,27 @@ class LabelKind(Entry):
     keys: tuple[Key, ...] = ()
     """Keys of `labels` that are passed to `target` as keyword arguments."""
     needs: tuple[Need, ...] = ()
-    """What it asks for, beside the classes of the images."""
+    """Inputs that the kind needs, in addition to the classes of the images."""
     soft: bool = True
     """Whether the targets are more than class numbers."""
     offers_logits: bool = False
-    """Whether targets come with the logits of a teacher."""
+    """Whether its targets include the logits of a teacher."""
     differentiable: bool = False
-    """Whether gradients of the targets reach the logits or probabilities that it asks for."""
+    """Whether gradients flow from the targets to the logits or probabilities that the kind needs."""
 
     @property
     def all_keys(self) -> tuple[Key, ...]:
-        """Keys of `labels` that apply where it is chosen: those of its needs and its own."""
+        """Keys of `labels` that apply where this kind is chosen: those of its needs and its own."""
         return (*(key for need in self.needs for key in need.keys), *self.keys)
 
     def needs_at(self, point: Point) -> frozenset[str]:
-        """Which of `NEEDS` it has at a point."""
+        """The members of `NEEDS` that the kind has at a point."""
         return frozenset(need.what for need in self.needs if all(where.holds(point) for where in need.where))
 
     def problem(self) -> str | None:
         teachers = {need.what for need in self.needs} & {"logits", "view_logits"}
         if len(teachers) > 1:
-            return (
-                "needs logits and view_logits, but a teacher labels either images or views; keep one of them"
-            )
+            return "needs logits and view_logits, but a teacher labels either images or views; choose one"
         unknown = self.not_one_of("needs", tuple(need.what for need in self.needs), NEEDS)
         return super().problem() or unknown or misplaced_key(self.all_keys, "labels")
 
@@ -134,7 +132,7 @@ class LabelKind(Entry):
         return not self.needs_at(point).isdisjoint({"logits", "view_logits"})
 
     def arguments(self, point: Point) -> dict[str, Value]:
-        """Keyword arguments of its function at a point."""
+        """Keyword arguments of the kind's function at a point."""
         return {key.name.removeprefix("labels."): point[key.name] for key in self.keys if key.name in point}
 
 
@@ -143,36 +141,37 @@ class TrackerEntry(Entry):
     """A tracker; `target` is a function or a class: `raydc.tracking.tracker.TrackerContext` -> `Tracker`."""
 
     keys: tuple[Key, ...] = ()
-    """Keys of the `tracking` block that it reads, beside `kind`, such as `tracking.uri`."""
+    """Keys of the `tracking` block that the tracker reads, in addition to `kind`, such as `tracking.uri`."""
     display_name: str = ""
-    """What messages call it; default: the tracker 'NAME'."""
+    """Name in messages; default: the tracker 'NAME'."""
     local: bool = False
-    """Whether it needs nothing but the study's folder at its default options. A run then does not wait until
-    it has started; it waits for every other tracker, so that one that does not answer is refused at once."""
+    """Whether the tracker, with its default options, needs only the study's folder. A run does not wait until
+    such a tracker has started. It does wait for any other tracker, so that a tracker that does not answer is
+    an error at the start."""
     records: bool = True
-    """Whether it records anything."""
+    """Whether the tracker records anything."""
 
     def problem(self) -> str | None:
         return super().problem() or misplaced_key(self.keys, "tracking")
 
     @property
     def label(self) -> str:
-        """What messages call it."""
+        """Name in messages."""
         return self.display_name or f"the tracker {self.name!r}"
 
 
 @dataclass(frozen=True)
 class RecipeEntry(Entry):
-    """A named set of defaults for the keys of `train`, and for `labels.temperature` if it has one.
+    """A named set of defaults for the keys of `train`, and optionally for `labels.temperature`.
 
-    `target` names the source of the values (paper, repository), not code.
+    `target` is the source of the values (paper, repository), not code.
     """
 
     has_code: ClassVar[bool] = False
 
     values: Mapping[str, Value] = field(default_factory=dict)
     note: str = ""
-    """What the values cannot say, in sentences."""
+    """Further details in sentences, which the values cannot express."""
 
     def load(self) -> Mapping[str, Value]:
         return self.values

@@ -1,7 +1,7 @@
 """One evaluation, fully resolved: the unit of work and of results.
 
-Everything here is a frozen value that survives a trip through JSON unchanged; the training code
-reads these, never a study file.
+All classes are frozen values that can be written to JSON and read back unchanged. The training code
+reads these values, never a study file.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from raydc.spec import catalog
 from raydc.spec.keys import Key, Point, Value
 
 PROTOCOL_VERSION = 1
-"""Rises only when an equal evaluation would give another number."""
+"""Increased only when an equal evaluation would give a different result."""
 
 
 def canonical_json(content: Any) -> str:
-    """The one JSON text of `content`: sorted keys, no spaces, NaN refused, tuples as lists."""
+    """The canonical JSON of `content`: sorted keys, no spaces, tuples as lists; NaN is an error."""
     return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
@@ -36,29 +36,29 @@ def frozen(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """Which images, and what is made of them before anything else sees them."""
+    """Which images are used, and how they are preprocessed."""
 
     name: str
-    """What tables call it: the registered name, or the name of the folder."""
+    """Name in tables: the registered name, or the name of the folder."""
     source: str
     """`named`, `parquet`, `folder` or `hub`."""
     location: str | None = None
-    """Folder of the data (or the name on the hub); null where a named dataset needs none."""
+    """Folder of the data (or the name on the hub); None where a named dataset needs none."""
     resolution: int | None = None
-    """Side in pixels to which images are resized; null keeps the native size."""
+    """Side in pixels to which images are resized; None keeps the native size."""
     zca: bool = False
-    """Whether inputs are ZCA-whitened (fitted on the train part) instead of standardised."""
+    """Whether inputs are ZCA-whitened (fitted on the training data) instead of standardised."""
     val_fraction: float = 0.1
-    """Part of train held out for validation, in [0, 1)."""
+    """Fraction of the training data held out for validation, in [0, 1)."""
     classes: int | tuple[int | str, ...] | None = None
-    """The first N classes, or a list of indices or names; null keeps all."""
+    """The first N classes, or a list of indices or names; None keeps all."""
     train_limit: int | None = None
-    """Most images kept of the train part, class-balanced; null keeps all."""
+    """Largest number of training images, class-balanced; None keeps all."""
     cache_limit_gib: float = 8.0
-    """Above this decoded size the images stay encoded on disk, in GiB."""
+    """Decoded size in GiB above which the images stay encoded on disk."""
 
     def choices(self) -> dict[str, Value]:
-        """The options that change what is trained on; with the fingerprint they name the data."""
+        """The options that change the data; the id of the data is made of these and the fingerprint."""
         chosen = {
             "resolution": self.resolution,
             "zca": self.zca or None,
@@ -83,13 +83,13 @@ class Recipe:
     schedule: str
     """Name of the learning-rate schedule; schedules count steps."""
     batch_size: int
-    """Images a step, at least 1; a smaller set is one batch."""
+    """Images per step, at least 1; a smaller set is one batch."""
     momentum: float = 0.0
     """Momentum of SGD, in [0, 1)."""
     nesterov: bool = False
-    """Whether SGD's momentum is Nesterov's; without momentum it changes nothing."""
+    """Whether SGD uses Nesterov momentum; without momentum it has no effect."""
     warmup_epochs: int = 0
-    """Epochs in which the rate rises to its peak, before the schedule begins."""
+    """Epochs of warm-up, in which the rate rises to its peak before the schedule begins."""
     epochs: int | None = None
     """Complete passes; exactly one of `epochs` and `steps` is given."""
     steps: int | None = None
@@ -103,7 +103,7 @@ class Recipe:
     augment_strength: float = 1.0
     """Scale of the augmentations' ranges."""
     crop_scale: tuple[float, float] = (0.08, 1.0)
-    """Area of random resized crops."""
+    """Smallest and largest area of random resized crops, as fractions of the image."""
     mixup_alpha: float = 0.8
     """Alpha of mixup's Beta distribution."""
     cutmix_alpha: float = 1.0
@@ -111,9 +111,9 @@ class Recipe:
     test_every: int | None = None
     """Epochs between extra test passes."""
     view_seed: int | None = None
-    """Seed of the views; null means the replicate."""
+    """Seed of the views; None means the replicate."""
     more: tuple[tuple[str, Value], ...] = ()
-    """(name, value) of the keys of `train` that parts of plugins declare."""
+    """(name, value) of the keys of `train` that are declared by plugins."""
 
     @staticmethod
     def of(point: Point) -> Recipe:
@@ -141,33 +141,33 @@ class Recipe:
         return self.epochs * self.steps_per_epoch(images)
 
     def distinct_steps(self, images: int, keep_views: float) -> int:
-        """Steps whose views differ, when the part `keep_views` of them is used again and again."""
+        """Number of steps with distinct views, when the fraction `keep_views` of them is used repeatedly."""
         total = self.total_steps(images)
         return total if keep_views == 1 else min(total, max(1, round(keep_views * total)))
 
 
 @dataclass(frozen=True)
 class TeacherSpec:
-    """A network that labels or scores images, and how it comes to be."""
+    """A network that labels or scores images, and how it is obtained."""
 
     name: str
-    """What `labels.teacher` calls it."""
+    """Name that `labels.teacher` refers to."""
     arch: str
     """Architecture name."""
     train: Mapping[str, Value] = field(default_factory=dict)
-    """Resolved `train.` keys; empty for a teacher that is not trained here."""
+    """Resolved `train.` keys; empty for a teacher that the study does not train."""
     keep: tuple[int, ...] | None = None
-    """Epochs whose checkpoints may be asked for; null keeps what the study uses."""
+    """Epochs whose checkpoints may be requested; None keeps the epochs that the study uses."""
     count: int = 1
-    """How many networks, differing in their seed only."""
+    """Number of networks, which differ in their seed only."""
     checkpoint: str | None = None
-    """File with trained weights, or trajectories, instead of training."""
+    """File with trained weights or trajectories, used instead of training."""
     weights: str | None = None
-    """Tag of published weights (torchvision, timm), instead of training."""
+    """Tag of published weights (torchvision, timm), used instead of training."""
     digest: str | None = None
-    """SHA-256 of the checkpoint file, which names it in ids."""
+    """SHA-256 of the checkpoint file, which ids contain instead of the path."""
     code: Mapping[str, str] = field(default_factory=dict)
-    """Digests of the code of plugins that its training runs (raydc.spec.code)."""
+    """Digests of the plugin code that its training runs (raydc.spec.code)."""
 
     @property
     def trained_here(self) -> bool:
@@ -175,7 +175,7 @@ class TeacherSpec:
 
     @property
     def is_buffer(self) -> bool:
-        """Whether `checkpoint` holds trajectories of others (MTT's replay_buffer_*.pt, or their folder)."""
+        """Whether `checkpoint` holds trajectories from MTT (replay_buffer_*.pt, or a folder of them)."""
         name = PurePath(self.checkpoint or "").name
         return self.checkpoint is not None and (name.startswith("replay_buffer") or "." not in name)
 
@@ -185,13 +185,13 @@ class TeacherSpec:
 
     @property
     def epochs(self) -> int | None:
-        """Length of the training; null for a teacher that is not trained here."""
+        """Length of the training; None for a teacher that the study does not train."""
         return self.recipe.epochs if self.trained_here else None
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """(compressed set, labels, student, recipe, seed), resolved; its result is an accuracy."""
+    """A resolved combination of compressed set, labels, student, recipe and seed; gives an accuracy."""
 
     dataset: DatasetSpec
     point: Mapping[str, Value]
@@ -199,13 +199,13 @@ class Evaluation:
     seed: int
     """The replicate, at least 0."""
     teacher: TeacherSpec | None = None
-    """Who labels, where labels need a teacher."""
+    """Network that labels the images, where labels need a teacher."""
     scorer: TeacherSpec | None = None
-    """Who scores or embeds the images, where the method needs it."""
+    """Network that scores or embeds the images, where the method needs one."""
     digests: Mapping[str, str] = field(default_factory=dict)
-    """SHA-256 of the files that keys name, by key; they stand in ids instead of the paths."""
+    """SHA-256 of the files that keys refer to, by key; ids contain them instead of the paths."""
     code: Mapping[str, str] = field(default_factory=dict)
-    """Digests of the code of plugins that it runs (raydc.spec.code)."""
+    """Digests of the plugin code that the evaluation runs (raydc.spec.code)."""
 
     @property
     def method(self) -> str:
@@ -225,22 +225,22 @@ class Evaluation:
 
     @property
     def ensemble(self) -> int:
-        """How many networks label together."""
+        """Number of networks whose mean logits label the images."""
         return int(self.point.get("labels.ensemble", 1))
 
     @property
     def image_seed(self) -> int:
-        """Seed of the choice of images: `images.seed`, else the replicate."""
+        """Seed for choosing images: `images.seed`, or the replicate."""
         return int(self.point.get("images.seed", self.seed))
 
     @property
     def view_seed(self) -> int:
-        """Seed of the views: `train.view_seed`, else the replicate."""
+        """Seed of the views: `train.view_seed`, or the replicate."""
         return int(self.point.get("train.view_seed", self.seed))
 
     @property
     def label_needs(self) -> frozenset[str]:
-        """What its kind of labels needs (raydc.spec.entries.NEEDS)."""
+        """Inputs that its label kind needs (raydc.spec.entries.NEEDS)."""
         return catalog.LABELS[str(self.point["labels.kind"])].needs_at(self.point)
 
     @property
@@ -250,26 +250,26 @@ class Evaluation:
 
     @property
     def replays_views(self) -> bool:
-        """Whether the views are those of a folder, not the recipe's."""
+        """Whether the views come from a folder instead of the recipe's augmentations."""
         return "labelled_views" in self.label_needs
 
     @property
     def keep_views(self) -> float:
-        """Part of the views that is stored and used again."""
+        """Fraction of the views that is stored and used repeatedly."""
         return float(self.point.get("labels.keep_views", 1.0))
 
     def block(self, block: str) -> dict[str, Value]:
-        """Values of one block by their name inside it."""
+        """Values of one block, by the key's name inside the block."""
         prefix = f"{block}."
         return {k.removeprefix(prefix): v for k, v in self.point.items() if k.startswith(prefix)}
 
     def files(self, block: str) -> dict[str, str]:
-        """SHA-256 of the files that keys of one block name, by the key's name inside it."""
+        """SHA-256 of the files that the keys of one block refer to, by the key's name inside the block."""
         prefix = f"{block}."
         return {k.removeprefix(prefix): v for k, v in self.digests.items() if k.startswith(prefix)}
 
     def to_json(self) -> str:
-        """Canonical JSON; `from_json` gives an equal evaluation back."""
+        """Canonical JSON; `from_json` returns an equal evaluation."""
         return canonical_json(asdict(self))
 
     @staticmethod

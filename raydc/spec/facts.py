@@ -1,4 +1,4 @@
-"""What a plan knows of the data, and what it refuses because of them."""
+"""What a plan knows about the data, and the checks of a study against the data."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from raydc.spec.evaluation import Evaluation
 from raydc.spec.keys import Value
 
 NUMBERED_CLASSES = 1 << 16
-"""Classes that the 16-bit class numbers of a stored label tell apart."""
+"""Largest number of classes that the 16-bit class numbers of a stored label can distinguish."""
 
 
 @dataclass(frozen=True)
 class DataFacts:
-    """Facts of a dataset after its options were applied."""
+    """Facts about a dataset after its options were applied."""
 
     dataset_id: str
-    """Name of contents and options."""
+    """Id of the contents and options."""
     class_names: tuple[str, ...]
     train_counts: tuple[int, ...]
-    """Images of each class that a compressed set may be made from."""
+    """Number of images of each class that a compressed set may be made from."""
     test_images: int
     val_images: int
     channels: int
@@ -36,9 +36,9 @@ class DataFacts:
 
 
 def bind(evaluations: Iterable[Evaluation], facts: DataFacts, source: str) -> list[Evaluation]:
-    """The evaluations with class names as numbers, once each is found possible on these data.
+    """Check that each evaluation is possible with these data, and replace class names by numbers.
 
-    Raises `InputError` that names `source`, the key, the value and what the data allow.
+    Raises `InputError` with `source`, the key, the value and what the data allow.
     """
     bound = []
     for evaluation in evaluations:
@@ -53,8 +53,8 @@ def bind(evaluations: Iterable[Evaluation], facts: DataFacts, source: str) -> li
             for name in ("labels.top_k", "labels.store_top_k"):
                 if name in point and facts.classes > NUMBERED_CLASSES:
                     raise InputError(
-                        f"{name} is {point[name]}, but a stored class number has 16 bits, which end at "
-                        f"{NUMBERED_CLASSES:,} classes, and the data have {facts.classes:,}; leave it out"
+                        f"{name} is {point[name]}, but a stored class number has 16 bits, enough for "
+                        f"{NUMBERED_CLASSES:,} classes, and the data have {facts.classes:,}; remove it"
                     )
             for key, arch in _archs(evaluation):
                 _check_depth(key, arch, facts.resolution)
@@ -79,14 +79,14 @@ def _check_ipc(ipc: int, point: Mapping[str, Value], facts: DataFacts) -> None:
         available = sum(facts.train_counts[c] for c in kept)
         if ipc * len(kept) > available:
             raise InputError(
-                f"images.ipc is {ipc}, which are {ipc * len(kept):,} images of {len(kept)} classes, but "
+                f"images.ipc is {ipc}, or {ipc * len(kept):,} images of {len(kept)} classes, but "
                 f"there are {available:,} training images; choose at most {available // len(kept)}"
             )
         return
     if ipc * tiles > (pool := point.get("images.mipc", ipc * tiles)):
         raise InputError(
-            f"images.mipc is {pool}, but images.ipc is {ipc} with {tiles} crops an image (images.combine), "
-            f"each of an image of its own; raise it to at least {ipc * tiles}"
+            f"images.mipc is {pool}, but images.ipc is {ipc} with {tiles} crops per image (images.combine), "
+            f"each from a different image; raise it to at least {ipc * tiles}"
         )
     smallest = min(kept, key=lambda c: facts.train_counts[c])
     if ipc * tiles > facts.train_counts[smallest]:
@@ -116,7 +116,7 @@ def _with_class_numbers(point: Mapping[str, Value], facts: DataFacts) -> dict[st
         if isinstance(chosen, str):
             if chosen not in facts.class_names:
                 raise InputError(
-                    f"{name} is {chosen!r}, which is no class of the data"
+                    f"{name} is {chosen!r}, which is not a class of the data"
                     f"{did_you_mean(chosen, facts.class_names)}"
                 )
             numbered[name] = facts.class_names.index(chosen)

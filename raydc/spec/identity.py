@@ -1,8 +1,8 @@
-"""Ids: everything that is made is named by the hash of what it was made from.
+"""Ids: everything that a study makes is named by the hash of its inputs.
 
-No path, device, pack or worker enters an id. Keys that do not apply are absent and keys at an inert
-default are left out, so a later version can add keys without renaming old results. A committed
-sample (tests/spec/ids.json) pins them.
+Ids do not depend on paths, devices, packs or workers. Keys that do not apply are absent, and keys at an
+inert default are omitted, so a later version can add keys without renaming old results. A committed
+sample (tests/spec/ids.json) is a test that ids do not change.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ from raydc.spec.keys import Grammar, Point, Value
 from raydc.spec.point import point_grammar
 
 VIEW_KEYS = ("augment", "augment_strength", "batch_size", "crop_scale", "cutmix_alpha", "mixup_alpha")
-"""Keys of `train` that make the views of a set."""
+"""Keys of `train` that determine the views of a set."""
 TRAIN_PARTS = ("train.optimizer", "train.schedule", "train.loss", "train.augment")
-"""Keys of `train` that name parts with code."""
+"""Keys of `train` whose values are parts with code."""
 
 
 def digest(kind: str, content: Any) -> str:
-    """20 hexadecimal digits that name `content`, an object that JSON can hold."""
+    """20 hexadecimal digits that identify `content`, a JSON-serialisable object."""
     text = canonical_json([kind, PROTOCOL_VERSION, content])
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
 def _with_code(code: Code) -> dict[str, Value]:
-    """The code of plugins as ids hold it; nothing without any."""
+    """The plugin code as ids contain it; empty without plugins."""
     return {"code": dict(code)} if code else {}
 
 
 def dataset_id(fingerprint: str, spec: DatasetSpec) -> str:
-    """Name of the images as trained on: contents and options, never the path."""
+    """Id of the images as used for training: their contents and options, not the path."""
     return digest("dataset", {"fingerprint": fingerprint, **spec.choices()})
 
 
 class IdBuilder:
-    """Names everything that is made from one dataset."""
+    """Builds the ids of everything that is made from one dataset."""
 
     def __init__(self, dataset: str, grammar: Grammar | None = None) -> None:
         self.dataset = dataset
@@ -56,12 +56,12 @@ class IdBuilder:
         }
 
     def _train(self, point: Point) -> dict[str, Value]:
-        """`train` as ids see it: the recipe's values instead of its name, seeds apart."""
+        """`train` as ids contain it: the recipe's values instead of its name, without seeds."""
         train = self._essential(point, "train")
         return {k: v for k, v in train.items() if k not in ("recipe", "view_seed")}
 
     def trajectory(self, teacher: TeacherSpec, index: int) -> str:
-        """Network `index` of a teacher, over all its epochs."""
+        """Id of network `index` of a teacher, with all its epochs."""
         known = (
             canonical_json([teacher.arch, teacher.train, teacher.digest, teacher.weights, teacher.code]),
             index,
@@ -84,7 +84,7 @@ class IdBuilder:
         return self._trajectories[known]
 
     def compressed_set(self, evaluation: Evaluation) -> str:
-        """The images that the student of `evaluation` learns from."""
+        """Id of the images that the student of `evaluation` is trained on."""
         images = self._essential({**evaluation.point, **evaluation.digests}, "images")
         if catalog.METHODS[evaluation.method].seeded:
             images["seed"] = evaluation.image_seed
@@ -101,18 +101,18 @@ class IdBuilder:
     def logits(
         compressed_set: str, trajectory: str, epoch: int | None, views: dict[str, Value] | None = None
     ) -> str:
-        """A label pass: what one checkpoint says of one compressed set, or of views of it."""
+        """Id of a label pass: the logits of one checkpoint for one compressed set, or for views of it."""
         content = {"set": compressed_set, "trajectory": trajectory, "epoch": epoch}
         return digest("logits", content if views is None else {**content, "views": views})
 
     def views(self, evaluation: Evaluation) -> dict[str, Value] | None:
-        """What makes the views that a teacher labels; None where it labels images."""
+        """What determines the views that a teacher labels; None where it labels images."""
         if not evaluation.labels_views:
             return None
         return {**self._view_keys(evaluation), "seed": evaluation.view_seed}
 
     def _view_keys(self, evaluation: Evaluation) -> dict[str, Value]:
-        """Keys of `train` that make the views of a set, and the code of plugins that does."""
+        """Keys of `train`, and plugin code, that determine the views of a set."""
         train = self._train(evaluation.point)
         declared = {key.name for entry in catalog.AUGMENTATIONS for key in entry.keys}
         names = (*VIEW_KEYS, *(name.removeprefix("train.") for name in declared))
@@ -120,7 +120,7 @@ class IdBuilder:
         return {k: train[k] for k in dict.fromkeys(names) if k in train} | made
 
     def learned(self, evaluation: Evaluation) -> str | None:
-        """Labels that are learnt for the set of `evaluation`; None for another kind."""
+        """Id of the labels that are learned for the set of `evaluation`; None for another label kind."""
         if "learned" not in evaluation.label_needs:
             return None
         content = {
@@ -132,13 +132,13 @@ class IdBuilder:
         return digest("learned", content)
 
     def label_trajectories(self, evaluation: Evaluation) -> list[str]:
-        """The networks whose logits make the labels of `evaluation`."""
+        """Ids of the networks whose logits make the labels of `evaluation`."""
         if evaluation.teacher is None:
             return []
         return [self.trajectory(evaluation.teacher, i) for i in range(evaluation.ensemble)]
 
     def _labels(self, evaluation: Evaluation) -> dict[str, Value]:
-        """`labels` as ids see it: the networks that label instead of their name."""
+        """`labels` as ids contain it: the ids of the networks that label instead of the teacher's name."""
         labels = self._essential({**evaluation.point, **evaluation.digests}, "labels")
         labels |= _with_code(of_keys(evaluation.code, "labels.kind", "labels.codec"))
         if evaluation.teacher is None:
@@ -151,7 +151,7 @@ class IdBuilder:
         return self._essential(evaluation.point, "student") | code
 
     def evaluation(self, evaluation: Evaluation) -> str:
-        """`evaluation` and its result."""
+        """Id of `evaluation` and of its result."""
         return digest(
             "evaluation",
             {
@@ -167,20 +167,20 @@ class IdBuilder:
 
 @dataclass(frozen=True)
 class Scoring:
-    """What a method needs of its scorer."""
+    """What a method needs from its scorer."""
 
     scorer: TeacherSpec
     what: str
     """`scores`, `features` or `observer`."""
     epoch: int | None
-    """Up to which epoch scores are read, or of which epoch the features or the observer are; null for
-    a teacher that was not trained here and has one state only."""
+    """Last epoch whose scores are read, or the epoch of the features or the observer; None for a teacher
+    that the study does not train, which has one checkpoint only."""
     networks: int
-    """How many of the scorer's networks take part."""
+    """Number of the scorer's networks that are used."""
 
 
 def scoring(evaluation: Evaluation) -> Scoring | None:
-    """What the method of `evaluation` needs of its scorer, or None."""
+    """What the method of `evaluation` needs from its scorer, or None."""
     method = catalog.METHODS[evaluation.method]
     needs = method.needs_at(evaluation.point)
     if needs == "nothing":
@@ -190,9 +190,9 @@ def scoring(evaluation: Evaluation) -> Scoring | None:
     if needs in ("features", "observer"):
         return Scoring(scorer, needs, scorer.epochs, 1)
     assert scorer.epochs is not None, "scores are recorded while a scorer trains"
-    asked = evaluation.point.get("images.score_epoch")
+    score_epoch = evaluation.point.get("images.score_epoch")
     longest = max(
-        min(asked or catalog.SCORES[name].epochs or scorer.epochs, scorer.epochs)
+        min(score_epoch or catalog.SCORES[name].epochs or scorer.epochs, scorer.epochs)
         for name in method.scores_of(evaluation.point)
     )
     return Scoring(scorer, needs, longest, scorer.count)

@@ -1,8 +1,8 @@
 """The grammar of values: what a key of a study file may hold, and where it applies.
 
-A `Kind` casts a given value to its canonical form or says what is allowed. A `Key` is a dotted name
-with a kind, a default and the conditions under which it means anything. Ids, results tables and the
-reference in the docs are all made from these.
+A `Kind` casts a given value to its canonical form, or raises an error that describes the allowed values. A
+`Key` is a dotted name with a kind, a default and the conditions under which it applies. Ids, tables of
+results and the reference pages of the docs are made from keys.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from typing import Any, Protocol, TypeAlias
 from raydc.errors import InputError, did_you_mean, one_of
 
 Value: TypeAlias = Any
-"""None, bool, int, float, str, or a tuple of these: what JSON can hold, frozen."""
+"""None, bool, int, float, str, or a tuple of these: a JSON value, frozen."""
 Point: TypeAlias = Mapping[str, Value]
 """Canonical values by dotted key; a key that does not apply is absent."""
 
 
 LARGEST = 2**63 - 1
-"""Largest whole number; tables and generators hold 64 bits."""
+"""Largest whole number; tables and random number generators hold 64 bits."""
 
 
 class Kind(Protocol):
     """A set of allowed values."""
 
     def cast(self, given: Value) -> Value:
-        """The canonical form of `given`; `ValueError` with a hint (or nothing) if not allowed."""
+        """The canonical form of `given`; raises `ValueError`, possibly with a hint, if not allowed."""
 
     def describe(self) -> str:
-        """What is allowed, to follow the word `must be`."""
+        """The allowed values, in words that follow `must be`."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Whole:
             raise ValueError
         value = int(given)
         if abs(value) > LARGEST:
-            raise ValueError("numbers end at 2**63 - 1")
+            raise ValueError("the largest number is 2**63 - 1")
         if (self.low is not None and value < self.low) or (self.high is not None and value > self.high):
             raise ValueError
         return value
@@ -65,7 +65,7 @@ class Whole:
 
 @dataclass(frozen=True)
 class Real:
-    """A finite number; `low` and `high` are inside the range, `above` and `below` are not."""
+    """A finite number; `low` and `high` are inclusive bounds, `above` and `below` exclusive bounds."""
 
     low: float | None = None
     high: float | None = None
@@ -118,10 +118,10 @@ class Flag:
 
 @dataclass(frozen=True)
 class Text:
-    """A non-empty text, optionally of a given form."""
+    """A non-empty string, optionally of a given form."""
 
     pattern: str | None = None
-    form: str = "a text"
+    form: str = "a string"
 
     def cast(self, given: Value) -> str:
         if not isinstance(given, str) or not given.strip():
@@ -136,7 +136,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Choice:
-    """One of some names; a callable is asked each time, so that plugins count."""
+    """One of the given names; a callable is called each time, so that names of plugins are included."""
 
     names: tuple[str, ...] | Callable[[], tuple[str, ...]]
 
@@ -193,7 +193,7 @@ class Many:
 
 @dataclass(frozen=True)
 class Where:
-    """The condition that `key` holds one of `values` (or, where it holds a list, has one)."""
+    """The condition that `key` has one of `values`, or, if it holds a list, that the list contains one."""
 
     key: str
     values: tuple[Value, ...]
@@ -210,7 +210,7 @@ class Where:
 
 @dataclass(frozen=True)
 class AnyOf:
-    """The condition that all conditions of one of several groups hold."""
+    """The condition that all conditions of at least one group hold."""
 
     groups: tuple[tuple[Where | AnyOf, ...], ...]
 
@@ -222,9 +222,9 @@ class AnyOf:
 
 
 REQUIRED: Any = object()
-"""Default of a key that a study must give."""
+"""Default of a key that a study must set."""
 DERIVED: Any = object()
-"""Default of a key that the recipe or the teacher gives."""
+"""Default of a key that the recipe or the teacher sets."""
 
 
 @dataclass(frozen=True)
@@ -234,18 +234,18 @@ class Key:
     name: str
     """Dotted name, such as `labels.temperature`."""
     kind: Kind
-    """What it may hold; null is allowed as well where the default is null."""
+    """Kind of the values; null is also allowed if the default is null."""
     summary: str
-    """What it means, with units."""
+    """Meaning, with units."""
     default: Value = REQUIRED
-    """Value when nothing is given; REQUIRED and DERIVED are special."""
+    """Value if the key is not given; REQUIRED and DERIVED are special."""
     where: tuple[Where | AnyOf, ...] = ()
-    """All must hold for the key to apply."""
+    """Conditions that must all hold for the key to apply."""
     inert: bool = False
-    """Whether the default changes nothing: it is then left out of ids, so that later versions can
-    add keys without renaming old results."""
+    """Whether the default changes nothing. Ids then omit it, so that later versions can add keys without
+    renaming old results."""
     file: bool = False
-    """Whether it names a file; ids hold the digest of its contents instead of the path."""
+    """Whether the value is the path of a file; ids contain the digest of its contents instead of the path."""
 
     def applies(self, point: Point) -> bool:
         return all(condition.holds(point) for condition in self.where)
@@ -259,7 +259,7 @@ class Key:
         return f"{allowed}, or null" if self.default is None else allowed
 
     def cast(self, given: Value) -> Value:
-        """Canonical value, or `ValueError` whose text is one clause: what was given, what is allowed."""
+        """The canonical value; raises `ValueError` with one clause: what was given and what is allowed."""
         if given is None and self.default is None:
             return None
         try:
@@ -270,7 +270,7 @@ class Key:
 
 
 def show(given: Value) -> str:
-    """`given` as a study file would write it, cut to a readable length."""
+    """`given` as it is written in a study file, shortened to 60 characters."""
     if given is None:
         return "null"
     if isinstance(given, bool):
@@ -281,7 +281,7 @@ def show(given: Value) -> str:
 
 @dataclass(frozen=True)
 class Grammar:
-    """An ordered set of keys; a key stands after those that its conditions name."""
+    """An ordered set of keys; a key comes after the keys that its conditions refer to."""
 
     keys: Mapping[str, Key] = field(default_factory=dict)
 
@@ -296,7 +296,7 @@ class Grammar:
 
     @cached_property
     def blocks(self) -> Mapping[str, Mapping[str, Key]]:
-        """Keys by block and by their name inside it."""
+        """Keys by block and by their name inside the block."""
         blocks: dict[str, dict[str, Key]] = {}
         for name, key in self.keys.items():
             block, _, rest = name.partition(".")
@@ -304,5 +304,5 @@ class Grammar:
         return blocks
 
     def block(self, block: str) -> Mapping[str, Key]:
-        """Keys of one block by their name inside it."""
+        """Keys of one block, by their name inside the block."""
         return self.blocks[block]

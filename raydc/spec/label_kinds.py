@@ -1,4 +1,4 @@
-"""The kinds of labels: what a student may learn from, with the keys of `labels` that each reads."""
+"""The label kinds: what a student may be trained on, with the keys of `labels` that each kind reads."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from raydc.spec.keys import Choice, Flag, Key, OneOf, Real, Text, Where, Whole
 from raydc.spec.training_parts import CODECS
 
 CLASS = OneOf((Whole(0), Text(form="the name of a class")))
-WHOSE_KEYS = (
+NETWORK_KEYS = (
     Key(
         "labels.teacher",
         Text(form="the name of one of the study's teachers"),
@@ -25,12 +25,12 @@ WHOSE_KEYS = (
     Key(
         "labels.ensemble",
         Whole(1),
-        "how many of the teacher's `count` networks label together, by the mean of their logits",
+        "number of the teacher's `count` networks whose mean logits label the images",
         1,
         inert=True,
     ),
 )
-"""Keys that say which networks label."""
+"""Keys that select the networks that label."""
 TEMPERATURE = Key("labels.temperature", Real(above=0), "T in softmax(logits / T)", 1.0)
 SOFTENING_KEYS = (
     TEMPERATURE,
@@ -48,7 +48,7 @@ SOFTENING_KEYS = (
         None,
         inert=True,
     ),
-    Key("labels.top_k", Whole(1), "how many of the largest probabilities are kept", None, inert=True),
+    Key("labels.top_k", Whole(1), "number of largest probabilities that are kept", None, inert=True),
     Key(
         "labels.renormalise",
         Flag(),
@@ -59,7 +59,7 @@ SOFTENING_KEYS = (
     Key(
         "labels.store_top_k",
         Whole(1),
-        "how many of the largest logits are stored; the softmax runs over these alone",
+        "number of largest logits that are stored; the softmax is taken over these only",
         None,
         inert=True,
     ),
@@ -71,20 +71,20 @@ SOFTENING_KEYS = (
         inert=True,
     ),
 )
-"""Keys that say what is made of logits (raydc.labels.softening.Softening)."""
+"""Keys that describe how labels are made from logits (raydc.labels.softening.Softening)."""
 KEEP_VIEWS = Key(
     "labels.keep_views",
     Real(above=0, high=1),
-    "part of the views whose labels are stored and used again (arXiv 2410.15919)",
+    "fraction of the views whose labels are stored and used repeatedly (arXiv 2410.15919)",
     1.0,
     inert=True,
 )
 ORDER_SEED = 42
-"""What the published codes seed their sampler with (VILA-Lab/SRe2L, --fkd-seed)."""
+"""Seed of the sampler in the published code (VILA-Lab/SRe2L, --fkd-seed)."""
 LABELS_PATH = Key(
     "labels.path",
     Text(form="the path of a file or a folder"),
-    "where labels of others lie: one file for the set (stored), or a folder of FKD's (fkd)",
+    "existing labels from another project: one file for the set (stored), or a folder of FKD (fkd)",
     None,
     inert=True,
     file=True,
@@ -97,44 +97,44 @@ ORDER_SEED_KEY = Key(
     ORDER_SEED,
 )
 FROM_TEACHER = (Where("labels.init", ("teacher",)),)
-"""Condition that learned labels begin at a teacher's."""
+"""Condition that learned labels start from a teacher's."""
 LEARNING_KEYS = (
-    Key("labels.init", Choice(("hard", "teacher")), "labels at which learning begins", "hard"),
-    *(replace(key, where=FROM_TEACHER) for key in (*WHOSE_KEYS, TEMPERATURE)),
-    Key("labels.unroll_steps", Whole(1), "steps of an inner training that are differentiated", 60),
+    Key("labels.init", Choice(("hard", "teacher")), "labels from which learning starts", "hard"),
+    *(replace(key, where=FROM_TEACHER) for key in (*NETWORK_KEYS, TEMPERATURE)),
+    Key("labels.unroll_steps", Whole(1), "steps of an inner training that gradients flow through", 60),
     Key("labels.inner_steps", Whole(1), "longest inner training, in steps", 200),
     Key("labels.inner_lr", Real(above=0), "learning rate of the inner Adam", 1e-3),
-    Key("labels.outer_steps", Whole(1), "how often the labels are moved", 1000),
-    Key("labels.lr", Real(above=0), "learning rate of the Adam that moves the labels", 1e-3),
-    Key("labels.real_batch", Whole(1), "real images of an outer step, at most", 5000),
+    Key("labels.outer_steps", Whole(1), "number of updates of the labels", 1000),
+    Key("labels.lr", Real(above=0), "learning rate of the Adam that updates the labels", 1e-3),
+    Key("labels.real_batch", Whole(1), "largest number of real images per outer step", 5000),
 )
-"""Keys that say how labels are learned (raydc.labels.learned.BpttSettings)."""
+"""Keys that describe how labels are learned (raydc.labels.learned.BpttSettings)."""
 
-LOGITS = Need("logits", WHOSE_KEYS)
-VIEW_LOGITS = Need("view_logits", (*WHOSE_KEYS, KEEP_VIEWS))
+LOGITS = Need("logits", NETWORK_KEYS)
+VIEW_LOGITS = Need("view_logits", (*NETWORK_KEYS, KEEP_VIEWS))
 SOFT_LABELS = Need("soft_labels", (LABELS_PATH,))
 LABELLED_VIEWS = Need("labelled_views", (LABELS_PATH, ORDER_SEED_KEY, KEEP_VIEWS))
 LEARNED = Need("learned", LEARNING_KEYS)
-"""What a kind may need, with the keys that describe it."""
+"""Inputs that a label kind may need, with the keys that describe them."""
 
 KINDS = (
     LabelKind("hard", "raydc.labels.kinds:hard", "the class of the image", soft=False),
     LabelKind(
         "stored",
         "raydc.labels.kinds:stored",
-        "the soft labels that an imported set brings, or those of the file `labels.path`",
+        "the soft labels in an imported set, or in the file `labels.path`",
         needs=(SOFT_LABELS,),
         differentiable=True,
     ),
     LabelKind(
         "smooth",
         "raydc.labels.kinds:smooth",
-        "the class with `smoothing` of the mass spread over all classes (arXiv 1512.00567)",
+        "the class, with probability mass `smoothing` spread evenly over all classes (arXiv 1512.00567)",
         keys=(
             Key(
                 "labels.smoothing",
                 Real(low=0, high=1),
-                "mass that is spread evenly over all classes, the own one included",
+                "probability mass that is spread evenly over all classes, including the image's own",
                 0.1,
             ),
         ),
@@ -149,7 +149,7 @@ KINDS = (
     LabelKind(
         "soft",
         "raydc.labels.kinds:soft",
-        "one fixed vector an image, made from a teacher's logits (arXiv 2406.10485)",
+        "one fixed vector per image, made from a teacher's logits (arXiv 2406.10485)",
         keys=SOFTENING_KEYS,
         needs=(LOGITS,),
         offers_logits=True,
@@ -166,7 +166,7 @@ KINDS = (
     LabelKind(
         "fkd",
         "raydc.labels.kinds:fkd",
-        "views that others cropped, mixed and labelled, met as their files say (FKD, arXiv 2112.01528)",
+        "views that were cropped, mixed and labelled by FKD, replayed from its files (arXiv 2112.01528)",
         keys=SOFTENING_KEYS,
         needs=(LABELLED_VIEWS,),
         offers_logits=True,

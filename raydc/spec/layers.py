@@ -1,4 +1,4 @@
-"""Layers of a study: the file, its `smoke` block, and `--set`; later ones replace earlier ones key by key."""
+"""Layers of a study: the file, its `smoke` block and `--set`; later layers override earlier ones by key."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SEPARATE_BLOCKS = ("base", "teacher", "teachers", "scorer")
 
 
 def merged(raw: Mapping[str, Any], source: str, settings: Iterable[str], smoke: bool) -> dict[str, Any]:
-    """`raw` with its own `smoke` block, if asked for, and then the `KEY=VALUE` settings."""
+    """`raw` merged with its `smoke` block, if requested, and then with the `KEY=VALUE` settings."""
     content = flattened(raw, source)
     layers: list[tuple[str, dict[str, Any]]] = []
     if smoke:
@@ -56,7 +56,7 @@ def flattened(raw: Mapping[str, Any], source: str) -> dict[str, Any]:
 
 
 def leaves(content: Mapping[str, Any], where: str = "") -> dict[str, Any]:
-    """Nested mappings as one with dotted keys; what a search may take, as {int: [1, 30]}, stays whole."""
+    """Nested mappings as one with dotted keys; search ranges, such as {int: [1, 30]}, stay mappings."""
     flat: dict[str, Any] = {}
     for key, value in content.items():
         parts = (
@@ -99,7 +99,7 @@ def refuse_exclusive_keys(changes: Mapping[str, Any], where: str) -> None:
 
 
 def put(raw: dict[str, Any], path: str, value: Any, where: str) -> None:
-    """Put `value` at the dotted `path` of the file, replacing what excludes it."""
+    """Set the dotted `path` of the file to `value`, and remove the keys that exclude it."""
     root, _, rest = path.partition(".")
     _check_root(root, path, where)
     if not rest:
@@ -109,7 +109,7 @@ def put(raw: dict[str, Any], path: str, value: Any, where: str) -> None:
         _put_search(raw, rest, value, where)
         return
     part, rest = _part_of(raw, root, path, rest, where)
-    _take_out_excluded(raw, part, root, rest)
+    _remove_excluded(raw, part, root, rest)
     if root == "grid" and value is None:
         part.pop(rest, None)
     else:
@@ -122,18 +122,18 @@ def _check_root(root: str, path: str, where: str) -> None:
         raise InputError(f"{where} {path}: the smoke block is merged by --smoke; set the keys themselves")
     if root not in known:
         raise InputError(
-            f"{where} {path}: {root} is not a block of a study file; there are "
+            f"{where} {path}: {root} is not a block of a study file; choose "
             f"{one_of(k for k in known if k != 'smoke')}{did_you_mean(root, known)}"
         )
 
 
 def _part_of(raw: dict[str, Any], root: str, path: str, rest: str, where: str) -> tuple[dict[str, Any], str]:
-    """The mapping of the file that holds the key of a path, and the key in it."""
+    """The mapping of the file that holds the key of a path, and the key inside this mapping."""
     if root == "grid" and isinstance(raw.get("grid"), list):
         number, _, rest = rest.partition(".")
         if not number.isdigit() or int(number) >= len(raw["grid"]) or not rest:
             raise InputError(
-                f"{where} {path}: grid is a list of {len(raw['grid'])}; name one by its number, "
+                f"{where} {path}: grid is a list of {len(raw['grid'])}; choose one by its number, "
                 f"as in grid.0.images.ipc"
             )
         part = raw["grid"][int(number)]
@@ -145,12 +145,12 @@ def _part_of(raw: dict[str, Any], root: str, path: str, rest: str, where: str) -
             name, _, rest = rest.partition(".")
             part = part.setdefault(name, {}) if isinstance(part, dict) else None
     if not isinstance(part, dict) or not rest:
-        raise InputError(f"{where} {path}: {root} does not hold keys of its own here; set {root}")
+        raise InputError(f"{where} {path}: {root} does not hold keys; set {root}")
     return part, rest
 
 
-def _take_out_excluded(raw: dict[str, Any], part: dict[str, Any], root: str, key: str) -> None:
-    """Take out the keys that a key which is put excludes."""
+def _remove_excluded(raw: dict[str, Any], part: dict[str, Any], root: str, key: str) -> None:
+    """Remove the keys that the key which is set excludes."""
     if root == "dataset" and key in SOURCES:
         for other in (*SOURCES, "root"):
             part.pop(other, None)
@@ -167,7 +167,7 @@ def _take_out_excluded(raw: dict[str, Any], part: dict[str, Any], root: str, key
 
 
 def _put_search(raw: dict[str, Any], path: str, value: Any, where: str) -> None:
-    """Put `value` at a path inside `search`; null takes a key of its space out."""
+    """Set a path inside `search` to `value`; null removes a key of its space."""
     *blocks, key = path.split(".", 2)
     if (blocks and blocks[-1] == "space") or len(blocks) < 2:
         part = raw
@@ -182,4 +182,4 @@ def _put_search(raw: dict[str, Any], path: str, value: Any, where: str) -> None:
         else:
             part[key] = value
         return
-    raise InputError(f"{where} search.{path}: {blocks[-1]} does not hold keys of its own; set {blocks[-1]}")
+    raise InputError(f"{where} search.{path}: {blocks[-1]} does not hold keys; set {blocks[-1]}")

@@ -1,4 +1,4 @@
-"""The plan of a study: what must be made, each thing once, and what waits for what.
+"""The plan of a study: everything that must be made, each item once, and its dependencies.
 
 trajectories -> compressed sets (where a scorer is needed) -> label passes -> learned labels -> evaluations
 """
@@ -15,16 +15,16 @@ from raydc.spec.identity import IdBuilder, Scoring, scoring
 
 @dataclass(frozen=True)
 class TrajectoryJob:
-    """What a study needs of one network of a teacher."""
+    """What a study needs from one network of a teacher."""
 
     id: str
     teacher: TeacherSpec
     index: int
-    """Which of the teacher's networks."""
+    """Position of the network among the teacher's networks, from 0."""
     epochs: tuple[int, ...] = ()
-    """Checkpoints that are asked for; empty for a teacher that is not trained here."""
+    """Epochs whose checkpoints are needed; empty for a teacher that the study does not train."""
     scored: int = 0
-    """Scores are asked for after each of the epochs 1 to this."""
+    """Last epoch after which scores are needed; scores are recorded after each epoch from 1 to this one."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class SetJob:
 
     id: str
     evaluation: Evaluation
-    """Any evaluation that uses it; its `images` keys and image seed say how it is made."""
+    """Any evaluation that uses the set; its `images` keys and image seed determine how the set is made."""
     scorers: tuple[str, ...] = ()
-    """Trajectories that score or embed the images."""
+    """Ids of the trajectories that score or embed the images."""
 
     @property
     def scoring(self) -> Scoring | None:
@@ -44,31 +44,31 @@ class SetJob:
 
 @dataclass(frozen=True)
 class ViewsAsked:
-    """Which views of a compressed set a teacher labels: the first so many of a stream."""
+    """Which views of a compressed set a teacher labels: the first N views of a stream."""
 
     recipe: Recipe
-    """The recipe of a student that meets them; its augmentations and batch size make the views."""
+    """The recipe of a student that uses the views; its augmentations and batch size determine them."""
     seed: int
     """Seed of the views."""
     lengths: frozenset[tuple[int | None, int | None, float]]
     """(epochs, steps, keep_views) of the students."""
 
     def steps(self, images: int) -> int:
-        """Views that are asked for, of a set of `images` images."""
+        """Number of views (one per step) that are needed for a set of `images` images."""
         return max(
             replace(self.recipe, epochs=epochs, steps=steps).distinct_steps(images, keep)
             for epochs, steps, keep in self.lengths
         )
 
     def rows(self, images: int) -> int:
-        """(view, image) pairs that are asked for."""
+        """Number of (view, image) pairs that are needed for a set of `images` images."""
         epochs, steps = divmod(self.steps(images), self.recipe.steps_per_epoch(images))
         return epochs * images + steps * min(self.recipe.batch_size, images)
 
 
 @dataclass(frozen=True)
 class LabelPass:
-    """One forward of one checkpoint over one compressed set, or over views of it."""
+    """One forward pass of one checkpoint over one compressed set, or over views of it."""
 
     id: str
     compressed_set: str
@@ -76,16 +76,16 @@ class LabelPass:
     epoch: int | None
     teacher: TeacherSpec
     index: int
-    """Which of the teacher's networks."""
+    """Position of the network among the teacher's networks, from 0."""
     views: ViewsAsked | None = None
-    """Views to be labelled instead of the images themselves."""
+    """Views that are labelled instead of the images; None labels the images."""
 
     def forwards(self, images: int) -> int:
-        """Images that the teacher sees, for a compressed set of `images` images."""
+        """Number of images that the teacher labels, for a compressed set of `images` images."""
         return images if self.views is None else self.views.rows(images)
 
     def joined(self, other: LabelPass) -> LabelPass:
-        """The pass that serves the clients of both; they have one id."""
+        """The pass that covers the views of both passes, which have the same id."""
         if self.views is None or other.views is None:
             return self
         return replace(self, views=replace(self.views, lengths=self.views.lengths | other.views.lengths))
@@ -93,30 +93,30 @@ class LabelPass:
 
 @dataclass(frozen=True)
 class SearchOrigin:
-    """What a search says of an evaluation that it asked for."""
+    """How an evaluation belongs to the search that proposed it."""
 
     trial: int
-    """Number of the point."""
+    """Number of the trial."""
     set_job: SetJob
-    """How its compressed set is made; a point is not known before it is asked, so nobody has made it."""
+    """How the compressed set is made; a point is not known beforehand, so its set does not exist yet."""
     tested: bool = False
-    """Whether it sees the test images: only replicates of the winner do."""
+    """Whether the student is tested on the test images: only replicates of the winner are."""
     prunable: bool = False
-    """Whether a scheduler may stop it early."""
+    """Whether a scheduler may stop the student early."""
 
 
 @dataclass(frozen=True)
 class Planned:
-    """An evaluation with the names of everything that it waits for."""
+    """An evaluation with the ids of everything that it depends on."""
 
     id: str
     evaluation: Evaluation
     compressed_set: str
     passes: tuple[LabelPass, ...] = ()
     learned: str | None = None
-    """Id of the labels that are learnt for it, if any."""
+    """Id of the labels that are learned for the evaluation, if any."""
     origin: SearchOrigin | None = None
-    """Of evaluations that a search asked for."""
+    """The search trial that the evaluation belongs to; None for an evaluation of a grid."""
 
     @property
     def tested(self) -> bool:
@@ -130,9 +130,9 @@ class Planned:
 
     @property
     def labels_id(self) -> str | None:
-        """Name of the labels that it learns from: learned, said of its images, or a file's; else None."""
-        said = "+".join(p.id for p in self.passes if p.views is None)
-        return self.learned or said or self.evaluation.files("labels").get("path", "")[:20] or None
+        """Id of the labels: learned labels, label passes over the images, or a labels file; else None."""
+        label_passes = "+".join(p.id for p in self.passes if p.views is None)
+        return self.learned or label_passes or self.evaluation.files("labels").get("path", "")[:20] or None
 
     @property
     def prerequisites(self) -> tuple[str, ...]:
@@ -141,31 +141,31 @@ class Planned:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """Ids of everything that it waits for."""
+        """Ids of everything that the evaluation depends on."""
         return self.prerequisites if self.learned is None else (*self.prerequisites, self.learned)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Evaluations and everything that they wait for, each thing once."""
+    """Evaluations and everything that they depend on, each item once."""
 
     evaluations: tuple[Planned, ...]
     trajectories: Mapping[str, TrajectoryJob]
     sets: Mapping[str, SetJob]
     passes: Mapping[str, LabelPass]
     learned: Mapping[str, Planned]
-    """Labels to be learnt, by id, each with any evaluation that uses them."""
+    """Labels to be learned, by id, each with any evaluation that uses them."""
 
     def forwards(self, classes: int) -> int:
-        """Images that teachers label."""
+        """Number of images that teachers label."""
         return forwards(self.evaluations, classes)
 
     def naive_forwards(self, classes: int) -> int:
-        """Images that teachers would label if every evaluation had its own labelled anew."""
+        """Number of images that teachers would label if evaluations did not share labels."""
         return naive_forwards(self.evaluations, classes)
 
     def counted(self, classes: int) -> dict[str, Any]:
-        """The plan in numbers."""
+        """The counts of the plan, as a JSON object."""
         return {
             "evaluations": len(self.evaluations),
             "teachers": {
@@ -184,7 +184,7 @@ class Plan:
 
 
 def make_plan(evaluations: Iterable[Evaluation], dataset_id: str) -> Plan:
-    """Name everything that `evaluations` need; equal evaluations collapse into one."""
+    """The plan of `evaluations`, with ids for everything that they need; equal evaluations are merged."""
     id_builder = IdBuilder(dataset_id)
     planned: dict[str, Planned] = {}
     for evaluation in evaluations:
@@ -196,7 +196,7 @@ def make_plan(evaluations: Iterable[Evaluation], dataset_id: str) -> Plan:
             name = id_builder.logits(compressed_set, trajectory, epoch, id_builder.views(evaluation))
             passes.append(
                 LabelPass(
-                    name, compressed_set, trajectory, epoch, evaluation.teacher, index, _asked(evaluation)
+                    name, compressed_set, trajectory, epoch, evaluation.teacher, index, _views(evaluation)
                 )
             )
         name = id_builder.evaluation(evaluation)
@@ -206,12 +206,12 @@ def make_plan(evaluations: Iterable[Evaluation], dataset_id: str) -> Plan:
     return assemble(planned.values(), id_builder=id_builder)
 
 
-def _asked(evaluation: Evaluation) -> ViewsAsked | None:
+def _views(evaluation: Evaluation) -> ViewsAsked | None:
     if not evaluation.labels_views:
         return None
     recipe = evaluation.recipe
     return ViewsAsked(
-        # Only what makes the views, so that passes of one id are equal.
+        # Only what determines the views, so that passes with the same id are equal.
         replace(
             recipe,
             epochs=None,
@@ -230,7 +230,7 @@ def _asked(evaluation: Evaluation) -> ViewsAsked | None:
 def assemble(
     evaluations: Iterable[Planned], *, id_builder: IdBuilder | None = None, known: Plan | None = None
 ) -> Plan:
-    """The plan of `evaluations`; their sets are looked up in `known`, or named by `id_builder`."""
+    """The plan of `evaluations`; their sets are taken from `known`, or their ids built by `id_builder`."""
     evaluations = tuple(evaluations)
     sets: dict[str, SetJob] = {}
     for planned in evaluations:
@@ -249,18 +249,18 @@ def assemble(
 
 
 def trajectory_jobs(sets: Iterable[SetJob], passes: Iterable[LabelPass]) -> dict[str, TrajectoryJob]:
-    """What some compressed sets and label passes ask of their teachers, by trajectory."""
+    """What compressed sets and label passes need from teachers, by the id of the trajectory."""
     jobs: dict[str, TrajectoryJob] = {}
     for job in sets:
         need = job.scoring
         for index, trajectory in enumerate(job.scorers):
             assert need is not None
             if need.what == "scores":
-                _ask(jobs, trajectory, need.scorer, index, scored=need.epoch or 0)
+                _add_need(jobs, trajectory, need.scorer, index, scored=need.epoch or 0)
             else:
-                _ask(jobs, trajectory, need.scorer, index, epoch=need.epoch)
+                _add_need(jobs, trajectory, need.scorer, index, epoch=need.epoch)
     for p in passes:
-        _ask(jobs, p.trajectory, p.teacher, p.index, epoch=p.epoch)
+        _add_need(jobs, p.trajectory, p.teacher, p.index, epoch=p.epoch)
     return jobs
 
 
@@ -270,7 +270,7 @@ def _set_job(planned: Planned, id_builder: IdBuilder) -> SetJob:
     return SetJob(planned.compressed_set, planned.evaluation, tuple(scorers))
 
 
-def _ask(
+def _add_need(
     jobs: dict[str, TrajectoryJob],
     trajectory: str,
     teacher: TeacherSpec,
@@ -279,20 +279,20 @@ def _ask(
     epoch: int | None = None,
     scored: int = 0,
 ) -> None:
-    """Add what is asked of a trajectory to its job."""
+    """Add an epoch or scores that are needed from a trajectory to its job."""
     job = jobs.get(trajectory) or TrajectoryJob(trajectory, teacher, index)
     epochs = {*job.epochs, epoch} if epoch is not None else {*job.epochs}
     jobs[trajectory] = replace(job, epochs=tuple(sorted(epochs)), scored=max(job.scored, scored))
 
 
 def set_size(evaluation: Evaluation, classes: int) -> int:
-    """Images of the compressed set of `evaluation`."""
+    """Number of images in the compressed set of `evaluation`."""
     dropped = 1 if "images.drop_class" in evaluation.point else 0
     return evaluation.ipc * (classes - dropped)
 
 
 def forwards(evaluations: Iterable[Planned], classes: int) -> int:
-    """Images that teachers label for `evaluations`: those of each pass once."""
+    """Number of images that teachers label for `evaluations`; each pass is counted once."""
     passes: dict[str, LabelPass] = {}
     sizes: dict[str, int] = {}
     for planned in evaluations:
@@ -303,24 +303,24 @@ def forwards(evaluations: Iterable[Planned], classes: int) -> int:
 
 
 def naive_forwards(evaluations: Iterable[Planned], classes: int) -> int:
-    """Images that teachers would label for `evaluations` if each had its own labelled anew."""
+    """Number of images that teachers would label for `evaluations` if they did not share labels."""
     return sum(p.forwards(set_size(e.evaluation, classes)) for e in evaluations for p in e.passes)
 
 
 def forwards_sentence(now: int, forwards: int, naive_forwards: int) -> str:
-    """What teachers have labelled in a run, label in all, and would label naively, as a run's end says it."""
+    """The summary of labelled images at the end of a run: in this run, in the study, and without sharing."""
     return (
         f"labels: {now:,} images forwarded now, {forwards:,} in the study; "
-        f"labelling anew for every evaluation would forward {naive_forwards:,}"
+        f"labelling again for every evaluation would forward {naive_forwards:,}"
     )
 
 
 STEP_OVERHEAD_IMAGES = 16
-"""What a step costs beside its images, in images (measured on one CPU core, small ConvNets)."""
+"""Overhead of a step, in images (measured on one CPU core with small ConvNets)."""
 
 
 def student_cost(evaluation: Evaluation, classes: int, test_images: int) -> float:
-    """Work of an evaluation in images trained on; a tested image counts a third."""
+    """Cost of an evaluation in training images; a test image counts as a third."""
     recipe = evaluation.recipe
     images = set_size(evaluation, classes)
     step = min(images, recipe.batch_size) + STEP_OVERHEAD_IMAGES

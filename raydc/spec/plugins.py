@@ -6,10 +6,10 @@ A plugin is a module that adds entries to the catalogue when it is imported:
 
     METHODS.add(Method("mine", "my_module:select", "one line on what it does", seeded=True))
 
-It is found as an entry point of the group `raydc.plugins`, or as a file in RAYDC_PLUGINS (paths joined by the
-system's path separator; `raydc --plugin FILE` sets it). Files are sent along to the workers of a cluster;
-an entry point must be installed on every machine. A target in a file is named by the
-file's own module, its stem; the function itself may be given instead.
+Plugins are entry points of the group `raydc.plugins`, or files in RAYDC_PLUGINS (paths joined by the
+system's path separator; `raydc --plugin FILE` sets it). Files are copied to the workers of a cluster; an
+entry point must be installed on every machine. The module name of a plugin file is its name without `.py`;
+a target may also be the function itself.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ VARIABLE = "RAYDC_PLUGINS"
 
 
 def use(given: Sequence[Path]) -> None:
-    """Load plugin files here and in all processes that are started from here."""
+    """Load plugin files in this process and in all processes that it starts."""
     if given:
         named = [str(path.absolute()) for path in (*files(), *given)]
         os.environ[VARIABLE] = os.pathsep.join(dict.fromkeys(named))
@@ -43,24 +43,24 @@ def use(given: Sequence[Path]) -> None:
 
 
 def files() -> list[Path]:
-    """The plugin files that are in use here."""
+    """The plugin files that this process uses."""
     return [Path(path) for path in os.environ.get(VARIABLE, "").split(os.pathsep) if path]
 
 
 def options() -> str:
-    """The options that load the plugin files again, as `--plugin FILE `; empty without any."""
+    """The command-line options that load the same plugin files, as `--plugin FILE `; empty without files."""
     return "".join(f"--plugin {file} " for file in files())
 
 
 def copy_to(folder: Path) -> dict[str, str]:
-    """Copy the plugin files into `folder`; the environment that names them to processes that begin there."""
+    """Copy the plugin files into `folder`; returns the environment for processes that start there."""
     for file in files():
         shutil.copyfile(file, folder / file.name)
     return {VARIABLE: os.pathsep.join(file.name for file in files())} if files() else {}
 
 
 def load() -> None:
-    """Load every plugin once; `InputError` names one that cannot be loaded."""
+    """Load every plugin once; raises `InputError` for a plugin that cannot be loaded."""
     for entry in importlib.metadata.entry_points(group=GROUP):
         _load_entry(entry.name, entry.value)
     for path in files():
@@ -68,7 +68,7 @@ def load() -> None:
 
 
 def forget() -> None:
-    """Load plugins again that are asked for again; their entries stay where they are."""
+    """Let `load` load all plugins again; the entries that they have added stay registered."""
     _load_entry.cache_clear()
     _load_file.cache_clear()
 
@@ -93,7 +93,7 @@ def _load_file(path: str) -> None:
     if Path(path).suffix != ".py" or not Path(path).is_file():
         raise InputError(f"--plugin is {path!r}, which is not a Python file; give one that ends in .py")
     if name in sys.modules:
-        raise InputError(f"--plugin is {path!r}, whose name {name!r} is a module already; rename the file")
+        raise InputError(f"--plugin is {path!r}, but there is already a module {name!r}; rename the file")
     try:
         content = Path(path).read_bytes()
     except OSError as error:
@@ -104,7 +104,7 @@ def _load_file(path: str) -> None:
     with _checked(Source(label, Path(path), hashlib.sha256(content).hexdigest())):
         sys.modules[name] = module
         try:
-            # What is run is what the digest was made of, even if the file is edited meanwhile.
+            # Run the bytes that the digest was made from, even if the file is edited in the meantime.
             exec(compile(content, path, "exec"), module.__dict__)
         except BaseException:
             del sys.modules[name]
@@ -112,7 +112,7 @@ def _load_file(path: str) -> None:
 
 
 def _check_names(source: Source) -> None:
-    """Raise `InputError` for a key, a score or a value of a recipe that cannot be."""
+    """Raise `InputError` for an invalid key, an unknown score or an invalid value in a recipe."""
     grammar = point_grammar()
     for method in catalog.METHODS.added_by(source):
         for score in method.scores:
@@ -128,7 +128,7 @@ def _check_names(source: Source) -> None:
 
 @contextmanager
 def _checked(source: Source) -> Iterator[None]:
-    """Load what adds entries from `source`; all of them are taken out again if one cannot be used."""
+    """Register the entries of `source` that are added in this block; if one is invalid, all are removed."""
     try:
         with adding_from(source):
             yield

@@ -1,7 +1,7 @@
 """A point of a study: every key that applies, with its value.
 
-`resolve` turns what a study gives (base, one combination of a grid) into a point: the recipe fills
-what was not given, keys that do not apply fall away, and what cannot be used is refused.
+`resolve` turns the values of a study (base and one combination of a grid) into a point: the recipe sets the
+keys that are not given, keys that do not apply are dropped, and invalid combinations are errors.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from raydc.spec.training_entries import Arch
 BLOCKS = ("images", "labels", "student", "train")
 PRECISIONS = ("fp32", "tf32", "bf16")
 EXCLUSIVE_KEYS = {"train.epochs": "train.steps", "train.steps": "train.epochs"}
-"""Exactly one of the two counts; the later given replaces the other."""
+"""Pairs of keys of which exactly one is used; the one that is given later replaces the other."""
 
 ARCH = Arch(catalog.NETWORKS)
 
 
 @dataclass(frozen=True)
 class Augment:
-    """none, a name, or a list of names; kept in the order in which they are applied."""
+    """none, a name, or a list of names; sorted into the order in which they are applied."""
 
     def cast(self, given: Value) -> tuple[str, ...]:
         names = [given] if isinstance(given, str) else given
@@ -52,7 +52,7 @@ class Augment:
                 raise ValueError(f"{name} is not known{did_you_mean(name, known)}")
         if len(set(names)) < len(names):
             raise ValueError("one is named twice")
-        # Those of plugins too change single images, before images are mixed.
+        # Augmentations that change single images, also from plugins, come before those that mix images.
         return tuple(sorted(names, key=lambda n: (catalog.AUGMENTATIONS[n].mixes, known.index(n))))
 
     def describe(self) -> str:
@@ -64,7 +64,7 @@ def _keys_of(registry: Iterable[catalog.WithKeys]) -> dict[str, tuple[Key, ...]]
 
 
 def _declared(declared: Mapping[str, Sequence[Key]], discriminator: str) -> list[Key]:
-    """Keys that registered entries declare (by name), each applying where one of its declarers is chosen."""
+    """Keys that entries declare; a key applies where an entry that declares it is chosen."""
     users: dict[str, dict[tuple[Where | AnyOf, ...], list[str]]] = {}
     keys: dict[str, Key] = {}
     for name, own in declared.items():
@@ -73,7 +73,7 @@ def _declared(declared: Mapping[str, Sequence[Key]], discriminator: str) -> list
             if keys.setdefault(key.name, plain) != plain:
                 others = [repr(other) for names in users[key.name].values() for other in names]
                 raise InputError(
-                    f"{name!r} declares the key {key.name} in another way than {one_of(others)}; give it "
+                    f"{name!r} declares the key {key.name} differently than {one_of(others)}; give it "
                     "another name"
                 )
             users.setdefault(key.name, {}).setdefault(key.where, []).append(name)
@@ -101,24 +101,24 @@ def train_keys() -> list[Key]:
         Key(
             "train.schedule",
             Choice(catalog.SCHEDULES.names),
-            "how the learning rate falls over the steps",
+            "how the learning rate decreases over the steps",
             DERIVED,
         ),
         *_declared(_keys_of(catalog.SCHEDULES), "train.schedule"),
         Key(
             "train.warmup_epochs",
             Whole(0),
-            "epochs in which the rate rises from a hundredth of its peak; then the schedule begins",
+            "epochs in which the learning rate rises from a hundredth of its peak; then the schedule begins",
             0,
             inert=True,
         ),
         Key("train.epochs", Whole(1), "complete passes over the training set", None),
         Key("train.steps", Whole(0), "optimizer steps, instead of epochs", None),
-        Key("train.batch_size", Whole(1), "images a step", DERIVED),
+        Key("train.batch_size", Whole(1), "images per step", DERIVED),
         Key(
             "train.loss",
             Choice(catalog.LOSSES.names),
-            "how the student meets soft targets; hard labels always mean cross-entropy (ce)",
+            "loss of the student with soft labels; with hard labels it is always cross-entropy (ce)",
             DERIVED,
             where=(Where("labels.kind", soft),),
         ),
@@ -143,7 +143,7 @@ def train_keys() -> list[Key]:
         Key(
             "train.test_every",
             Whole(1),
-            "epochs between extra test passes; fills best_test_acc, and nothing chooses by it",
+            "epochs between extra test passes; they set best_test_acc, which is never used for selection",
             None,
             inert=True,
         ),
@@ -158,7 +158,7 @@ def train_keys() -> list[Key]:
 
 
 def point_grammar() -> Grammar:
-    """All keys of a point, as the catalogue stands now."""
+    """All keys of a point, including those of the plugins that are loaded now."""
     seeded = tuple(method.name for method in catalog.METHODS if method.seeded)
     return Grammar.of(
         [
@@ -172,7 +172,7 @@ def point_grammar() -> Grammar:
             Key(
                 "images.seed",
                 Whole(0),
-                "seed of the choice of images; default: the replicate",
+                "seed for choosing images; default: the replicate",
                 None,
                 where=(Where("images.method", seeded),),
                 inert=True,
@@ -192,7 +192,7 @@ def point_grammar() -> Grammar:
                 inert=True,
             ),
             *_declared(_keys_of(catalog.METHODS), "images.method"),
-            Key("labels.kind", Choice(catalog.LABELS.names), "what the student learns from", "hard"),
+            Key("labels.kind", Choice(catalog.LABELS.names), "what the student is trained on", "hard"),
             *_declared({kind.name: kind.all_keys for kind in catalog.LABELS}, "labels.kind"),
             Key("student.arch", ARCH, "network of the student"),
             *train_keys(),
@@ -201,7 +201,7 @@ def point_grammar() -> Grammar:
 
 
 def recipe_values(given: Point) -> dict[str, Value]:
-    """Defaults of the recipe that `given` names, without a rival of what it gives."""
+    """Defaults of the recipe in `given`, without keys that a given key excludes."""
     name = given.get("train.recipe", "label-worth")
     values = dict(catalog.RECIPES[name].values)
     for key, rival in EXCLUSIVE_KEYS.items():
@@ -213,8 +213,8 @@ def recipe_values(given: Point) -> dict[str, Value]:
 def resolve(grammar: Grammar, given: Point) -> dict[str, Value]:
     """The point that `given` (canonical values by dotted key) describes.
 
-    Raises `InputError` for a required key that is missing and for values that exclude each other;
-    the message starts with the dotted key.
+    Raises `InputError` for a missing required key and for values that exclude each other; the message
+    starts with the dotted key.
     """
     defaults = recipe_values(given)
     point: dict[str, Value] = {}
@@ -243,7 +243,7 @@ def _check_together(point: Point) -> None:
             f"{point['labels.inner_steps']}"
         )
     if "train.steps" in point and "train.test_every" in point and point["train.steps"] == 0:
-        raise InputError("train.test_every is given, but train.steps is 0; leave it out")
+        raise InputError("train.test_every is given, but train.steps is 0; remove it")
 
 
 def _check_loss(point: Point, kind: catalog.LabelKind) -> None:
@@ -252,7 +252,7 @@ def _check_loss(point: Point, kind: catalog.LabelKind) -> None:
     loss = catalog.LOSSES[str(point["train.loss"])]
     if not loss.soft:
         raise InputError(
-            f"train.loss is {loss.name}, which does not look at soft labels; it must be "
+            f"train.loss is {loss.name}, which does not support soft labels; it must be "
             f"{one_of(entry.name for entry in catalog.LOSSES if entry.soft)} where labels.kind is {kind.name}"
         )
     able = [other.name for other in catalog.LABELS if other.offers_logits]
@@ -264,20 +264,20 @@ def _check_labels(point: Point, kind: catalog.LabelKind, method: catalog.Method)
     if "soft_labels" in needs and not method.brings_labels and "labels.path" not in point:
         bringing = one_of(m.name for m in catalog.METHODS if m.brings_labels)
         raise InputError(
-            f"labels.kind is {kind.name}, but sets of the method {method.name} bring no labels; give their "
-            f"file as labels.path, or choose images.method {bringing}"
+            f"labels.kind is {kind.name}, but sets of the method {method.name} have no soft labels; give a "
+            f"file of labels as labels.path, or choose images.method {bringing}"
         )
     if "labelled_views" in needs and "labels.path" not in point:
         raise InputError(f"labels.path is missing; labels.kind {kind.name} reads views from a folder")
     if "labelled_views" in needs and point["train.augment"]:
         raise InputError(
             f"train.augment is {', '.join(point['train.augment'])}, but labels.kind is {kind.name}, whose "
-            "files say how each view is made; set train.augment to none"
+            "files define how each view is made; set train.augment to none"
         )
 
 
 def key_error(grammar: Grammar, name: str, where: str) -> str:
-    """One sentence on an unknown key: the nearest known one, or the keys of its block."""
+    """One sentence about an unknown key, with the keys of its block and the closest known key."""
     block, _, rest = name.partition(".")
     if block not in BLOCKS or not rest:
         return (
@@ -285,13 +285,13 @@ def key_error(grammar: Grammar, name: str, where: str) -> str:
             f"{did_you_mean(name, grammar.keys)}"
         )
     return (
-        f"{where}{name} is not a key of {block}; there are "
+        f"{where}{name} is not a key of {block}; choose "
         f"{one_of(grammar.block(block))}{did_you_mean(name, grammar.keys)}"
     )
 
 
 def cast(grammar: Grammar, name: str, given: Value, where: str = "") -> Value:
-    """Canonical value of one key; `InputError` names `where` + key, value and what is allowed."""
+    """Canonical value of one key; the `InputError` gives `where` + key, the value and what is allowed."""
     if name not in grammar.keys:
         raise InputError(key_error(grammar, name, where))
     try:
@@ -301,14 +301,14 @@ def cast(grammar: Grammar, name: str, given: Value, where: str = "") -> Value:
 
 
 def flat_value(value: Value) -> Value:
-    """A point's value as tables and MLflow show it: lists joined by `+`, an empty list as none."""
+    """A point's value as shown in tables and MLflow: lists joined by `+`, an empty list as none."""
     if isinstance(value, tuple):
         return "+".join(str(item) for item in value) or "none"
     return value
 
 
 def unused(grammar: Grammar, given: Mapping[str, Value], used: set[str]) -> str | None:
-    """A sentence on the first given key that applies to no point, or None."""
+    """A sentence about the first given key that applies to no point, or None."""
     for name, value in given.items():
         if name in used or (name == "train.loss" and value in ("ce", ("ce",))):
             continue
@@ -316,6 +316,6 @@ def unused(grammar: Grammar, given: Mapping[str, Value], used: set[str]) -> str 
         shown = show(value[0] if isinstance(value, tuple) and value else value)
         return (
             f"{name} ({shown}) applies to no point of this study; it applies where "
-            f"{key.conditions()}; take it out or change that"
+            f"{key.conditions()}; remove it or change that"
         )
     return None

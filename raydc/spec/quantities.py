@@ -1,4 +1,4 @@
-"""Durations and sizes as people read them."""
+"""Durations and sizes as readable text."""
 
 from __future__ import annotations
 

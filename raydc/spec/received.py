@@ -1,4 +1,4 @@
-"""Evaluations that somebody else has exported: checked as those of a study file are."""
+"""Evaluations exported by another user: checked in the same way as those of a study file."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ SOURCES = ("named", "parquet", "folder", "hub")
 
 
 def received(content: Any) -> Evaluation:
-    """The evaluation that JSON describes.
+    """The evaluation that the JSON value `content` describes.
 
-    Raises `InputError` for values that no study file may hold, and `ValueError`, `KeyError`, `TypeError` or
-    `AttributeError` for what is no evaluation at all.
+    Raises `InputError` for values that a study file may not hold, and `ValueError`, `KeyError`, `TypeError`
+    or `AttributeError` for content that is not an evaluation.
     """
     evaluation = Evaluation.from_json(json.dumps(content))
     _check_kinds(evaluation.dataset)
@@ -32,19 +32,19 @@ def received(content: Any) -> Evaluation:
     grammar = point_grammar()
     point = {name: cast(grammar, name, value) for name, value in evaluation.point.items()}
     if resolve(grammar, point) != evaluation.point:
-        raise ValueError("its keys are not all that apply, or some that do not")
+        raise ValueError("it lacks keys that apply, or has keys that do not apply")
     for teacher in (evaluation.teacher, evaluation.scorer):
         for name, value in teacher.train.items() if teacher is not None else ():
             cast(grammar, name, value)
     if code_of(point) != evaluation.code:
         raise InputError(
-            "its plugins are not those that it was planned with; give the same files in RAYDC_PLUGINS"
+            "its plugins differ from those that it was planned with; give the same files in RAYDC_PLUGINS"
         )
     return evaluation
 
 
 def _check_kinds(spec: DatasetSpec | TeacherSpec) -> None:
-    """Raise `TypeError` for a field of another kind than it is declared."""
+    """Raise `TypeError` for a field whose value does not have the declared type."""
     for name, hint in get_type_hints(type(spec)).items():
         value = getattr(spec, name)
         kinds = {
@@ -52,7 +52,7 @@ def _check_kinds(spec: DatasetSpec | TeacherSpec) -> None:
         }
         if float in kinds:
             kinds.add(int)
-        # A bool is an int to Python, but no number to anybody else.
+        # A bool is an int in Python, but not a number in JSON.
         fits = bool in kinds if isinstance(value, bool) else isinstance(value, tuple(kinds))
         if not fits:
             raise TypeError(f"{name} is {value!r}")
@@ -64,7 +64,7 @@ def _check_dataset(spec: DatasetSpec) -> None:
     if spec.source == "named" and spec.name not in catalog.DATASETS:
         raise InputError(f"dataset.name is {spec.name!r}, but must be {one_of(catalog.DATASETS.names())}")
     if spec.source != "named" and spec.location is None:
-        raise InputError(f"dataset.location is missing, which {spec.source} needs")
+        raise InputError(f"dataset.location is missing; the source {spec.source} needs it")
     if spec.resolution is not None and not 1 <= spec.resolution <= 4096:
         raise InputError(f"dataset.resolution is {spec.resolution}, but must be from 1 to 4096")
     if not 0 <= spec.val_fraction < 1:

@@ -1,7 +1,7 @@
-"""The published recipes: how students, teachers and scorers of the papers are trained, value by value.
+"""The published recipes: the hyperparameters with which the papers train students, teachers and scorers.
 
-Batches, rates and lengths are those of the files that each entry names. Schedules count steps where some of
-those files count epochs.
+Batch sizes, learning rates and lengths are taken from the files that each entry refers to. Schedules count
+steps, where some of those files count epochs.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ STANDARD_SOFT: dict[str, Any] = {
     "cutmix_alpha": 1.0,
 }
 STANDARD_HARD: dict[str, Any] = {"loss": "ce", "augment": ("rrc", "flip")}
-STANDARD_NOTE = "The paper trains ResNet-18 at 224 pixels; the labels of standard-soft are of every view."
+STANDARD_NOTE = "The paper trains ResNet-18 at 224 pixels; standard-soft is used with labels of every view."
 
 RECIPES = (
     # --- arXiv 2406.10485 and trajectory matching -----------------------------------------------
     _recipe(
         "label-worth",
         "arXiv 2406.10485; sunnytqin/no-distillation: softlabel/nodistill.py, utils.py",
-        "students of the soft-label study: SGD 0.01, x0.3 each quarter, 3,000 epochs, DSA",
+        "students of the soft-label study: SGD 0.01, x0.3 after each quarter, 3,000 epochs, DSA",
         **_sgd(0.01, 0.9, 5e-4, "quarters"),
         epochs=3000,
         batch_size=256,
@@ -93,7 +93,7 @@ RECIPES = (
     _recipe(
         "label-worth-expert-imagenet",
         "arXiv 2406.10485 Table 7 (ImageNet-1K); sunnytqin/no-distillation: train_expert/train.py",
-        "teachers of the soft-label study for ImageNet-1K (ResNet-18/50): SGD 0.1, x0.1 each 30 of 90 epochs",
+        "teachers of the soft-label study for ImageNet-1K (ResNet-18/50): SGD 0.1, 90 epochs, x0.1 every 30",
         **_sgd(0.1, 0.9, 1e-4, "thirds"),
         epochs=90,
         batch_size=256,
@@ -119,7 +119,7 @@ RECIPES = (
         batch_size=256,
         loss="soft_ce",
         augment=("dsa",),
-        note="MTT uses the learning rate that it learnt with the images instead.",
+        note="MTT instead uses the learning rate that it learned together with the images.",
     ),
     # --- arXiv 2502.06434 -----------------------------------------------------------------------
     _recipe(
@@ -212,7 +212,7 @@ RECIPES = (
         crop_scale=(0.5, 1.0),
         cutmix_alpha=1.0,
         note=(
-            "crop_scale begins at 1 / factor: 0.5 goes with 2 x 2 tiles, [1, 1] with one. RDED's batch "
+            "crop_scale begins at 1 / factor: 0.5 for 2 x 2 tiles, [1, 1] for one. RDED's batch "
             "follows the IPC: 10 at 1, 50 at 10, 100 at 50, twice as much for 100 or 1,000 classes, 100 for "
             "Tiny-ImageNet. It reports the best of several tests; see train.test_every."
         ),
@@ -260,26 +260,29 @@ RECIPES = (
     _recipe(
         "ccs",
         "arXiv 2210.15809; haizhongzheng/Coverage-centric-coreset-selection: train.py (CIFAR)",
-        "students of CCS: SGD 0.1 with Nesterov's momentum, cosine, 40,000 steps whatever the set's size",
+        "students of CCS: SGD 0.1 with Nesterov's momentum, cosine, 40,000 steps for any size of the set",
         **_sgd(0.1, 0.9, 5e-4, "cosine"),
         nesterov=True,
         steps=40_000,
         batch_size=256,
         loss="soft_ce",
         augment=("crop", "flip"),
-        note="There the cosine ends at 0.0001 and the crop pads by reflection; here at 0, and with zeros.",
+        note=(
+            "The original cosine ends at 0.0001 and its crop pads by reflection; here it ends at 0 and "
+            "the crop pads with zeros."
+        ),
     ),
     _recipe(
         "ccs-scorer",
         "arXiv 2210.15809; haizhongzheng/Coverage-centric-coreset-selection: train.py (CIFAR)",
-        "the training whose scores CCS uses: SGD 0.1 with Nesterov's momentum, cosine, 200 epochs",
+        "the scorer of CCS: SGD 0.1 with Nesterov's momentum, cosine, 200 epochs",
         **_sgd(0.1, 0.9, 5e-4, "cosine"),
         nesterov=True,
         epochs=200,
         batch_size=256,
         loss="ce",
         augment=("crop", "flip"),
-        note="Scores are recorded on clean images after each epoch, there on the batches as they are met.",
+        note="Scores are recorded on clean images after each epoch; the original uses the training batches.",
     ),
     _recipe(
         "deepcore",
@@ -291,6 +294,6 @@ RECIPES = (
         batch_size=128,
         loss="soft_ce",
         augment=("crop", "flip"),
-        note="There the cosine ends at 0.0001, the crop pads by reflection, and the code says batch 256.",
+        note="The original cosine ends at 0.0001, its crop pads by reflection, and its default batch is 256.",
     ),
 )

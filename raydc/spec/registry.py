@@ -1,8 +1,8 @@
 """Registries: parts by name, checked when they are added, imported when they are first used.
 
-An entry is a frozen description with the dotted path of its code. Listing and checking study files need the
-description only; `load` imports the code. Entries of plugins carry the digest of their code, which the ids of
-everything that they make hold: a part that is edited makes new artifacts and new results.
+An entry is a frozen description with the dotted path of its code. Listing parts and checking study files
+need the description only; `load` imports the code. Entries of plugins have a digest of their code, which is
+part of the ids of everything that they produce: an edited part produces new artifacts and new results.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ class Source:
     """Where the entries of a plugin come from."""
 
     label: str
-    """What messages call it, such as `--plugin mine.py`."""
+    """Name in messages, such as `--plugin mine.py`."""
     file: Path | None
-    """The plugin's file, if it is one."""
+    """The plugin's file, if it has one."""
     digest: str
-    """SHA-256 of the file as it was run; empty where there is no file."""
+    """SHA-256 of the file as it was run; that of no bytes if there is no file."""
 
 
 _SOURCE: ContextVar[Source | None] = ContextVar("source of the entries that are added", default=None)
@@ -53,11 +53,11 @@ def adding_from(source: Source) -> Iterator[None]:
 
 
 Target: TypeAlias = str | Callable[..., Any]
-"""Code as `package.module:attribute`, or a function or class of a module itself."""
+"""Code as `package.module:attribute`, or the function or class of a module itself."""
 
 
 def code_at(target: Target) -> Any:
-    """The code that a target names, imported if it is not yet."""
+    """The function or class that a target refers to; imports its module if necessary."""
     if not isinstance(target, str):
         return target
     module, _, attribute = target.partition(":")
@@ -79,26 +79,25 @@ class Entry:
     """One registered part."""
 
     name: str
-    """What study files call it: letters, digits and `. _ -`."""
+    """Name in study files: letters, digits and `. _ -`."""
     target: Target
-    """Where its code is, as `package.module:attribute`; a function or class of a module may be given
-    itself."""
+    """Path of the code, as `package.module:attribute`; the function or class of a module may be given
+    instead."""
     summary: str
     """One line for `raydc list`."""
     version: str = field(default="", kw_only=True)
-    """Version of a plugin's code, stated by its author; it then stands in ids instead of the file's
-    digest."""
+    """Version of a plugin's code, given by its author; ids then contain it instead of the file's digest."""
 
     has_code: ClassVar[bool] = True
-    """Whether `target` names code."""
+    """Whether `target` refers to code."""
 
     @property
     def path(self) -> str:
-        """Where its code is, as `package.module:attribute`."""
+        """Path of the code, as `package.module:attribute`."""
         return path_of(self.target)
 
     def targets(self) -> tuple[Target, ...]:
-        """All code that it names."""
+        """All code that the entry refers to."""
         return (self.target,) if self.has_code else ()
 
     def load(self) -> Any:
@@ -106,9 +105,9 @@ class Entry:
         return code_at(self.target)
 
     def problem(self) -> str | None:
-        """What is wrong with this entry, as the rest of a sentence that begins with its name; or None."""
+        """Why this entry is invalid, as the rest of a sentence that begins with its name; None if valid."""
         if not NAME.fullmatch(self.name):
-            return "has a name that no study file can hold; use letters, digits and . _ -"
+            return "has a name that a study file cannot hold; use letters, digits and . _ -"
         if not self.summary.strip() or "\n" in self.summary:
             return "must have a summary of one line"
         for path in map(path_of, self.targets()):
@@ -120,7 +119,7 @@ class Entry:
         return None
 
     def not_one_of(self, attribute: str, given: object, allowed: tuple[str, ...]) -> str | None:
-        """The problem that each of `given`, values of an attribute, must be one of `allowed`; or None."""
+        """The problem if a value of an attribute is not one of `allowed`; None if all are."""
         for value in given if isinstance(given, tuple | frozenset) else (given,):
             if value not in allowed:
                 return (
@@ -144,8 +143,8 @@ class Registry(Generic[E]):
     def add(self, entry: E) -> E:
         """Register `entry`.
 
-        Raises `InputError`, naming the plugin's file, for a name that is taken and for an entry that says
-        something impossible.
+        Raises `InputError`, with the plugin's file, for a name that is already registered and for an invalid
+        entry.
         """
         source = _SOURCE.get()
         where = "" if source is None else f"{source.label}: "
@@ -158,50 +157,50 @@ class Registry(Generic[E]):
         return entry
 
     def added_by(self, source: Source) -> list[E]:
-        """Entries that a plugin has added."""
+        """The entries that a plugin has added."""
         return [self._entries[name] for name, other in self._sources.items() if other == source]
 
     def remove(self, source: Source) -> None:
-        """Take out the entries of a plugin that cannot be loaded."""
+        """Remove the entries of a plugin."""
         for entry in self.added_by(source):
             self.discard(entry.name)
 
     def discard(self, name: str) -> None:
-        """Take out an entry, if it is there."""
+        """Remove an entry, if it exists."""
         self._entries.pop(name, None)
         self._sources.pop(name, None)
 
     def check_code(self, source: Source) -> None:
-        """Raise `InputError` for an entry of a plugin whose code is not there."""
+        """Raise `InputError` for an entry of a plugin whose code does not exist."""
         for entry in self.added_by(source):
             for target in entry.targets():
                 if (problem := _missing_code(path_of(target))) is not None:
                     raise InputError(f"{source.label}: the {self.kind} {entry.name!r} {problem}")
 
     def code(self, name: str) -> str | None:
-        """Digest of the code of a plugin's entry, of `CODE_DIGITS` digits; None for what is part of raydc.
+        """Digest of the code of a plugin's entry, with `CODE_DIGITS` digits; None for an entry of raydc.
 
-        It is made of the version that the author states, else of the contents of the file that holds the code
-        and of the plugin's file.
+        The digest is made from the version that the author gives, or from the contents of the file that
+        holds the code and of the plugin's file.
         """
         entry, source = self[name], self._sources.get(name)
         module = entry.path.partition(":")[0]
         if not entry.has_code or (source is None and module.partition(".")[0] == "raydc"):
             return None
-        text = hashlib.sha256()
+        hasher = hashlib.sha256()
         if entry.version:
-            text.update(f"version {entry.version}".encode())
+            hasher.update(f"version {entry.version}".encode())
         else:
-            text.update(source.digest.encode() if source is not None else b"")
+            hasher.update(source.digest.encode() if source is not None else b"")
             file = _file_of(module)
             if file is not None and (source is None or file != source.file):
-                text.update(file.read_bytes())
-        return text.hexdigest()[:CODE_DIGITS]
+                hasher.update(file.read_bytes())
+        return hasher.hexdigest()[:CODE_DIGITS]
 
     def __getitem__(self, name: str) -> E:
         if name not in self._entries:
             raise InputError(
-                f"there is no {self.kind} {name!r}; there are {one_of(self._entries)}"
+                f"there is no {self.kind} {name!r}; choose {one_of(self._entries)}"
                 f"{did_you_mean(name, self._entries)}"
             )
         return self._entries[name]
@@ -220,9 +219,9 @@ class Registry(Generic[E]):
 
 
 def _missing_code(path: str) -> str | None:
-    """What is wrong with the code at `package.module:attribute`, as the rest of a sentence, or None.
+    """The problem if there is no code at `package.module:attribute`, as the rest of a sentence; else None.
 
-    Nothing is imported that is not there yet.
+    Modules that are not imported yet are not imported.
     """
     module, _, attribute = path.partition(":")
     if module not in sys.modules:

@@ -1,4 +1,4 @@
-"""Results: one row an evaluation, the same in the ledger, in MLflow and in results.parquet."""
+"""Results: one row per evaluation, the same in the ledger, in MLflow and in results.parquet."""
 
 from __future__ import annotations
 
@@ -16,50 +16,51 @@ from raydc.spec.plan import Plan, Planned
 from raydc.spec.point import BLOCKS, flat_value, point_grammar
 
 Row: TypeAlias = dict[str, Any]
-"""A result by column name; what does not apply is None or absent."""
+"""A result by column name; values that do not apply are None or absent."""
 
 FINISHED, FAILED, STOPPED = "finished", "failed", "stopped"
-"""Values of `status`; `stopped` by a scheduler is never reused and in no fit."""
+"""Values of `status`; results stopped by a scheduler are never reused and not used in fits."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What one evaluation measured; accuracies are fractions, times are seconds."""
+    """The measurements of one evaluation; accuracies are fractions, times are seconds."""
 
     test_acc: float | None
-    """On the test split, after the last step; None for a point of a search, which is not tested."""
+    """Accuracy on the test split after the last step; None for a point of a search, which is not tested."""
     best_test_acc: float | None
-    """Best of the passes that `train.test_every` asks for; None without it."""
+    """Best accuracy of the extra test passes of `train.test_every`; None without them."""
     test_acc_by_epoch: tuple[float, ...] | None
-    """Of those passes, in the order of the epochs; the first is after `train.test_every` epochs."""
+    """Accuracy of each extra test pass, ordered by epoch; the first is after `train.test_every` epochs."""
     val_acc: float | None
-    """On the validation part; None without one."""
+    """Accuracy on the validation split; None without one."""
     test_loss: float | None
     """Mean cross-entropy on the test split, in nats."""
     train_acc: float
-    """On the compressed set as stored, against its classes."""
+    """Accuracy on the compressed set as stored, with respect to its classes."""
     test_acc_by_class: tuple[float | None, ...] | None
     teacher_test_acc: float | None
-    """Mean over the networks that labelled; None without a teacher."""
+    """Mean test accuracy of the networks that labelled; None without a teacher."""
     images_bytes: int
     labels_bytes: int
     steps: int
     """Optimizer steps of the student."""
     train_seconds: float
-    """From the second step to the last, scaled to all; of a pack, its time over its students."""
+    """Time from the second step to the last, scaled to all steps; in a pack, divided by the number of
+    students."""
     setup_seconds: float
-    """Loading the set, making targets and network."""
+    """Time for loading the set and making the targets and the network."""
     wait_seconds: float
-    """Waiting for labels that were not made yet."""
+    """Time spent waiting for labels that were not made yet."""
     test_seconds: float
-    """Validation and test passes."""
+    """Time of the validation and test passes."""
     labels_seconds: float
-    """What the label passes took when they were made."""
+    """Time that the label passes took when they were made."""
     images_seconds: float
-    """What the compressed set took when it was made."""
+    """Time that the compressed set took when it was made."""
     device: str
     engine: str
-    """How the student was executed: eager, compiled, or packed with others."""
+    """How the student was trained: eager, compiled, or in a pack with other students."""
 
 
 MEASURES = tuple(field.name for field in fields(Measured))
@@ -84,7 +85,7 @@ DATASET_KEYS = ("name", "resolution", "zca", "val_fraction", "classes", "train_l
 
 
 def compact(row: Mapping[str, Any]) -> Row:
-    """The row with key and short value texts that all rows share; thousands are held at a time."""
+    """The row with interned keys and short strings, to save memory when thousands of rows are held."""
     return {
         sys.intern(key): sys.intern(value) if isinstance(value, str) and len(value) < 64 else value
         for key, value in row.items()
@@ -92,7 +93,7 @@ def compact(row: Mapping[str, Any]) -> Row:
 
 
 def columns(rows: Iterable[Mapping[str, Any]] = ()) -> list[str]:
-    """All columns in order: identity, spec keys (known ones and those in `rows`), measures, record."""
+    """All columns in order: identity, spec keys (all known keys and those in `rows`), measures, record."""
     spec = dict.fromkeys(f"dataset.{key}" for key in DATASET_KEYS)
     spec |= dict.fromkeys(point_grammar().keys)
     fixed = {*IDENTITY, *MEASURES, *RECORD}
@@ -104,7 +105,7 @@ def columns(rows: Iterable[Mapping[str, Any]] = ()) -> list[str]:
 
 
 def is_spec_column(name: str) -> bool:
-    """Whether a column says what was evaluated, not what came out."""
+    """Whether a column describes what was evaluated, not a result."""
     return "." in name
 
 
@@ -176,7 +177,7 @@ def make_row(
 
 
 def failed(planned: Planned, *, study: str, dataset_id: str, attempts: int, error: str) -> Row:
-    """The row of an evaluation that ended before its student did anything."""
+    """The row of an evaluation that failed before its student was trained."""
     now = time.time()
     return make_row(
         planned,
@@ -191,26 +192,26 @@ def failed(planned: Planned, *, study: str, dataset_id: str, attempts: int, erro
 
 
 def trial_of(planned: Planned) -> Row:
-    """The column that says which point of a search asked for an evaluation; empty without a search."""
+    """The column with the search trial that an evaluation belongs to; empty without a search."""
     return {} if planned.origin is None else {"trial": planned.origin.trial}
 
 
 def untested(row: Mapping[str, Any]) -> bool:
-    """Whether a result is of a search, which does not look at test images: no grid can take it over."""
+    """Whether a result comes from a search and has no test accuracy, so that a grid cannot reuse it."""
     return row.get("trial") is not None and row.get("test_acc") is None
 
 
 def lost_artifact(row: Mapping[str, Any]) -> bool:
-    """Whether an evaluation failed for want of an artifact, which can be made again."""
+    """Whether an evaluation failed because an artifact is missing or damaged; it can be made again."""
     return row["status"] == FAILED and str(row["error"]).startswith(f"{ArtifactError.__name__}: ")
 
 
 def not_started(
     plan: Plan, broken: Mapping[str, str], *, study: str, dataset_id: str
 ) -> tuple[list[Planned], list[Row]]:
-    """The evaluations that can start, and failed rows of those that wait for something `broken`.
+    """The evaluations that can start, and failed rows of those that depend on something `broken`.
 
-    `broken` holds the reason for each trajectory, set or label pass that could not be made.
+    `broken` maps the id of each trajectory, set or label pass that could not be made to the reason.
     """
     able: list[Planned] = []
     lost: list[Row] = []

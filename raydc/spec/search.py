@@ -1,6 +1,6 @@
-"""A search: the space of points that Optuna may ask for, and what a point is judged by.
+"""A search: the space of points that Optuna may propose, and the metrics by which a point is judged.
 
-Nothing here knows Optuna; raydc.orchestration.points asks and tells it.
+This module does not import Optuna; raydc.search does.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from raydc.spec.point import flat_value
 KINDS = ("uniform", "loguniform", "int", "logint", "categorical")
 SAMPLERS = ("tpe", "gp", "cmaes", "random", "grid", "nsga2")
 NOTHING_TWICE = ("tpe", "gp", "random", "grid")
-"""Samplers that are asked until they say a point that is new."""
+"""Samplers that are asked again until they propose a new point."""
 SCHEDULERS = ("none", "asha", "hyperband", "median")
 METRICS = (
     "val_acc",
@@ -28,7 +28,7 @@ METRICS = (
     "steps",
     "train_seconds",
 )
-"""What a point may be judged by; stored_bytes are those of images and labels together."""
+"""Metrics by which a point may be judged; stored_bytes is the sum of images_bytes and labels_bytes."""
 TEACHER_KEYS = (
     "labels.kind",
     "labels.teacher",
@@ -40,29 +40,29 @@ TEACHER_KEYS = (
     "images.prune",
     "images.score_epoch",
 )
-"""Keys that decide which networks and epochs a point needs."""
+"""Keys that determine which networks and epochs a point needs."""
 MOST_EXAMPLES = 300
-"""Points of a space by which it is checked beside those that teachers are known by."""
+"""Largest number of points by which a space is checked, in addition to those that determine teachers."""
 
 
 @dataclass(frozen=True)
 class Dimension:
-    """A key that is searched, and the values that it may take."""
+    """A searched key and the values that it may take."""
 
     key: str
     kind: str
     """One of `KINDS`."""
     low: float = 0
     high: float = 0
-    """Both ends are inside; whole numbers for int and logint."""
+    """Upper end of the range; both ends are included, and are whole numbers for int and logint."""
     choices: tuple[Value, ...] = ()
-    """Of a categorical key, canonical."""
+    """Canonical values of a categorical key."""
     when: tuple[tuple[str, tuple[Value, ...]], ...] = ()
-    """The key is asked only where each of these other keys has one of its values."""
+    """Conditions (key, values): the key is asked only if each of these other keys has one of its values."""
 
     @property
     def order(self) -> tuple[Value, ...]:
-        """Listed numbers from the smallest to the largest; empty if they are not listed or not numbers."""
+        """The choices from the smallest to the largest; empty if there are none or not all are numbers."""
         listed = self.choices
         if any(isinstance(c, bool) or not isinstance(c, int | float) for c in listed):
             return ()
@@ -70,12 +70,12 @@ class Dimension:
 
     @property
     def whole(self) -> bool:
-        """Whether it is a range of whole numbers."""
+        """Whether the dimension is a range of whole numbers."""
         return self.kind in ("int", "logint")
 
     @property
     def finite(self) -> bool:
-        """Whether its values can be listed."""
+        """Whether the dimension has a finite number of values."""
         return self.whole or self.kind == "categorical"
 
     def values(self) -> Sequence[Value]:
@@ -83,11 +83,11 @@ class Dimension:
         return self.choices or range(int(self.low), int(self.high) + 1)
 
     def ends(self) -> tuple[Value, ...]:
-        """All choices, or the two ends of a range."""
+        """All choices, or the two ends of the range."""
         return self.choices or (self.low, self.high)
 
     def holds(self, value: Value) -> bool:
-        """Whether a canonical value is one of the dimension's."""
+        """Whether a canonical value is in the dimension."""
         if self.kind == "categorical":
             return value in self.choices
         if isinstance(value, bool) or not isinstance(value, int | float):
@@ -95,7 +95,7 @@ class Dimension:
         return self.low <= value <= self.high and (not self.whole or value == int(value))
 
     def asked_at(self, chosen: Mapping[str, Value]) -> bool:
-        """Whether the key is asked where other keys have the values `chosen`."""
+        """Whether the key is asked if other keys have the values `chosen`."""
         return all(key in chosen and chosen[key] in values for key, values in self.when)
 
     def describe(self) -> str:
@@ -110,31 +110,31 @@ class SearchSpec:
     """A checked `search.optuna` block."""
 
     space: tuple[Dimension, ...]
-    """A dimension stands after those that its `when` names."""
+    """The searched dimensions; a dimension comes after those that its `when` refers to."""
     trials: int
-    """Points asked and told."""
+    """Number of points that are asked and told."""
     metrics: tuple[str, ...] = ("val_acc",)
     modes: tuple[str, ...] = ("max",)
-    """max or min, one for each metric."""
+    """Direction of each metric, max or min."""
     sampler: str = "tpe"
     scheduler: str = "none"
     seed: int = 0
     enqueue: tuple[Mapping[str, Value], ...] = ()
-    """Points that are asked first; what they leave open is sampled."""
+    """Points that are asked first; keys that they do not set are sampled."""
     finalists: int = 1
-    """Best points among which further replicates decide; 1 takes the best as it was told."""
+    """Number of best points whose extra replicates decide the winner; 1 takes the best point without them."""
     finalist_seeds: int = 5
-    """Further replicates of each finalist, where there are several."""
+    """Extra replicates of each finalist, if there are several."""
     winner_seeds: int = 5
-    """Fresh replicates of the winner; they alone see the test images."""
+    """New replicates of the winner, the only ones that are tested on the test images."""
 
     def evaluations(self, replicates: int) -> int:
-        """Evaluations that the search takes at most, with so many of each point."""
+        """Largest number of evaluations of the search, with the given number of replicates per point."""
         return self.points * replicates + self.finals + self.winner_seeds
 
     @property
     def points(self) -> int:
-        """Points that will be asked: `trials`, or all of a smaller finite space."""
+        """Number of points that will be asked: `trials`, or all points of a smaller finite space."""
         if self.sampler not in NOTHING_TWICE or not all(d.finite for d in self.space):
             return self.trials
         whole = sum(1 for _ in itertools.islice(self.grid(), self.trials))
@@ -142,12 +142,12 @@ class SearchSpec:
 
     @property
     def further(self) -> int:
-        """Replicates of each finalist beside those of every point."""
+        """Extra replicates of each finalist."""
         return self.finalist_seeds if self.finalists > 1 else 0
 
     @property
     def finals(self) -> int:
-        """Evaluations of finals, at most."""
+        """Largest number of evaluations for the extra replicates of finalists."""
         return min(self.finalists, self.points) * self.further
 
     @property
@@ -166,13 +166,13 @@ class SearchSpec:
                 yield chosen
 
     def shuffled_grid(self) -> list[dict[str, Value]]:
-        """The grid in an order that the seed fixes."""
+        """The grid in a random order that depends on the seed."""
         points = list(self.grid())
         random.Random(self.seed).shuffle(points)
         return points
 
     def _asked(self, values: Mapping[str, Value]) -> dict[str, Value]:
-        """What is asked of a value for every dimension."""
+        """The values of the dimensions that are asked, given a value for every dimension."""
         chosen: dict[str, Value] = {}
         for dimension in self.space:
             if dimension.asked_at(chosen):
@@ -180,12 +180,12 @@ class SearchSpec:
         return chosen
 
     def examples(self) -> list[dict[str, Value]]:
-        """Points at the ends of the space, among them one for every teacher and epoch that may be asked.
+        """Points at the ends of the space, including one for every teacher and epoch that may be needed.
 
-        A space that cannot be listed is drawn from, always in the same way.
+        If there are too many ends, points are drawn with a fixed seed.
         """
-        names = self._deciding()
-        deciding = [d for d in self.space if d.key in names]
+        names = self._teacher_keys()
+        determining = [d for d in self.space if d.key in names]
         first = {d.key: d.ends()[0] for d in self.space}
         found: dict[str, dict[str, Value]] = {}
 
@@ -194,8 +194,8 @@ class SearchSpec:
             found.setdefault(canonical_json(chosen), chosen)
 
         add({d.key: d.ends()[-1] for d in self.space})
-        for values in itertools.product(*(d.values() if d.finite else d.ends() for d in deciding)):
-            add(first | dict(zip((d.key for d in deciding), values, strict=True)))
+        for values in itertools.product(*(d.values() if d.finite else d.ends() for d in determining)):
+            add(first | dict(zip((d.key for d in determining), values, strict=True)))
         ends = [d.ends() for d in self.space]
         corners = 1
         for values in ends:
@@ -204,22 +204,22 @@ class SearchSpec:
             for values in itertools.product(*ends):
                 add(dict(zip(first, values, strict=True)))
         else:
-            chance = random.Random(0)
+            generator = random.Random(0)
             for _ in range(MOST_EXAMPLES):
-                add({key: chance.choice(values) for key, values in zip(first, ends, strict=True)})
+                add({key: generator.choice(values) for key, values in zip(first, ends, strict=True)})
         for point in self.enqueue:
             add({**first, **point})
         return list(found.values())
 
-    def _deciding(self) -> set[str]:
-        """Searched keys that decide which networks a point needs, or whether such a key applies."""
+    def _teacher_keys(self) -> set[str]:
+        """Searched keys that determine which networks a point needs, or whether such a key applies."""
         names = {d.key for d in self.space if d.key in TEACHER_KEYS}
         while more := {key for d in self.space if d.key in names for key, _ in d.when} - names:
             names |= more
         return names
 
     def for_kept(self, teachers: Mapping[str, TeacherSpec]) -> SearchSpec:
-        """The search with a range of teacher epochs as those that are kept, where some are not."""
+        """The search with a range of teacher epochs restricted to epochs whose checkpoints are kept."""
         return replace(self, space=tuple(_kept(dimension, teachers) for dimension in self.space))
 
 
@@ -230,9 +230,9 @@ def _kept(dimension: Dimension, teachers: Mapping[str, TeacherSpec]) -> Dimensio
     kept = tuple(epoch for epoch in sorted(set.intersection(*keeps)) if dimension.holds(epoch))
     longest = min(teacher.epochs or dimension.high for teacher in teachers.values())
     if not kept or len(kept) == len(dimension.values()) or dimension.high > longest:
-        return dimension  # what is wrong with it is said of its ends
+        return dimension  # an invalid range is reported when its ends are checked
     return replace(dimension, kind="categorical", choices=kept)
 
 
 RUNGS, WHOLE = (1, 3, 9), 27
-"""Where a scheduler looks at a student: after these parts of WHOLE of its steps."""
+"""A scheduler checks a student after these fractions of its steps: each rung divided by WHOLE."""

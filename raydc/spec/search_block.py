@@ -1,4 +1,4 @@
-"""The `search` block of a study file as a `SearchSpec`; what cannot be is refused in one sentence."""
+"""The `search` block of a study file as a `SearchSpec`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MOST_GRID_POINTS = 100_000
 
 @dataclass(frozen=True)
 class _OneOrMore:
-    """A value of one kind, or a list of different ones; kept as a list."""
+    """A value of one kind, or a list of values; kept as a list."""
 
     item: Kind
 
@@ -37,7 +37,7 @@ class _Metric:
 
     def cast(self, given: Value) -> str:
         if isinstance(given, str) and "test" in given:
-            raise ValueError("nothing is chosen by test images")
+            raise ValueError("test images are not used for selection")
         return Choice(METRICS).cast(given)
 
     def describe(self) -> str:
@@ -59,7 +59,7 @@ class _Points:
 
 @dataclass(frozen=True)
 class _Space:
-    """A mapping of dotted keys; what they hold is checked key by key."""
+    """A mapping of dotted keys; the value of each key is checked separately."""
 
     def cast(self, given: Value) -> Mapping[str, Value]:
         if not isinstance(given, Mapping):
@@ -77,29 +77,39 @@ _FORMS = one_of([*(f"{{{kind}: [LOW, HIGH]}}" for kind in KINDS[:-1]), "{categor
 OPTUNA = Grammar.of(
     [
         Key("trials", Whole(1), "points that are asked and told; each runs `seeds` evaluations"),
-        Key("metric", _OneOrMore(_Metric()), "what a point is judged by, a mean over `seeds`", ("val_acc",)),
+        Key(
+            "metric",
+            _OneOrMore(_Metric()),
+            "metric by which a point is judged, as the mean over `seeds`",
+            ("val_acc",),
+        ),
         Key("mode", _OneOrMore(Choice(("max", "min"))), "direction of each metric", ("max",)),
-        Key("sampler", Choice(SAMPLERS), "who proposes points", "tpe"),
-        Key("scheduler", Choice(SCHEDULERS), "who stops students early, by val_acc on their way", "none"),
+        Key("sampler", Choice(SAMPLERS), "algorithm that proposes points", "tpe"),
+        Key(
+            "scheduler",
+            Choice(SCHEDULERS),
+            "algorithm that stops students early, by val_acc during training",
+            "none",
+        ),
         Key("seed", Whole(0, 2**31 - 1), "seed of the sampler", 0),
-        Key("finalists", Whole(1), "best points among which further replicates choose the winner", 1),
-        Key("finalist_seeds", Whole(1), "further replicates of each finalist, where there are several", 5),
-        Key("winner_seeds", Whole(0), "fresh replicates of the winner, which alone see test images", 5),
+        Key("finalists", Whole(1), "number of best points whose extra replicates decide the winner", 1),
+        Key("finalist_seeds", Whole(1), "extra replicates of each finalist, if there are several", 5),
+        Key("winner_seeds", Whole(0), "new replicates of the winner, the only ones tested on test images", 5),
         Key("enqueue", _Points(), "points that are asked first", ()),
-        Key("space", _Space(), "what is searched; `when: {KEY: VALUE}` asks for a key only there"),
+        Key("space", _Space(), "searched keys; `when: {KEY: VALUE}` restricts a key to this condition"),
     ]
 )
 """Keys of `search.optuna`."""
 
 
 def search_of(grammar: Grammar, given: Mapping[str, Any] | None, source: str) -> SearchSpec | None:
-    """The search that a block describes; `InputError` names the file, the dotted key and what is allowed."""
+    """The search that a block describes; `InputError` gives the file, the dotted key and what is allowed."""
     if given is None:
         return None
     where = f"{source}: search."
     for name in given:
         if name != "optuna":
-            raise InputError(f"{where}{name} is not a key of search; there is optuna")
+            raise InputError(f"{where}{name} is not a key of search; use optuna")
     block = given.get("optuna")
     if not isinstance(block, dict):
         raise InputError(f"{where}optuna is {show(block)}, but must be a mapping with trials and space")
@@ -108,7 +118,7 @@ def search_of(grammar: Grammar, given: Mapping[str, Any] | None, source: str) ->
     for name in block:
         if name not in OPTUNA.keys:
             raise InputError(
-                f"{where}{name} is not a key of optuna; there are {one_of(OPTUNA.keys)}"
+                f"{where}{name} is not a key of optuna; choose {one_of(OPTUNA.keys)}"
                 f"{did_you_mean(name, OPTUNA.keys)}"
             )
     space = _ordered(
@@ -127,7 +137,7 @@ def search_of(grammar: Grammar, given: Mapping[str, Any] | None, source: str) ->
         winner_seeds=values["winner_seeds"],
     )
     search = replace(search, enqueue=_enqueued(grammar, search, values["enqueue"], f"{where}enqueue"))
-    _refuse_misfits(search, where)
+    _check_together(search, where)
     return search
 
 
@@ -172,16 +182,16 @@ def _dimension(grammar: Grammar, key: str, given: Any, where: str) -> Dimension:
     return Dimension(key, kind, low=cast[0], high=cast[-1], when=when)
 
 
-def _check_range(kind: str, ends: tuple[Value, ...], said: str, at: str) -> None:
-    """Raise `InputError` unless two ends are a range of a kind."""
+def _check_range(kind: str, ends: tuple[Value, ...], given: str, at: str) -> None:
+    """Raise `InputError` unless two ends form a range of a kind."""
     number = all(isinstance(end, int | float) and not isinstance(end, bool) for end in ends)
     if not number or ends[0] >= ends[-1]:
         raise InputError(
-            f"{said}, but must be two numbers, the smaller one first"
+            f"{given}, but must be two numbers, the smaller one first"
             + ("" if number else "; list the values in categorical")
         )
     if kind.startswith("log") and ends[0] <= 0:
-        raise InputError(f"{at} begins at {ends[0]:g}, but a logarithmic range begins above 0")
+        raise InputError(f"{at} begins at {ends[0]:g}, but a logarithmic range must begin above 0")
 
 
 def _conditions(grammar: Grammar, given: Any, where: str) -> tuple[tuple[str, tuple[Value, ...]], ...]:
@@ -195,14 +205,14 @@ def _conditions(grammar: Grammar, given: Any, where: str) -> tuple[tuple[str, tu
 
 
 def _ordered(space: list[Dimension], where: str) -> tuple[Dimension, ...]:
-    """Each dimension after those that its conditions name."""
+    """The dimensions, each after those that its conditions refer to."""
     named = {dimension.key: dimension for dimension in space}
     for dimension in space:
         for key, values in dimension.when:
             at = f"{where}space.{dimension.key}.when"
             if key not in named:
                 raise InputError(
-                    f"{at} names {key}, which is not searched; there are {one_of(named)}"
+                    f"{at} names {key}, which is not searched; choose {one_of(named)}"
                     f"{did_you_mean(key, named)}"
                 )
             for value in values:
@@ -216,7 +226,7 @@ def _ordered(space: list[Dimension], where: str) -> tuple[Dimension, ...]:
         ready = [d for d in space if d.key not in ordered and all(key in ordered for key, _ in d.when)]
         if not ready:
             waiting = one_of(d.key for d in space if d.key not in ordered).replace(" or ", " and ")
-            raise InputError(f"{where}space: {waiting} wait for each other by `when`; take one condition out")
+            raise InputError(f"{where}space: {waiting} depend on each other by `when`; remove one condition")
         ordered |= {dimension.key: dimension for dimension in ready}
     return tuple(ordered.values())
 
@@ -239,36 +249,36 @@ def _enqueued(
             if not dimensions[key].holds(chosen[key]):
                 raise InputError(f"{at}{key} is {show(value)}, but must be {dimensions[key].describe()}")
         if chosen in points:
-            raise InputError(f"{where} gives the point {number} twice; take one of them out")
+            raise InputError(f"{where} gives the point {number} twice; remove one of them")
         points.append(chosen)
     return tuple(points)
 
 
-def _refuse_misfits(search: SearchSpec, where: str) -> None:
-    """Raise `InputError` for what does not go together."""
+def _check_together(search: SearchSpec, where: str) -> None:
+    """Raise `InputError` for values that exclude each other."""
     if len(search.metrics) != len(search.modes):
         raise InputError(
             f"{where}mode is {show(search.modes)}, but must be max or min for each of the "
             f"{len(search.metrics)} metrics"
         )
     if len(set(search.metrics)) < len(search.metrics):
-        raise InputError(f"{where}metric is {show(search.metrics)}, which names one twice; keep one")
+        raise InputError(f"{where}metric is {show(search.metrics)}, which lists one twice; keep one")
     if len(search.metrics) > 1 and search.sampler == "cmaes":
         raise InputError(
-            f"{where}sampler is cmaes, which has one objective; use tpe, gp, nsga2, random or grid"
+            f"{where}sampler is cmaes, which supports one objective only; use tpe, gp, nsga2, random or grid"
         )
     if search.prunes and search.metrics != ("val_acc",):
         raise InputError(
             f"{where}scheduler is {search.scheduler}, which stops students by val_acc, but metric is "
-            f"{show(search.metrics)}; use none, or val_acc alone"
+            f"{show(search.metrics)}; use none, or val_acc only"
         )
     if search.sampler != "grid":
         return
     for dimension in search.space:
         if not dimension.finite:
             raise InputError(
-                f"{where}sampler is grid, but space.{dimension.key} is {dimension.kind}, which has no end of "
-                "values; list them in categorical"
+                f"{where}sampler is grid, but space.{dimension.key} is {dimension.kind}, which cannot be "
+                "listed; give the values in categorical"
             )
     size = math.prod(len(dimension.values()) for dimension in search.space)
     if size > MOST_GRID_POINTS:

@@ -1,9 +1,9 @@
-"""Randomness by role.
+"""Seeds by role.
 
-Every random choice of a study has a role (which images, which initial weights, which views) and is
-seeded from the role and from only the fields that it depends on. So image sets stay equal across
-temperatures, students of one replicate start from equal weights, and nothing depends on the order
-in which things run. The clock is never a seed.
+Every random choice of a study has a role (which images, which initial weights, which views). Its seed
+depends on the role and on the relevant fields only. So image sets are equal across temperatures, students of
+one replicate start from equal weights, and results do not depend on the order of execution. The clock is
+never used as a seed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The study files that come with raydc (search_spaces/), found by name."""
+"""The study files that are part of raydc (search_spaces/), found by name."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from raydc.errors import InputError, did_you_mean
 
 @dataclass(frozen=True)
 class Shipped:
-    """A study file of the package."""
+    """A study file that is part of raydc."""
 
     name: str
     path: Path
     summary: str
-    """First line of its header."""
+    """First line of the file's header."""
 
 
 def folder() -> Path:
-    """search_spaces: inside the installed package, or beside it in a checkout."""
+    """The folder search_spaces: inside the installed package, or next to it in a checkout."""
     package = Path(__file__).parents[1]
     inside = package / "search_spaces"
     return inside if inside.is_dir() else package.parent / "search_spaces"
 
 
 def studies() -> list[Shipped]:
-    """All study files that come with raydc, by name."""
+    """All study files that are part of raydc, sorted by name."""
     found = []
     for path in sorted(folder().glob("*.yaml")):
         first = path.read_text(encoding="utf-8").partition("\n")[0]
@@ -35,7 +35,7 @@ def studies() -> list[Shipped]:
 
 
 def find(study: str) -> Path:
-    """The file of a study given as a path or as the name of one that comes with raydc."""
+    """The file of a study that is given as a path or as the name of a study file of raydc."""
     path = Path(study)
     if path.is_file():
         return path

@@ -1,7 +1,7 @@
-"""The study file: read, merged with `smoke` and `--set`, checked, and made into a `StudySpec`.
+"""The study file: read, merged with `smoke` and `--set`, checked, and turned into a `StudySpec`.
 
-All problems are `InputError`s of one sentence that names the file, the dotted key, what was given
-and what is allowed. Values are checked before keys fall away.
+Every problem is an `InputError` of one sentence with the file, the dotted key, what was given and what is
+allowed. All given values are checked, also those of keys that do not apply.
 """
 
 from __future__ import annotations
@@ -36,29 +36,29 @@ class StudySpec:
     teachers: Mapping[str, TeacherSpec]
     scorer: TeacherSpec | None
     base: Point
-    """Given values by dotted key, canonical, before the recipe fills the rest."""
+    """Given canonical values by dotted key, without the defaults of the recipe."""
     grids: tuple[Mapping[str, tuple[Value, ...]], ...]
-    """Their union is evaluated; each is crossed."""
+    """Grids of values by dotted key; all combinations of each grid are evaluated."""
     seeds: tuple[int, ...]
     resources: Resources
     tracking: TrackingSpec
     store_uri: str | None
     source: str
-    """What messages call the file."""
+    """Name of the file in messages."""
     raw: Mapping[str, Any]
-    """The file as merged with `smoke` and `--set`."""
+    """Contents of the file, merged with `smoke` and `--set`."""
     search: SearchSpec | None = None
-    """Who asks for points, instead of the grids."""
+    """The search that proposes points, instead of the grids."""
 
     def located(self, tracking_uri: str | None, store_uri: str | None) -> StudySpec:
-        """The study with another tracking URI or store, where one is given.
+        """The study with another tracking URI or store, if one is given.
 
-        Raises `InputError` for a tracking URI that the study's tracker does not take.
+        Raises `InputError` for a tracking URI that the study's tracker does not accept.
         """
         raw = dict(self.raw)
         for block, uri in (("tracking", tracking_uri), ("store", store_uri)):
             if uri:
-                # A folder is meant from here, wherever the file is read again.
+                # A folder is relative to the current one, wherever the file is read again.
                 plain = block == "store" and "://" not in uri
                 given = str(Path(uri).absolute()) if plain else uri
                 raw[block] = {**(raw.get(block) or {}), "uri": given}
@@ -70,15 +70,15 @@ class StudySpec:
         )
 
     def to_yaml(self) -> str:
-        """The study as merged, without passwords; loading it again gives an equal study but for these."""
-        return dump_yaml(_said(self.raw))
+        """The merged study file without passwords; loading it gives an equal study, except for passwords."""
+        return dump_yaml(_without_passwords(self.raw))
 
     def evaluations(self, grammar: Grammar | None = None) -> list[Evaluation]:
         """Every evaluation, each once, in the order of the grids.
 
-        Of a search, whose points are not known before they are asked: one evaluation of each of its
-        examples, by which it is checked and its teachers are known. Raises `InputError` for a point that
-        cannot be and for a key that applies to no point.
+        The points of a search are not known beforehand. For a search, these are evaluations of example
+        points, which are used to check the search and to determine its teachers. Raises `InputError` for an
+        invalid point and for a key that applies to no point.
         """
         grammar = grammar or point.point_grammar()
         id_builder = IdBuilder("unknown data", grammar)
@@ -103,9 +103,9 @@ class StudySpec:
     def at(
         self, chosen: Mapping[str, Value], seeds: Iterable[int], grammar: Grammar | None = None
     ) -> list[Evaluation]:
-        """The replicates `seeds` of one point: the base with `chosen` values.
+        """The replicates `seeds` of one point: the base with the `chosen` values.
 
-        Raises `InputError`, without the file's name, if the point cannot be.
+        Raises `InputError`, without the file's name, if the point is invalid.
         """
         grammar = grammar or point.point_grammar()
         resolved = point.resolve(grammar, self._given(chosen))
@@ -115,12 +115,12 @@ class StudySpec:
         return [Evaluation(self.dataset, resolved, seed, teacher, scorer, code=code) for seed in seeds]
 
     def _given(self, chosen: Mapping[str, Value]) -> dict[str, Value]:
-        """What a point gives, without what `chosen` values replace."""
+        """The given values of a point: `chosen`, and the base without keys that `chosen` values replace."""
         rivals = {rival for key, rival in point.EXCLUSIVE_KEYS.items() if key in chosen}
         return {key: value for key, value in self.base.items() if key not in rivals} | dict(chosen)
 
     def _choices(self) -> Iterator[tuple[str, dict[str, Value]]]:
-        """What every point chooses, with the words that begin a message about it."""
+        """The chosen values of every point, each with the prefix of messages about it."""
         if self.search is not None:
             for chosen in self.search.examples():
                 yield "", chosen
@@ -130,7 +130,7 @@ class StudySpec:
                 yield where, dict(zip(grid, values, strict=True))
 
     def _given_blocks(self) -> list[tuple[str, Mapping[str, Value]]]:
-        """The blocks whose keys must apply somewhere, with the words that begin a message about them."""
+        """The blocks whose keys must apply to some point, each with the prefix of messages about it."""
         blocks: list[tuple[str, Mapping[str, Value]]] = [("base.", self.base)]
         if self.search is not None:
             return [*blocks, ("search.optuna.space.", {d.key: d.ends() for d in self.search.space})]
@@ -142,7 +142,7 @@ class StudySpec:
         return [(f"grid.{i}: ", grid) for i, grid in enumerate(self.grids)]
 
     def _teacher(self, resolved: dict[str, Value]) -> TeacherSpec | None:
-        """The teacher that labels a point; fills in what depends on it."""
+        """The teacher that labels a point; sets the keys of `resolved` that depend on the teacher."""
         kind = str(resolved["labels.kind"])
         if not catalog.LABELS[kind].needs_teacher(resolved):
             return None
@@ -152,8 +152,8 @@ class StudySpec:
         if name is None:
             if len(self.teachers) > 1:
                 raise InputError(
-                    "labels.teacher is missing; the study has the teachers "
-                    f"{one_of(self.teachers)}, so name one"
+                    "labels.teacher is missing; the study has several teachers, so choose "
+                    f"{one_of(self.teachers)}"
                 )
             name = next(iter(self.teachers))
         if name not in self.teachers:
@@ -172,7 +172,7 @@ class StudySpec:
             if "labels.teacher_epoch" not in resolved:
                 raise InputError(
                     f"labels.teacher_epoch is missing; the teacher {name!r} is a buffer of many epochs, so "
-                    "name one"
+                    "give one"
                 )
             return teacher
         if not teacher.trained_here:
@@ -193,7 +193,7 @@ class StudySpec:
         return teacher
 
     def _scorer(self, resolved: Point) -> TeacherSpec | None:
-        """Who scores the images of a point."""
+        """The network that scores or embeds the images of a point; None if the method needs none."""
         method = str(resolved["images.method"])
         needs = catalog.METHODS[method].needs_at(resolved)
         if needs == "nothing":
@@ -213,15 +213,15 @@ class StudySpec:
             )
         if needs == "scores" and not scorer.trained_here:
             raise InputError(
-                f"images.method is {method}, whose scores are recorded while a scorer trains, but "
-                f"{scorer.name!r} is not trained here; add a scorer block that is"
+                f"images.method is {method}, whose scores are recorded while a scorer is trained, but "
+                f"{scorer.name!r} is not trained here; add a scorer block without checkpoint or weights"
             )
         if needs == "scores":
             assert scorer.epochs is not None
-            if (asked := resolved.get("images.score_epoch", 1)) > scorer.epochs:
+            if (score_epoch := resolved.get("images.score_epoch", 1)) > scorer.epochs:
                 raise InputError(
-                    f"images.score_epoch is {asked}, but {scorer.name!r} is trained for {scorer.epochs} "
-                    "epochs; choose at most that"
+                    f"images.score_epoch is {score_epoch}, but {scorer.name!r} is trained for "
+                    f"{scorer.epochs} epochs; choose at most that"
                 )
             for name in catalog.METHODS[method].scores_of(resolved):
                 least = catalog.SCORES[name].least_epochs
@@ -233,12 +233,12 @@ class StudySpec:
         return scorer
 
 
-def _said(value: Any) -> Any:
-    """A value of a study file, with no password in any address in it."""
+def _without_passwords(value: Any) -> Any:
+    """A value of a study file, without passwords in the URIs that it contains."""
     if isinstance(value, Mapping):
-        return {key: _said(part) for key, part in value.items()}
+        return {key: _without_passwords(part) for key, part in value.items()}
     if isinstance(value, list):
-        return [_said(part) for part in value]
+        return [_without_passwords(part) for part in value]
     return without_password(value) if isinstance(value, str) and "://" in value else value
 
 
@@ -256,26 +256,26 @@ def load_study(
 ) -> StudySpec:
     """Read, merge and check the study file at `path`.
 
-    `settings` are `KEY=VALUE` texts (dotted path from the root, value in YAML); `smoke` merges the
-    file's own `smoke` block first. Raises `InputError`.
+    `settings` are `KEY=VALUE` strings (dotted path from the root, value in YAML); `smoke` merges the
+    file's `smoke` block first. Raises `InputError`.
     """
     file = Path(path)
     if not file.exists():
         raise InputError(
             f"{path}: there is no such study file; give a path or a name that `raydc list studies` shows"
         )
-    # A pipe or a device has no size to ask for, so what is read is bounded.
+    # A pipe or a device has no known size, so the number of bytes read is limited.
     text = read_text(file, LARGEST_FILE_BYTES)
     return parse_study(text, str(path), settings=settings, smoke=smoke)
 
 
 def parse_study(text: str, source: str, *, settings: Iterable[str] = (), smoke: bool = False) -> StudySpec:
-    """As `load_study`, from the text of a file that messages call `source`."""
+    """Like `load_study`, but from the text of a file; `source` is its name in messages."""
     raw = parse_yaml(text, source)
     if not isinstance(raw, dict):
         raise InputError(f"{source}: a study file is a mapping with name, dataset and base")
     if raw.get("smoke") and not smoke:
-        parse_study(text, source, smoke=True)  # what is wrong with it is said now
+        parse_study(text, source, smoke=True)  # problems of the smoke block are reported in any case
     return _checked(merged(raw, source, settings, smoke), source)
 
 
@@ -295,7 +295,7 @@ def _checked(raw: dict[str, Any], source: str) -> StudySpec:
     search = search_of(grammar, file.search, source)
     if search is not None and dataset.val_fraction == 0:
         raise InputError(
-            f"{source}: dataset.val_fraction is 0, but a search chooses by validation images; give a "
+            f"{source}: dataset.val_fraction is 0, but a search selects points by validation images; give a "
             "fraction above 0, such as 0.1"
         )
     study = StudySpec(

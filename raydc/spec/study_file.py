@@ -1,7 +1,7 @@
-"""The frame of a study file: its blocks and their keys, checked by pydantic (nowhere else).
+"""The blocks of a study file and their keys, checked by pydantic; no other module uses pydantic.
 
-What the blocks `base`, `grid` and the teachers hold is checked by raydc's own grammar (raydc.spec.blocks);
-`search` and `tracking` have modules of their own (raydc.spec.search_block, raydc.spec.tracking_block).
+The contents of `base`, `grid` and the teachers are checked by raydc's own grammar (raydc.spec.blocks), those
+of `search` and `tracking` by raydc.spec.search_block and raydc.spec.tracking_block.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from raydc.errors import InputError, did_you_mean, one_of
 from raydc.spec.keys import show
 
 SOURCES = ("name", "parquet", "folder", "hub")
-"""Keys of `dataset` that say where the data are; exactly one is given."""
+"""Keys of `dataset` that give the location of the data; exactly one is given."""
 
 
 def _ordered(bounds: list[int]) -> list[int]:
@@ -32,38 +32,38 @@ class _Part(BaseModel):
 
 
 class Resources(_Part):
-    """What a run may use."""
+    """The resources that a run may use."""
 
     workers: Literal["auto"] | int = Field("auto")
-    """Students trained at a time; auto: one a CPU core, or 1 / gpu_share a GPU."""
+    """Number of students trained at the same time; auto: one per CPU core, or 1 / gpu_share per GPU."""
     threads: int = Field(1, ge=1)
-    """CPU threads of one student."""
+    """CPU threads per student."""
     teacher_workers: int = Field(1, ge=1)
-    """Processes that train one teacher together, each on a GPU of its own, or a core where there is none."""
+    """Processes that train one teacher together, each on its own GPU, or on a CPU core without GPUs."""
     teacher_replicas: AtLeastOne | Literal["auto"] | Bounds = 1
-    """Teacher actors; [N, M]: N, and while labels are made up to M as passes wait, one more only where a GPU
-    (a core where there is none) has room; auto: from 1 on, without another limit."""
+    """Number of teacher actors. [N, M]: N, and up to M while label passes wait and a GPU (or a CPU core
+    without GPUs) is free; auto: at least 1, limited only by the free GPUs."""
     gpu_share: float = Field(1.0, gt=0, le=1)
-    """Part of a GPU that one worker takes."""
+    """Fraction of a GPU that one worker uses."""
     evaluation_timeout_seconds: float | None = Field(None, gt=0, allow_inf_nan=False)
-    """Longest time that one evaluation may take; null sets no limit."""
+    """Time limit of one evaluation; null sets no limit."""
     retries: int = Field(2, ge=0)
-    """How often an evaluation is tried again after its worker died or an artifact that it needs was lost."""
+    """How often an evaluation is retried after its worker died or an artifact that it needs was lost."""
 
     def replicas(self, places: int) -> tuple[int, int]:
-        """Fewest and most teacher actors where `places` have room beside each other."""
-        asked = self.teacher_replicas
-        if isinstance(asked, int):
-            return asked, asked
-        fewest, most = [1, places] if asked == "auto" else asked
+        """Smallest and largest number of teacher actors, where at most `places` can run at the same time."""
+        replicas = self.teacher_replicas
+        if isinstance(replicas, int):
+            return replicas, replicas
+        fewest, most = [1, places] if replicas == "auto" else replicas
         return fewest, max(fewest, min(most, places))
 
 
 class StoreConfig(_Part):
-    """Where artifacts are kept."""
+    """Location of the artifacts."""
 
     uri: str | None = None
-    """Folder, or a URI that pyarrow.fs opens; null: `.raydc-store` beside the output folder."""
+    """Folder, or a URI that pyarrow.fs supports; null: `.raydc-store` next to the output folder."""
 
 
 class DatasetFile(_Part):
@@ -97,7 +97,7 @@ class StudyFile(_Part):
 
 
 def framed(raw: dict[str, Any], source: str) -> StudyFile:
-    """The blocks of a study file; `InputError` names `source`, the dotted key, and what is allowed."""
+    """The checked blocks of a study file; `InputError` gives `source`, the dotted key and what is allowed."""
     try:
         return StudyFile.model_validate(raw)
     except ValidationError as error:

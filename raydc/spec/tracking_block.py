@@ -18,9 +18,9 @@ class TrackingSpec:
     """The tracker of a study."""
 
     kind: str
-    """Its name in the catalogue."""
+    """Name of the tracker in the catalogue."""
     options: Mapping[str, Value]
-    """Values of the tracker's keys, by their name inside the block; defaults are filled in."""
+    """Values of the tracker's keys, by their name inside the block, with defaults."""
 
     @property
     def entry(self) -> TrackerEntry:
@@ -29,16 +29,16 @@ class TrackingSpec:
 
     @property
     def uri(self) -> str | None:
-        """Where it records; None: its default, or it takes no URI."""
+        """Where the tracker records; None: its default, or the tracker takes no URI."""
         return self.options.get("uri")
 
     @property
     def has_defaults(self) -> bool:
-        """Whether every option holds its default."""
+        """Whether every option has its default value."""
         return all(self.options[name] == key.default for name, key in _keys_of(self.entry).items())
 
     def at(self, uri: str) -> TrackingSpec:
-        """The same tracker with the URI of `--tracking-uri`; `InputError` if it takes none."""
+        """The same tracker with the URI of `--tracking-uri`; raises `InputError` if it takes none."""
         key = _keys_of(self.entry).get("uri")
         if key is None:
             raise InputError(
@@ -52,7 +52,7 @@ class TrackingSpec:
 
 
 def tracking_of(given: Mapping[str, Any], source: str) -> TrackingSpec:
-    """The tracker that a block names; `InputError` names the file, the dotted key and what is allowed."""
+    """The tracker that a block describes; `InputError` gives the file, the dotted key and what is allowed."""
     where = f"{source}: tracking."
     kind = given.get("kind", KIND.default)
     try:
@@ -72,7 +72,7 @@ def _keys_of(entry: TrackerEntry) -> dict[str, Key]:
 
 
 def _refuse(name: str, value: Value, kind: str, where: str) -> None:
-    """`InputError` for a key that the tracker does not have; null gives nothing to a key of another one."""
+    """Raise `InputError` for a key that the tracker lacks; null is allowed for keys of other trackers."""
     owners = [entry.name for entry in TRACKERS if name in _keys_of(entry)]
     if not owners:
         known = ["kind", *_keys_of(TRACKERS[kind])]
@@ -88,7 +88,7 @@ def _refuse(name: str, value: Value, kind: str, where: str) -> None:
 
 
 def _value(key: Key, given: Value, kind: str, where: str) -> Value:
-    """The value of a key of the tracker; null is its default."""
+    """The value of a key of the tracker; null means the default."""
     if given is None and key.default is not REQUIRED:
         return key.default
     name = key.name.removeprefix("tracking.")

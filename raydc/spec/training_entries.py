@@ -1,4 +1,4 @@
-"""Kinds of entries that make a training: augmentations, losses, schedules, optimizers, networks, codecs.
+"""Classes of catalogue entries for training: augmentations, losses, schedules, optimizers, networks, codecs.
 
 The keys that an entry declares are passed to its code as keyword arguments, by their name in the block.
 """
@@ -17,7 +17,7 @@ from raydc.spec.registry import Entry, Registry, Target
 
 
 def misplaced_key(keys: Iterable[Key], block: str) -> str | None:
-    """The problem that a key does not lie in the entry's block; or None."""
+    """The problem if a key is not in the entry's block; None if all are."""
     for key in keys:
         if not key.name.startswith(f"{block}.") or key.name.count(".") != 1:
             return f"declares the key {key.name!r}, but its keys must be {block}.NAME"
@@ -29,31 +29,31 @@ class Augmentation(Entry):
     """A change of the images of a batch; `target` is a function (images, *numbers, **keys) -> images.
 
     images: [B, C, H, W] float32, standardised; numbers: [B, 4] float32 in [0, 1), one argument for each of
-    `streams`, the same on every device; the images that are returned have the same shape.
+    `streams`, the same on every device; the returned images have the same shape.
 
     With `alpha` it mixes images: (images, partner, share, numbers) -> (images, share), where partner [B]
-    int64 holds the position of the image that each is mixed with, and share [B] the part that remains of
-    each.
+    int64 is the position of the image that each image is mixed with, and share [B] the fraction of each
+    image that remains.
     """
 
     keys: tuple[Key, ...] = ()
-    """Keys of `train` that it reads."""
+    """Keys of `train` that the augmentation reads."""
     streams: tuple[str, ...] = ()
-    """Names of its streams of random numbers; default: one, of its own name."""
+    """Names of its streams of random numbers; default: one stream with its own name."""
     needs: tuple[str, ...] = ()
     """Further arguments: `strength` (train.augment_strength, a number) or `grid` ([B, 2] int64, rows and
     columns of tiles in each image)."""
     choices: tuple[str, ...] = ()
     """One of these is drawn for each batch and passed as `choice`."""
     alpha: str = ""
-    """Key of `train` with the alpha of the Beta(alpha, alpha) that the share of a mix is drawn from; empty
-    for an augmentation that does not mix images."""
+    """Key of `train` with the alpha of the Beta(alpha, alpha) distribution from which the share is drawn;
+    empty for an augmentation that does not mix images."""
 
     NEEDS: ClassVar[tuple[str, ...]] = ("strength", "grid")
 
     @property
     def mixes(self) -> bool:
-        """Whether it mixes images of a batch, and their targets with them."""
+        """Whether the augmentation mixes the images of a batch and their targets."""
         return bool(self.alpha)
 
     @property
@@ -75,20 +75,20 @@ class Augmentation(Entry):
 
 @dataclass(frozen=True)
 class Loss(Entry):
-    """How a student meets its targets; `target` is a function (logits, targets, **keys) -> scalar.
+    """A training loss; `target` is a function (logits, targets, **keys) -> scalar.
 
     logits: [B, C] float32; targets: `raydc.training.losses.Targets` of the same batch.
     """
 
     keys: tuple[Key, ...] = ()
-    """Keys of `train` that it reads."""
+    """Keys of `train` that the loss reads."""
     stacked: Target = ""
-    """The same for packs, as `package.module:attribute`: (logits [S, B, C], StackedTargets, **keys) -> [S].
-    Without it the students of a pack are taken one by one."""
+    """The same loss for packs, as `package.module:attribute`: (logits [S, B, C], StackedTargets, **keys) ->
+    [S]. Without it, the loss of each student in a pack is computed separately."""
     soft: bool = True
-    """Whether it looks at soft labels; a loss that does not is for hard labels only."""
+    """Whether the loss supports soft labels; otherwise it is for hard labels only."""
     needs: tuple[str, ...] = ()
-    """What it reads beside probabilities: `logits` of the teacher, `classes` (one-hot)."""
+    """What the loss reads in addition to probabilities: `logits` of the teacher, `classes` (one-hot)."""
 
     NEEDS: ClassVar[tuple[str, ...]] = ("logits", "classes")
 
@@ -97,7 +97,7 @@ class Loss(Entry):
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """Parts of the targets that a pack must stack for it."""
+        """Parts of the targets that a pack must stack for this loss."""
         return self.needs if self.stacked else tuple(dict.fromkeys((*self.needs, "classes")))
 
     def problem(self) -> str | None:
@@ -108,9 +108,9 @@ class Loss(Entry):
         )
 
     def check(self, kind: str, logits: bool, able: Iterable[str]) -> None:
-        """Raise `InputError` if it does not go with labels of a kind.
+        """Raise `InputError` if the loss cannot be used with labels of a kind.
 
-        logits: whether the kind brings a teacher's logits; able: names of kinds that do.
+        logits: whether the kind provides a teacher's logits; able: names of the kinds that do.
         """
         if "logits" in self.needs and not logits:
             raise InputError(
@@ -121,16 +121,16 @@ class Loss(Entry):
 
 @dataclass(frozen=True)
 class Schedule(Entry):
-    """How the learning rate falls; `target` is a function (step, total, **keys) -> part of the peak rate.
+    """A learning-rate schedule; `target` is a function (step, total, **keys) -> fraction of the peak rate.
 
-    step: from 0 to total - 1, both counted without the warm-up.
+    step: from 0 to total - 1; neither includes the warm-up.
     """
 
     keys: tuple[Key, ...] = ()
-    """Keys of `train` that it reads."""
+    """Keys of `train` that the schedule reads."""
     needs_length: bool = True
-    """Whether the rate of a step depends on the length of the training. Where it does not, a longer training
-    of a teacher goes on from the checkpoints of a shorter one."""
+    """Whether the learning rate of a step depends on the length of the training. If it does not, a longer
+    training of a teacher continues from the checkpoints of a shorter one."""
 
     def problem(self) -> str | None:
         return super().problem() or misplaced_key(self.keys, "train")
@@ -138,13 +138,13 @@ class Schedule(Entry):
 
 @dataclass(frozen=True)
 class Optimizer(Entry):
-    """What moves the weights; `target` is a function (recipe, network, **keys) -> torch.optim.Optimizer."""
+    """An optimizer; `target` is a function (recipe, network, **keys) -> torch.optim.Optimizer."""
 
     keys: tuple[Key, ...] = ()
-    """Keys of `train` that it reads."""
+    """Keys of `train` that the optimizer reads."""
     stacked: Target = ""
-    """The same for packs, as `package.module:attribute`, a `raydc.training.stacked.StackedOptimizer`. Without
-    it students are trained alone."""
+    """The same optimizer for packs, as `package.module:attribute`, a
+    `raydc.training.stacked.StackedOptimizer`. Without it, students are not packed."""
 
     def targets(self) -> tuple[Target, ...]:
         return (self.target, self.stacked) if self.stacked else (self.target,)
@@ -158,21 +158,21 @@ class Network(Entry):
     """An architecture; `target` is a function (channels, classes, resolution) -> nn.Module.
 
     The module takes images [N, channels, resolution, resolution] and returns logits [N, classes]. Its weights
-    come from torch's global generator, which is seeded before.
+    come from torch's global generator, which is seeded before the call.
     """
 
     pattern: str = ""
-    """Regular expression of the names of a family; its named groups are passed as keyword arguments. Empty
-    for one network."""
+    """Regular expression that matches the names of a family of networks; its named groups are passed as
+    keyword arguments. Empty for a single network."""
     form: str = ""
-    """How messages write the names of a family, such as `timm/NAME`."""
+    """The names of a family as written in messages, such as `timm/NAME`."""
 
     @cached_property
     def _compiled(self) -> re.Pattern[str]:
         return re.compile(self.pattern or re.escape(self.name))
 
     def match(self, arch: str) -> dict[str, str] | None:
-        """Keyword arguments of the network `arch`; None if it is none of this entry's."""
+        """Keyword arguments for the network `arch`; None if `arch` does not belong to this entry."""
         found = self._compiled.fullmatch(arch)
         return None if found is None else {k: v or "" for k, v in found.groupdict().items()}
 
@@ -191,27 +191,27 @@ class Codec(Entry):
 
 
 class Networks(Registry[Network]):
-    """The networks, found by the names of their families too."""
+    """The networks, found by name or by the pattern of a family."""
 
     def of(self, arch: str) -> tuple[Network, dict[str, str]]:
-        """The entry of `arch` with the keyword arguments of its function; `InputError` if there is none."""
+        """The entry of `arch` and keyword arguments for its function; raises `InputError` if none matches."""
         for entry in self:
             if (found := entry.match(arch)) is not None:
                 return entry, found
-        raise InputError(f"there is no network {arch!r}; there are {self.forms()}{self.hint(arch)}")
+        raise InputError(f"there is no network {arch!r}; choose {self.forms()}{self.hint(arch)}")
 
     def forms(self) -> str:
-        """All names and families, as messages write them."""
+        """All names and families, as written in messages."""
         return one_of(entry.form or entry.name for entry in self)
 
     def hint(self, arch: str) -> str:
-        """`; did you mean X?`, or nothing."""
+        """`; did you mean X?`, or an empty string."""
         return did_you_mean(arch, [entry.name for entry in self if not entry.pattern])
 
 
 @dataclass(frozen=True)
 class Arch:
-    """The name of a network; networks of plugins count."""
+    """The name of a network, including networks of plugins."""
 
     networks: Networks
 

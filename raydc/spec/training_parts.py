@@ -12,7 +12,7 @@ from raydc.spec.training_entries import Augmentation, Codec, Loss, Network, Netw
 
 @dataclass(frozen=True)
 class CropScale:
-    """[smallest, largest] part of the image's area."""
+    """[smallest, largest] fraction of the image's area."""
 
     def cast(self, given: Value) -> tuple[float, float]:
         low, high = Many(Real(above=0, high=1), 2, 2).cast(given)
@@ -25,7 +25,10 @@ class CropScale:
 
 
 CROP_SCALE = Key(
-    "train.crop_scale", CropScale(), "area of a random resized crop, as parts of the image", (0.08, 1.0)
+    "train.crop_scale",
+    CropScale(),
+    "smallest and largest area of a random resized crop, as fractions of the image",
+    (0.08, 1.0),
 )
 MIXUP_ALPHA = Key(
     "train.mixup_alpha", Real(above=0), "alpha of the Beta(alpha, alpha) that mixup draws from", 0.8
@@ -41,7 +44,7 @@ for _augmentation in (
     Augmentation(
         "dsa",
         f"{OPERATIONS}:dsa",
-        "one of six operations a batch, random parameters an image (arXiv 2102.08259, mode S)",
+        "one of six operations per batch, with random parameters per image (arXiv 2102.08259, mode S)",
         needs=("strength",),
         choices=("colour", "crop", "cutout", "flip", "scale", "rotate"),
     ),
@@ -135,7 +138,7 @@ _SCHEDULES: Mapping[str, str] = {
     "cosine": "a half cosine to 0",
     "half-cosine": "a quarter cosine to one half (RDED)",
     "quarters": "x 0.3 after each quarter (arXiv 2406.10485)",
-    "halfway": "x 0.1 after the half (MTT, DM)",
+    "halfway": "x 0.1 after half of the steps (MTT, DM)",
     "thirds": "x 0.1 after each third",
 }
 SCHEDULES: Registry[Schedule] = Registry("schedule")
@@ -209,8 +212,8 @@ for _network in (
 
 CODECS: Registry[Codec] = Registry("codec")
 for _codec in (
-    Codec("fp16", "raydc.labels.codecs:Float16", "half precision, 2 bytes a value (FKD: VILA-Lab/SRe2L)"),
-    Codec("fp32", "raydc.labels.codecs:Float32", "single precision, 4 bytes a value"),
+    Codec("fp16", "raydc.labels.codecs:Float16", "half precision, 2 bytes per value (FKD: VILA-Lab/SRe2L)"),
+    Codec("fp32", "raydc.labels.codecs:Float32", "single precision, 4 bytes per value"),
     Codec(
         "q8", "raydc.labels.codecs:Quantised8", "8-bit steps from a record's smallest value to its largest"
     ),

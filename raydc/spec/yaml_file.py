@@ -1,7 +1,7 @@
 """Study files as YAML, read safely.
 
-YAML 1.2's core schema is used: 1e-3 is a number, `no` is a text, dates stay texts. Tags, duplicate
-keys, keys that are not texts and aliases that blow up are refused.
+The core schema of YAML 1.2 is used: 1e-3 is a number, `no` and dates are strings. Tags, duplicate keys, keys
+that are not strings and aliases that expand to too many values are errors.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from raydc.errors import InputError
 LARGEST_FILE_BYTES = 1 << 20
 MOST_NODES = 200_000
 MOST_LEVELS = 100
-"""PyYAML's time grows with the square of the levels: at 20,000 half a minute."""
+"""The parsing time of PyYAML is quadratic in the number of levels: half a minute for 20,000."""
 
 
 def _problem(problem: str, mark: Any) -> yaml.MarkedYAMLError:
@@ -29,7 +29,7 @@ class _Loader(yaml.SafeLoader):
 
     yaml_implicit_resolvers: dict[str, list[Any]] = {}  # noqa: RUF012 (PyYAML's own design)
     levels = 0
-    """Of what is being read."""
+    """Nesting depth of the node that is being read."""
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         event = self.peek_event()
@@ -58,13 +58,13 @@ for _tag, _pattern, _first in (
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes what `_Loader` reads back as it was: texts that look like its numbers are quoted."""
+    """Writes YAML that `_Loader` reads back unchanged: strings that look like numbers are quoted."""
 
     yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
 
 
 def dump_yaml(content: Any) -> str:
-    """`content` as text; `parse_yaml` gives an equal value back."""
+    """`content` as YAML; `parse_yaml` returns an equal value."""
     return yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
 
 
@@ -79,7 +79,7 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _integer)
 
 
 def _check(node: yaml.Node, open_nodes: set[int], sizes: dict[int, int]) -> int:
-    """Expanded size of `node`; duplicate keys, odd keys and self-reference raise."""
+    """Expanded size of `node`; raises an error for duplicate keys, keys that are not strings and cycles."""
     if id(node) in open_nodes:
         raise _problem("an alias contains itself", node.start_mark)
     if id(node) in sizes:
@@ -90,22 +90,22 @@ def _check(node: yaml.Node, open_nodes: set[int], sizes: dict[int, int]) -> int:
         seen: set[str] = set()
         for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode) or key.tag != "tag:yaml.org,2002:str":
-                raise _problem("a key is not a text", key.start_mark)
+                raise _problem("a key is not a string", key.start_mark)
             if key.value in seen:
-                raise _problem(f"the key {key.value!r} stands twice; keep one", key.start_mark)
+                raise _problem(f"the key {key.value!r} is given twice; keep one", key.start_mark)
             seen.add(key.value)
             size += 1 + _check(value, open_nodes, sizes)
     elif isinstance(node, yaml.SequenceNode):
         size += sum(_check(value, open_nodes, sizes) for value in node.value)
     if size > MOST_NODES:
-        raise _problem(f"more than {MOST_NODES:,} values when its aliases are written out", None)
+        raise _problem(f"it has more than {MOST_NODES:,} values when its aliases are expanded", None)
     open_nodes.discard(id(node))
     sizes[id(node)] = size
     return size
 
 
 def read_text(path: Path, most_bytes: int | None = None) -> str:
-    """The text of a file; `InputError` if it cannot be read, is no UTF-8 text or too large."""
+    """The text of a file; raises `InputError` if it cannot be read, is not UTF-8 or is too large."""
     try:
         with path.open("rb") as file:
             content = file.read() if most_bytes is None else file.read(most_bytes + 1)
@@ -120,7 +120,7 @@ def read_text(path: Path, most_bytes: int | None = None) -> str:
 
 
 def parse_yaml(text: str, where: str) -> Any:
-    """The value that `text` holds; `InputError` names `where`, the line, and what is wrong."""
+    """The value that `text` holds; `InputError` gives `where`, the line and the problem."""
     loader = None
     try:
         loader = _Loader(text)

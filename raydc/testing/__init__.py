@@ -1,7 +1,7 @@
-"""The contracts of all kinds of parts, as tests. A plugin's author runs them with one line:
+"""The contracts of all kinds of parts, as tests. The author of a plugin runs them with one command:
 
     RAYDC_PLUGINS=my_plugin.py pytest --pyargs raydc.testing
 
-Only the parts of plugins are tested then; without a plugin, all parts of raydc are. Trackers are tested by a
-subclass of `raydc.testing.trackers.TrackerContract`, which says how to read what they recorded.
+It tests only the parts of plugins; without a plugin, it tests all parts of raydc. A tracker is tested by a
+subclass of `raydc.testing.trackers.TrackerContract`, which implements how to read what it has recorded.
 """

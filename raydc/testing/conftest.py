@@ -1,4 +1,4 @@
-"""Results are equal for one number of threads."""
+"""Run all tests with one thread, since results depend on the number of threads."""
 
 from __future__ import annotations
 

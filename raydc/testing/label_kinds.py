@@ -1,6 +1,6 @@
-"""The contract of label kinds: what every registered one keeps, a plugin's too, at each setting of its keys.
+"""The contract of label kinds, including those of plugins, for each setting of their keys.
 
-Each `check_*` takes an entry and an empty folder, and raises `AssertionError` with what is wrong.
+Each `check_*` takes an entry and an empty folder, and raises `AssertionError` with the problem.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from raydc.training.losses import Targets
 from raydc.training.targets import ViewTable
 
 IMAGES, CLASSES, NETWORKS, EPOCHS, BATCH = 6, 5, 2, 2, 4
-"""A set of six images: batches of four and two."""
+"""A set of six images, so that the batches have four and two images."""
 COST = LabelCost(seconds=3.0, wait_seconds=0.5, teacher_test_acc=0.75)
 COSTLY = {"logits", "view_logits", "learned"}
 """Needs that have a cost."""
@@ -37,7 +37,7 @@ Point = Mapping[str, Any]
 
 
 class GivenInputs:
-    """`raydc.labels.inputs.LabelInputs` of given values; it notes what it is asked for."""
+    """`raydc.labels.inputs.LabelInputs` with given values; records which of them are requested."""
 
     def __init__(
         self,
@@ -58,11 +58,11 @@ class GivenInputs:
             "labelled_views": replayed,
             "learned": soft_labels,
         }
-        self.asked: set[str] = set()
+        self.requested: set[str] = set()
 
     def _take(self, need: str) -> Any:
-        self.asked.add(need)
-        assert self.given[need] is not None, f"{need} is asked for, but was not declared"
+        self.requested.add(need)
+        assert self.given[need] is not None, f"{need} is requested, but was not declared"
         return self.given[need]
 
     def logits(self) -> tuple[Tensor, LabelCost]:
@@ -87,13 +87,13 @@ def random_logits(*shape: int) -> Tensor:
 
 
 def batches_of(images: int) -> list[tuple[int, int, Tensor]]:
-    """(epoch, batch, images [B]) of the views that a student meets."""
+    """(epoch, batch, images [B]) of the views of a student."""
     rows = torch.arange(images).split(BATCH)
     return [(epoch, batch, index) for epoch in range(EPOCHS) for batch, index in enumerate(rows)]
 
 
 def table_of_views(folder: Path, images: int) -> ViewLogits:
-    """Logits of all views by two networks."""
+    """Logits of two networks for all views."""
     store, steps = LocalStore(folder), len(batches_of(images))
     tables = []
     for network in range(NETWORKS):
@@ -106,7 +106,7 @@ def table_of_views(folder: Path, images: int) -> ViewLogits:
 
 
 def folder_of_views(folder: Path, images: int) -> Replayed:
-    """FKD's files of as many views, nothing cropped or mixed."""
+    """FKD files of the same views, without crops and mixing."""
     for epoch, batch, index in batches_of(images):
         count = len(index)
         (folder / f"epoch_{epoch}").mkdir(parents=True, exist_ok=True)
@@ -120,21 +120,21 @@ def folder_of_views(folder: Path, images: int) -> Replayed:
 
 
 def inputs_at(kind: LabelKind, point: Point, folder: Path, images: int = IMAGES) -> GivenInputs:
-    """What `kind` may ask for at a point, and nothing else."""
+    """The inputs that `kind` may request at a point."""
     needs = kind.needs_at(point)
-    brought = torch.softmax(random_logits(images, CLASSES), 1)
+    soft_labels = torch.softmax(random_logits(images, CLASSES), 1)
     return GivenInputs(
         torch.arange(images) % CLASSES,
         CLASSES,
         random_logits(NETWORKS, images, CLASSES) if "logits" in needs else None,
-        soft_labels=brought if needs & {"soft_labels", "learned"} else None,
+        soft_labels=soft_labels if needs & {"soft_labels", "learned"} else None,
         views=table_of_views(folder / f"store-{images}", images) if "view_logits" in needs else None,
         replayed=folder_of_views(folder / f"fkd-{images}", images) if "labelled_views" in needs else None,
     )
 
 
 def point_of(kind: LabelKind, chosen: Point | None = None) -> dict[str, Any]:
-    """A resolved point that chooses `kind`, with `chosen` values and else the defaults."""
+    """A resolved point that chooses `kind`, with `chosen` values and otherwise the defaults."""
     given = {"student.arch": "convnet-d2-w8", "images.ipc": 1, "labels.kind": kind.name, **(chosen or {})}
     if any(key.name == "labels.path" for key in kind.all_keys):
         given["labels.path"] = "labels"
@@ -143,8 +143,8 @@ def point_of(kind: LabelKind, chosen: Point | None = None) -> dict[str, Any]:
     return resolve(point_grammar(), given)
 
 
-def others(key: Key) -> Iterator[Any]:
-    """Some values of a key that are not its default."""
+def other_values(key: Key) -> Iterator[Any]:
+    """Values of a key that differ from its default."""
     if isinstance(key.kind, Choice):
         values: list[Any] = list(key.kind.options())
     elif isinstance(key.kind, Flag):
@@ -160,10 +160,10 @@ def others(key: Key) -> Iterator[Any]:
 
 
 def points_of(kind: LabelKind) -> list[dict[str, Any]]:
-    """The point of the defaults, and one for each other value of each key that the function takes."""
+    """The point of the defaults, and one point for each other value of each key of the function."""
     return [
         point_of(kind),
-        *(point_of(kind, {key.name: value}) for key in kind.keys for value in others(key)),
+        *(point_of(kind, {key.name: value}) for key in kind.keys for value in other_values(key)),
     ]
 
 
@@ -171,8 +171,8 @@ def make(kind: LabelKind, point: Point, inputs: GivenInputs) -> LabelOutputs:
     return kind.load()(inputs, **kind.arguments(point))
 
 
-def met(made: LabelOutputs, images: int = IMAGES) -> list[tuple[Tensor, Targets]]:
-    """What a student meets: (images of the batch, its targets), view by view."""
+def targets_by_view(made: LabelOutputs, images: int = IMAGES) -> list[tuple[Tensor, Targets]]:
+    """(images of the batch, its targets) for each view of a student."""
     found = []
     for epoch, batch, index in batches_of(images):
         if made.replayed is not None:
@@ -182,10 +182,10 @@ def met(made: LabelOutputs, images: int = IMAGES) -> list[tuple[Tensor, Targets]
 
 
 def check_targets(kind: LabelKind, folder: Path) -> None:
-    """Targets are distributions of the classes; mass may be removed by a key, but not by the defaults."""
+    """Targets are distributions over the classes; a key may remove mass, but the defaults may not."""
     for number, point in enumerate(points_of(kind)):
         inputs = inputs_at(kind, point, folder / str(number))
-        for index, targets in met(make(kind, point, inputs)):
+        for index, targets in targets_by_view(make(kind, point, inputs)):
             p, shape = targets.probabilities, (len(index), CLASSES)
             assert p.shape == targets.classes.shape == shape, f"{point}: {p.shape} instead of {shape}"
             assert p.dtype == targets.classes.dtype == torch.float32, f"{point}: {p.dtype} instead of float32"
@@ -195,11 +195,11 @@ def check_targets(kind: LabelKind, folder: Path) -> None:
             if number == 0:
                 assert (p.sum(1) >= 1 - 2e-3).all(), f"{point}: some row has a mass below 1 at the defaults"
             one_hot = torch.eye(CLASSES)[inputs.labels[index]]
-            assert torch.equal(targets.classes, one_hot), f"{point}: the classes are not the images'"
+            assert torch.equal(targets.classes, one_hot), f"{point}: the classes are not those of the images"
 
 
 def check_declared_facts(kind: LabelKind, folder: Path) -> None:
-    """`soft`, `offers_logits` and `differentiable` say what the targets are."""
+    """`soft`, `offers_logits` and `differentiable` describe the targets correctly."""
     point = point_of(kind)
     inputs = inputs_at(kind, point, folder)
     leaves = [
@@ -207,13 +207,15 @@ def check_declared_facts(kind: LabelKind, folder: Path) -> None:
         for need, value in inputs.given.items()
         if isinstance(value, Tensor) and need in kind.needs_at(point)
     ]
-    targets = [part for _, part in met(make(kind, point, inputs))]
+    targets = [part for _, part in targets_by_view(make(kind, point, inputs))]
     soft = any(not torch.equal(part.probabilities, part.classes) for part in targets)
-    assert soft == kind.soft, f"the entry has soft={kind.soft}, which its targets are not"
+    assert soft == kind.soft, f"the entry has soft={kind.soft}, but its targets differ"
     for part in targets:
         assert part.temperature > 0, f"the temperature is {part.temperature}"
         offers = part.logits is not None
-        assert offers == kind.offers_logits, f"the entry has offers_logits={kind.offers_logits}"
+        assert offers == kind.offers_logits, (
+            f"the entry has offers_logits={kind.offers_logits}, but its targets differ"
+        )
         if part.logits is not None:
             assert part.logits.shape == part.probabilities.shape, f"logits of shape {part.logits.shape}"
             assert part.logits.isfinite().all(), "some logit is not finite"
@@ -227,36 +229,36 @@ def check_declared_facts(kind: LabelKind, folder: Path) -> None:
 
 
 def check_needs(kind: LabelKind, folder: Path) -> None:
-    """It asks for all that it declares without a condition, and (`GivenInputs` refuses) for nothing else."""
+    """It requests all inputs that it declares without a condition, and no others (see `GivenInputs`)."""
     for number, point in enumerate(points_of(kind)):
         inputs = inputs_at(kind, point, folder / str(number))
         make(kind, point, inputs)
-        unused = {need.what for need in kind.needs if not need.where} - inputs.asked
-        assert not unused, f"{point}: the entry declares {unused}, but nobody asks for it"
+        unused = {need.what for need in kind.needs if not need.where} - inputs.requested
+        assert not unused, f"{point}: the entry declares {unused}, but its function does not use it"
     point = point_of(kind)
     try:
         kind.load()(inputs_at(kind, point, folder / "unknown"), **kind.arguments(point), no_such_key=1)
     except TypeError:
         return
-    raise AssertionError("its function takes a keyword argument that its entry does not declare")
+    raise AssertionError("its function accepts a keyword argument that its entry does not declare")
 
 
 def check_costs(kind: LabelKind, folder: Path) -> None:
-    """Bytes are counted and grow with the set; what its labels cost is handed on."""
+    """Bytes are counted and grow with the set; the cost of the labels is passed on."""
     for number, point in enumerate(points_of(kind)):
         sizes = []
         for images in (BATCH, 2 * BATCH):
             inputs = inputs_at(kind, point, folder / str(number), images)
             made = make(kind, point, inputs)
             sizes.append(made.labels_bytes)
-            cost = COST if inputs.asked & COSTLY else LabelCost()
+            cost = COST if inputs.requested & COSTLY else LabelCost()
             assert made.cost == cost, f"{point}: the cost is {made.cost}, but {cost} was given"
         assert all(isinstance(size, int) for size in sizes), f"bytes are {sizes}, not whole numbers"
         assert 0 < sizes[0] < sizes[1] <= 2 * sizes[0], f"bytes of {BATCH} and {2 * BATCH} images: {sizes}"
 
 
 def check_repeats(kind: LabelKind, folder: Path) -> None:
-    """Equal inputs give equal targets, whatever was drawn before, on each device; inputs stay as they are."""
+    """Equal inputs give equal targets, independent of global random state; inputs are not modified."""
     for number, point in enumerate(points_of(kind)):
         inputs = inputs_at(kind, point, folder / str(number))
         before = {name: v.clone() for name, v in inputs.given.items() if isinstance(v, Tensor)}
@@ -266,9 +268,9 @@ def check_repeats(kind: LabelKind, folder: Path) -> None:
             np.random.seed(seed)
             torch.manual_seed(seed)
             made = make(kind, point, inputs)
-            runs.append(met(made))
+            runs.append(targets_by_view(made))
             moved = made.source.to(torch.device("cpu"))
-            runs.append(met(LabelOutputs(moved, made.labels_bytes, replayed=made.replayed)))
+            runs.append(targets_by_view(LabelOutputs(moved, made.labels_bytes, replayed=made.replayed)))
         for run in runs[1:]:
             for (_, one), (_, other) in zip(runs[0], run, strict=True):
                 for name in ("probabilities", "classes", "logits", "temperature"):
@@ -278,12 +280,12 @@ def check_repeats(kind: LabelKind, folder: Path) -> None:
 
 
 def check_tables(kind: LabelKind, folder: Path) -> None:
-    """Targets of all views at once (`ViewTable`) are those that are made view by view."""
+    """Targets of all views at once (`ViewTable`) equal those of the separate views."""
     for number, point in enumerate(points_of(kind)):
         made = make(kind, point, inputs_at(kind, point, folder / str(number)))
         if not isinstance(made.source, ViewTable) or (whole := made.source.softened()) is None:
             continue
-        for (epoch, batch, _), (_, targets) in zip(batches_of(IMAGES), met(made), strict=True):
+        for (epoch, batch, _), (_, targets) in zip(batches_of(IMAGES), targets_by_view(made), strict=True):
             first, end = made.source.span(epoch, batch)
             torch.testing.assert_close(whole[first:end], targets.probabilities)
             assert targets.temperature == made.source.temperature, "the table has another temperature"

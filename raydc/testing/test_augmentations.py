@@ -1,4 +1,4 @@
-"""The contract of augmentations: views are pure functions, alone as in a pack, and pixels really change."""
+"""The contract of augmentations: views are pure functions, the same in packs, and pixels change."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_images_keep_their_shape_and_change(augmentation: Augmentation) -> None:
 
 
 @every_augmentation
-def test_views_depend_on_their_seed_alone(augmentation: Augmentation) -> None:
+def test_views_depend_on_their_seed_only(augmentation: Augmentation) -> None:
     torch.manual_seed(1)
     first = views(augmentation)
     torch.manual_seed(2)
@@ -53,8 +53,8 @@ def test_views_depend_on_their_seed_alone(augmentation: Augmentation) -> None:
 
 
 @every_augmentation
-def test_images_are_changed_one_by_one(augmentation: Augmentation) -> None:
-    """What an image becomes depends on itself and its numbers, not on the others of the batch."""
+def test_images_are_changed_independently(augmentation: Augmentation) -> None:
+    """The result for an image depends on the image and its numbers, not on other images of the batch."""
     if augmentation.mixes:
         assert all(view.partner is not None and view.share is not None for view in views(augmentation))
         return
@@ -67,7 +67,7 @@ def test_images_are_changed_one_by_one(augmentation: Augmentation) -> None:
 
 
 @every_augmentation
-def test_a_pack_sees_what_each_student_sees_alone(augmentation: Augmentation) -> None:
+def test_views_in_a_pack_equal_those_of_single_students(augmentation: Augmentation) -> None:
     keys = (3, 4)
     pack = PackViews(recipe_for(augmentation), [images()] * 2, keys, CPU, grids=[GRID] * 2)
     alone = [views(augmentation, key) for key in keys]
@@ -79,7 +79,7 @@ def test_a_pack_sees_what_each_student_sees_alone(augmentation: Augmentation) ->
 
 
 @every_augmentation
-def test_shares_of_a_mix_are_parts(augmentation: Augmentation) -> None:
+def test_shares_of_a_mix_are_fractions(augmentation: Augmentation) -> None:
     for view in views(augmentation):
         if view.share is None:
             assert not augmentation.mixes

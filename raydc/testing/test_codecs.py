@@ -1,4 +1,4 @@
-"""The contract of codecs: bytes are those that are counted, and what comes back is close."""
+"""The contract of codecs: sizes are as counted, and decoded logits are close to the original ones."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def logits() -> torch.Tensor:
 
 @every_codec
 @pytest.mark.parametrize("keep", [None, 1, 4, CLASSES])
-def test_a_record_takes_the_bytes_that_are_counted(codec: Codec, keep: int | None) -> None:
+def test_the_size_of_a_record_is_as_counted(codec: Codec, keep: int | None) -> None:
     encoded = codecs.encode(logits(), codec.name, keep)
     assert encoded.nbytes == 20 * codecs.record_bytes(codec.name, CLASSES, keep)
 
 
 @every_codec
-def test_what_comes_back_is_close(codec: Codec) -> None:
+def test_decoded_logits_are_close(codec: Codec) -> None:
     back = codecs.round_trip(logits(), codec.name)
     assert back.shape == (20, CLASSES)
     assert back.dtype == torch.float32
@@ -41,7 +41,7 @@ def test_records_do_not_depend_on_each_other(codec: Codec) -> None:
 
 
 @every_codec
-def test_what_it_cannot_hold_is_refused(codec: Codec) -> None:
+def test_unsupported_values_are_refused(codec: Codec) -> None:
     largest = codecs.codec_of(codec.name).largest
     assert largest > 0
     with pytest.raises(EvaluationError):

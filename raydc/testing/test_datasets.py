@@ -1,4 +1,4 @@
-"""The contract of datasets that need no files: two splits, labels in range, the same each time."""
+"""The contract of datasets that need no files: two splits, labels in range, deterministic."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contract of losses: finite, differentiable, and for packs what it is for a single student."""
+"""The contract of losses: finite, differentiable, and equal in packs and for single students."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_it_is_a_finite_scalar_with_a_gradient(loss: Loss) -> None:
 
 
 @every_loss
-def test_a_step_down_its_gradient_lowers_it(loss: Loss) -> None:
+def test_a_gradient_step_decreases_it(loss: Loss) -> None:
     student, targets = logits_and_targets()
     student.requires_grad_()
     function = loss_function(recipe_of(loss.keys, loss=loss.name))
@@ -51,7 +51,7 @@ def test_it_reads_what_it_declares_and_nothing_else(loss: Loss) -> None:
 
 
 @every_loss
-def test_targets_are_left_as_they_are(loss: Loss) -> None:
+def test_targets_are_not_modified(loss: Loss) -> None:
     student, targets = logits_and_targets()
     before = [part.clone() for part in (student, targets.probabilities, targets.classes)]
     loss_function(recipe_of(loss.keys, loss=loss.name))(student, targets)
@@ -60,7 +60,7 @@ def test_targets_are_left_as_they_are(loss: Loss) -> None:
 
 
 @every_loss
-def test_in_a_pack_it_is_that_of_each_student(loss: Loss) -> None:
+def test_the_stacked_loss_equals_that_of_each_student(loss: Loss) -> None:
     recipe = recipe_of(loss.keys, loss=loss.name)
     alone = [logits_and_targets(temperature, seed) for seed, temperature in enumerate((1.0, 2.0, 4.0))]
     single = torch.stack([loss_function(recipe)(student, targets) for student, targets in alone])

@@ -1,4 +1,4 @@
-"""The contract of methods, at all settings of their choices."""
+"""The contract of methods, for all combinations of their choices."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Setting = Mapping[str, Any]
 
 
 def settings_of(method: Method) -> list[Setting]:
-    """All combinations of the method's choices; its other keys at their defaults, files at `set.pt`."""
+    """All combinations of the method's choices, with defaults for other keys and `set.pt` for files."""
     values: dict[str, list[Any]] = {}
     for key in method.keys:
         choices = {Choice: lambda kind: list(kind.options()), Flag: lambda _: [False, True]}.get(
@@ -53,7 +53,7 @@ every_method = each("method", catalog.METHODS)
 
 @pytest.fixture(autouse=True)
 def _set_to_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A set to import, four images of each of four classes."""
+    """A set to import, with four classes of four images."""
     monkeypatch.chdir(tmp_path)
     images = torch.randn(16, *SHAPE, generator=torch.Generator().manual_seed(0))
     torch.save({"images": images, "labels": torch.arange(16) % 4}, "set.pt")
@@ -67,13 +67,13 @@ def read_only(values: np.ndarray) -> np.ndarray:
 def made(
     method: Method, setting: Setting, seed: int = 0, ipc: int = 3, classes: tuple[int, ...] = (0, 1, 2, 3)
 ) -> Made:
-    """What the method makes of a pool with what it declares; chosen rows as images."""
+    """The output of the method for a pool with the declared inputs; rows are converted to images."""
     data = np.random.default_rng(7)
     pixels = data.integers(0, 256, (len(LABELS), *SHAPE), dtype=np.uint8)
     features = data.standard_normal((len(LABELS), 5)).astype(np.float32)
     scores = {score.name: data.random(len(LABELS), dtype=np.float32) for score in catalog.SCORES}
     needs = method.needs_at(setting)
-    # Nothing in it can be written to: features and images are mapped files.
+    # The arrays are read-only, because features and images may be memory-mapped files.
     pool = Pool(
         labels=read_only(LABELS.copy()),
         classes=classes,
@@ -117,7 +117,7 @@ def test_exactly_ipc_unique_images_of_each_class(method: Method, setting: Settin
 
 
 @every_case
-def test_one_seed_gives_one_set_whatever_was_made_before(method: Method, setting: Setting) -> None:
+def test_equal_seeds_give_equal_sets(method: Method, setting: Setting) -> None:
     random.seed(1)
     np.random.seed(1)
     torch.manual_seed(1)
@@ -128,7 +128,7 @@ def test_one_seed_gives_one_set_whatever_was_made_before(method: Method, setting
 
 
 @every_method
-def test_the_seed_matters_where_a_method_is_seeded_and_nowhere_else(method: Method) -> None:
+def test_the_seed_matters_only_for_seeded_methods(method: Method) -> None:
     differs = [
         contents(made(method, setting, seed=0)) != contents(made(method, setting, seed=1))
         for setting in settings_of(method)
@@ -165,7 +165,7 @@ def bound(setting: Setting, **keys: Any) -> None:
 
 
 @every_case
-def test_more_than_there_is_is_refused_before_any_work(method: Method, setting: Setting) -> None:
+def test_too_many_images_are_refused_before_any_work(method: Method, setting: Setting) -> None:
     most = min(SIZES) // tiles_of(setting)
     if setting.get("images.balance") == "global":
         most = sum(SIZES) // 4

@@ -1,4 +1,4 @@
-"""The contract of networks: logits for images of any set, weights from one generator, a loss that falls."""
+"""The contract of networks: correct logits, reproducible weights, and a loss that decreases."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from raydc.training.losses import Targets
 from raydc.training.targets import StaticTargets
 
 EXAMPLES = {"convnet": "convnet-d2-w8-bn", "timm": "timm/resnet10t", "torchvision": "torchvision/resnet18"}
-"""A member of each family of raydc; a family of a plugin is tested through members that it registers."""
+"""A member of each family of raydc; a family of a plugin is tested by the members that it registers."""
 SHAPE = (3, 5, 16)
 """Channels, classes and resolution."""
 
@@ -29,7 +29,7 @@ every_arch = pytest.mark.parametrize("arch", ARCHS)
 
 
 @every_arch
-def test_it_ends_in_logits(arch: str) -> None:
+def test_it_outputs_logits(arch: str) -> None:
     zoo.check(arch, *SHAPE)
     network = zoo.build(arch, *SHAPE).eval()
     images = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -49,7 +49,7 @@ def test_equal_seeds_give_equal_weights(arch: str) -> None:
 
 
 @every_arch
-def test_its_loss_falls(arch: str) -> None:
+def test_its_loss_decreases(arch: str) -> None:
     generator = torch.Generator().manual_seed(0)
     images, labels = torch.randn(8, 3, 16, 16, generator=generator), torch.arange(8) % 5
     done = fit(

@@ -1,4 +1,4 @@
-"""The contract of optimizers: they learn, go on from their state, and are in packs what they are alone."""
+"""The contract of optimizers: they decrease a loss, resume from their state, and are equal in packs."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def train(problem: Problem, optimizer: torch.optim.Optimizer, steps: int) -> lis
 
 
 @every_optimizer
-def test_it_lowers_a_loss(optimizer: Optimizer) -> None:
+def test_it_decreases_a_loss(optimizer: Optimizer) -> None:
     problem = Problem(0)
     losses = train(problem, make_optimizer(recipe_for(optimizer), problem), 100)
     assert losses[-1] < losses[0]
@@ -66,23 +66,23 @@ def test_the_rate_of_its_groups_is_the_rate(optimizer: Optimizer) -> None:
 
 
 @every_optimizer
-def test_it_goes_on_from_its_state(optimizer: Optimizer) -> None:
+def test_it_resumes_from_its_state(optimizer: Optimizer) -> None:
     whole, first = Problem(0), Problem(0)
     train(whole, make_optimizer(recipe_for(optimizer), whole), 10)
     made = make_optimizer(recipe_for(optimizer), first)
     train(first, made, 5)
     second = copy.deepcopy(first)
-    going_on = make_optimizer(recipe_for(optimizer), second)
-    going_on.load_state_dict(made.state_dict())
-    train(second, going_on, 5)
+    resumed = make_optimizer(recipe_for(optimizer), second)
+    resumed.load_state_dict(made.state_dict())
+    train(second, resumed, 5)
     for one, other in zip(whole.parameters(), second.parameters(), strict=True):
         assert torch.equal(one, other)
 
 
 @every_optimizer
-def test_in_a_pack_it_is_that_of_each_student(optimizer: Optimizer) -> None:
+def test_the_stacked_optimizer_equals_that_of_each_student(optimizer: Optimizer) -> None:
     if not optimizer.stacked:
-        assert not packable(recipe_for(optimizer))  # its students are trained alone
+        assert not packable(recipe_for(optimizer))  # its students are not packed
         return
     rates = (0.01, 0.003)
     problems = [Problem(seed) for seed in range(len(rates))]

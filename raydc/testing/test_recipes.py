@@ -1,4 +1,4 @@
-"""The contract of recipes: values that a study file may hold, with their source."""
+"""The contract of recipes: values that are valid in a study file, and their source."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ every_recipe = each("recipe", RECIPES)
 
 
 @every_recipe
-def test_its_values_are_those_of_a_study_file(recipe: RecipeEntry) -> None:
+def test_its_values_are_valid_in_a_study_file(recipe: RecipeEntry) -> None:
     grammar = point_grammar()
     for key, value in recipe.values.items():
         assert cast(grammar, key, value) == value

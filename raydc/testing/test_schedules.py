@@ -1,4 +1,4 @@
-"""The contract of schedules: parts of the peak rate, a pure function of the step."""
+"""The contract of schedules: fractions of the peak rate, as a pure function of the step."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def factors(schedule: Schedule, steps: int) -> list[float]:
 
 @every_schedule
 @pytest.mark.parametrize("steps", [1, 2, 7, 100])
-def test_every_step_has_a_finite_part_of_the_peak(schedule: Schedule, steps: int) -> None:
+def test_every_step_has_a_finite_fraction_of_the_peak(schedule: Schedule, steps: int) -> None:
     found = factors(schedule, steps)
     assert all(math.isfinite(factor) and 0 <= factor <= 1 for factor in found)
     assert max(found) > 0
@@ -29,6 +29,6 @@ def test_every_step_has_a_finite_part_of_the_peak(schedule: Schedule, steps: int
 
 
 @every_schedule
-def test_a_training_may_be_longer_where_the_length_does_not_matter(schedule: Schedule) -> None:
+def test_the_rate_is_independent_of_the_length_if_declared(schedule: Schedule) -> None:
     same = factors(schedule, 100)[:50] == factors(schedule, 50)
     assert same or schedule.needs_length

@@ -1,4 +1,4 @@
-"""The contract of scores: one finite number for each image, larger for harder ones."""
+"""The contract of scores: one finite number per image, larger for harder images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ NETWORKS, IMAGES = 2, 30
 
 
 def records(score: Score, difficulty: float = 0.0) -> np.ndarray:
-    """[networks, epochs, 4, N] of images that are learned, the later the more difficult."""
+    """Records [networks, epochs, 4, N] of a training in which harder images are learned later."""
     epochs = max(score.least_epochs, score.epochs or 0, 12)
     drawn = np.random.default_rng(0)
     hardness = np.linspace(0, 1, IMAGES) + difficulty
@@ -34,13 +34,13 @@ def test_every_image_has_a_finite_score(score: Score) -> None:
 
 
 @every_score
-def test_images_are_told_apart_one_by_one(score: Score) -> None:
+def test_images_are_scored_independently(score: Score) -> None:
     given, order = records(score), np.random.default_rng(1).permutation(IMAGES)
     np.testing.assert_allclose(score.load()(given[..., order]), score.load()(given)[order], rtol=1e-5)
 
 
 @every_score
-def test_epochs_are_at_least_those_that_it_needs(score: Score) -> None:
+def test_its_epochs_are_sufficient(score: Score) -> None:
     assert score.least_epochs >= 1
     assert score.epochs is None or score.epochs >= score.least_epochs
     assert np.isfinite(score.load()(records(score)[:, : score.least_epochs])).all()

@@ -23,9 +23,9 @@ from raydc.tracking.trackers import METHODS
 
 PATIENCE_SECONDS = 60.0
 MANY = 2000
-"""Rows that are given at once."""
+"""Number of rows of one call of `record`."""
 AT_ONCE_SECONDS = 2.0
-"""How long the caller may be held up by that many."""
+"""Time limit of this call."""
 
 
 def example_row(name: str, status: str = FINISHED, **values: Any) -> Row:
@@ -53,7 +53,7 @@ def example_row(name: str, status: str = FINISHED, **values: Any) -> Row:
 
 
 class TrackerContract:
-    """What every tracker keeps; a subclass implements `create` and `recorded`."""
+    """The tests of a tracker; a subclass implements `create` and `recorded`."""
 
     records = True
     """Whether the tracker records anything."""
@@ -63,25 +63,25 @@ class TrackerContract:
         raise NotImplementedError
 
     def recorded(self, context: TrackerContext) -> list[tuple[str, str]]:
-        """(evaluation id, status) of everything that is recorded, in any order, newest of an id last."""
+        """(evaluation id, status) of all recorded rows, in any order, but the newest of an id last."""
         raise NotImplementedError
 
     def context(self, folder: Path, *, resuming: bool = False) -> TrackerContext:
-        """What the tracker under test is told; a subclass may add a URI or options."""
+        """The context of the tracker under test; a subclass may add a URI or options."""
         return TrackerContext("contract", folder, varying=("images.ipc",), resuming=resuming)
 
     def started(self, folder: Path, *, resuming: bool = False) -> Tracker:
-        """A tracker of a study in `folder` that was started."""
+        """A started tracker of a study in `folder`."""
         tracker = self.create(self.context(folder, resuming=resuming))
         tracker.start()
         return tracker
 
     def statuses(self, folder: Path) -> dict[str, str]:
-        """The status of each evaluation that is recorded."""
+        """The status of each recorded evaluation."""
         return dict(self.recorded(self.context(folder)))
 
     def expected(self, statuses: dict[str, str]) -> dict[str, str]:
-        """`statuses`, or nothing from a tracker that records nothing."""
+        """`statuses`, or an empty dict for a tracker that records nothing."""
         return statuses if self.records else {}
 
     def test_it_has_every_method(self, tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ class TrackerContract:
         assert tracker.close(FAILED, PATIENCE_SECONDS) == 0
         assert self.statuses(tmp_path) == self.expected({"a": FINISHED, "b": FAILED, "c": STOPPED})
 
-    def test_rows_that_are_given_again_are_recorded_once(self, tmp_path: Path) -> None:
+    def test_repeated_rows_are_recorded_once(self, tmp_path: Path) -> None:
         rows = [example_row("a"), example_row("b")]
         for resuming in (False, True):
             tracker = self.started(tmp_path, resuming=resuming)
@@ -125,7 +125,7 @@ class TrackerContract:
         tracker.close(STOPPED, 0.1)
         assert took < AT_ONCE_SECONDS
 
-    def test_the_study_as_a_whole_is_described_as_often_as_it_is_run(self, tmp_path: Path) -> None:
+    def test_a_resumed_study_can_be_described_again(self, tmp_path: Path) -> None:
         (tmp_path / "figures").mkdir()
         (tmp_path / "figures" / "accuracy.png").write_bytes(b"picture")
         (tmp_path / "plan.json").write_text("{}")
@@ -142,7 +142,7 @@ class TrackerContract:
             tracker.attach(tmp_path / name for name in ("plan.json", "figures", "missing.html"))
             assert tracker.close(status, PATIENCE_SECONDS) == 0
 
-    def test_files_of_the_study_are_left_alone(self, tmp_path: Path) -> None:
+    def test_files_of_the_study_are_not_modified(self, tmp_path: Path) -> None:
         files = {"ledger.jsonl": b"results", "study.yaml": b"name: contract\n"}
         for name, content in files.items():
             (tmp_path / name).write_bytes(content)

@@ -1,4 +1,4 @@
-"""A recipe and data that the contracts of the parts of a training share."""
+"""A recipe and data for the contracts of the parts of a training."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Where results go: the ledger (the truth) and the trackers (its public record)."""
+"""Recording of results: the ledger in the study's folder, and trackers such as MLflow."""

@@ -1,8 +1,8 @@
-"""The ledger: the append-only truth of a study's results.
+"""The ledger: the append-only file of a study's results.
 
-`ledger.jsonl` has one row a line with a CRC-32 of itself. A result counts as finished when its line
-is on the disk. A line that was torn by a kill is cut off when the ledger is next opened for
-writing; a line with damaged bytes is passed over, so its evaluation runs again.
+`ledger.jsonl` has one row per line, each with its CRC-32. A result counts as finished when its line is on the
+disk. An incomplete last line, left by a killed process, is removed when the ledger is next opened for
+writing. A damaged line is skipped, so its evaluation runs again.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def decode(line: bytes) -> Row | None:
 def read_rows(folder: Path) -> dict[str, Row]:
     """The row of each evaluation by id, also while a run is writing.
 
-    A finished row stands whatever follows it, unless it was not tested; else the newest counts.
+    A finished and tested row is final; otherwise the last row of an evaluation is used.
     """
     rows: dict[str, Row] = {}
     for row in _read_all(folder / FILE):
@@ -58,11 +58,11 @@ def read_rows(folder: Path) -> dict[str, Row]:
 
 def _take(rows: dict[str, Row], row: Row) -> None:
     name = row["evaluation_id"]
-    if name not in rows or not _stands(rows[name]):
+    if name not in rows or not _is_final(rows[name]):
         rows[name] = row
 
 
-def _stands(row: Row) -> bool:
+def _is_final(row: Row) -> bool:
     return row["status"] == FINISHED and not untested(row)
 
 
@@ -79,7 +79,7 @@ def _read_all(path: Path) -> Iterator[Row]:
                 return
             row = decode(line)
             if row is None:
-                logger.warning("%s line %d is damaged and is passed over", path, number)
+                logger.warning("%s line %d is damaged and is skipped", path, number)
             else:
                 yield row
 
@@ -91,7 +91,7 @@ class Ledger:
         self.path = folder / FILE
         with writing_folder(folder):
             if cut_torn_line(self.path):
-                logger.warning("%s ended in a torn line, which was cut off", self.path)
+                logger.warning("%s ended in an incomplete line, which was removed", self.path)
         self.rows = read_rows(folder)
         """The row of each evaluation by id."""
         with writing_folder(folder):
@@ -100,7 +100,7 @@ class Ledger:
     def append(self, rows: Iterable[Row]) -> None:
         """Write rows; they are on the disk on return.
 
-        `FolderError` if they cannot be written: then none of them counts, and those before stand.
+        Raises `FolderError` if they cannot be written; then none of them is recorded, earlier rows are kept.
         """
         rows = list(rows)
         whole = os.fstat(self._file.fileno()).st_size
@@ -108,21 +108,21 @@ class Ledger:
             with writing_folder(self.path.parent):
                 self._write(b"".join(encode(row) for row in rows))
         except FolderError:
-            with suppress(OSError):  # who opens the ledger next cuts off what is torn
+            with suppress(OSError):  # an incomplete line is removed when the ledger is opened next
                 self._file.truncate(whole)
             raise
         for row in rows:
             _take(self.rows, row)
 
     def _write(self, content: bytes) -> None:
-        left = memoryview(content)
-        while left:  # a disk that fills up takes a part
-            left = left[self._file.write(left) :]
+        remaining = memoryview(content)
+        while remaining:  # a full disk may write only a part
+            remaining = remaining[self._file.write(remaining) :]
         os.fsync(self._file.fileno())
 
     def finished(self) -> set[str]:
-        """Ids of evaluations that are finished and, as all but those of a search are, tested."""
-        return {name for name, row in self.rows.items() if _stands(row)}
+        """Ids of evaluations that are finished and tested."""
+        return {name for name, row in self.rows.items() if _is_final(row)}
 
     def __enter__(self) -> Ledger:
         return self

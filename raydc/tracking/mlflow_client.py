@@ -1,4 +1,4 @@
-"""The way to an MLflow record: its address, its client, and what is said when it does not answer."""
+"""Access to MLflow: its default URI, its client, and error messages if it does not answer."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ from raydc.errors import TrackingError, without_password
 from raydc.spec.result import FAILED, FINISHED, STOPPED
 from raydc.tracking.reach import probe
 
-# Failing requests are tried again here, with the study's own patience, and looked after: one whose answer was
-# lost may have been heard.
+# raydc retries failed requests itself, because a request whose answer was lost may have succeeded.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-# Two lines an evaluation, with the password of an address that holds one.
+# MLflow would print two lines per evaluation, including the password if the URI contains one.
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
 import requests
@@ -29,35 +28,35 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy import Engine, event
 
 PAGE = 500
-"""Runs in one answer: a server takes 5 ms for a run, so a far slower one still answers in time."""
+"""Runs per page: a server needs 5 ms per run, so a much slower one still answers before the timeout."""
 AWAY = (MlflowException, requests.RequestException, OSError)
-"""What is raised where a record does not answer."""
+"""Exceptions that are raised if MLflow does not answer."""
 STATUS = {FINISHED: "FINISHED", FAILED: "FAILED", STOPPED: "KILLED"}
-"""What MLflow calls each status of a row."""
+"""MLflow's status of a run, by the status of a row."""
 TEXT_TAGS = ("raydc_version", "device", "engine", "dataset_id", "set_id", "labels_id", "error")
-"""Columns that child runs hold as tags of text, whatever the text looks like."""
+"""Columns that child runs store as tags of text, even if the text looks like a number."""
 
 
 def default_uri(folder: Path) -> str:
-    """SQLite in the study's folder."""
+    """The URI of a SQLite database in the study's folder."""
     return f"sqlite:///{folder.absolute() / 'mlflow.db'}"
 
 
 def quiet() -> None:
-    """Keep the migration notes of a new database, and tracebacks of a full one, off the terminal."""
+    """Suppress log messages about migrations of a new database and tracebacks of a full one."""
     for name in ("alembic", "mlflow"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    # What goes wrong in a database is raised as well, and said once.
+    # Database errors are also raised, and reported once.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 
 def client_of(uri: str) -> MlflowClient:
-    """A client of the record at `uri`, which is asked whether it is there first."""
+    """A client for the MLflow at `uri`, after checking that it answers; raises `TrackingError`."""
     probe(uri)
     named = uri.partition("///")[2]
     if uri.startswith("sqlite:") and named in ("", ":memory:"):
         raise TrackingError(
-            f"the tracking URI is {uri!r}, which names no file, as sqlite:////data/mlflow.db does"
+            f"the tracking URI is {uri!r}, which has no file; give one, such as sqlite:////data/mlflow.db"
         )
     file = Path(named)
     if uri.startswith("sqlite:") and not file.parent.is_dir():
@@ -66,24 +65,24 @@ def client_of(uri: str) -> MlflowClient:
         )
     try:
         if uri.startswith("sqlite:") and "?" not in uri and not file.exists():
-            _begin_database(file)
+            _create_database(file)
         return MlflowClient(tracking_uri=uri)
-    except Exception as error:  # whatever a database driver raises, the record cannot be opened
+    except Exception as error:  # a database driver may raise any error
         raise TrackingError(reason(uri, error)) from None
 
 
-def _begin_database(file: Path) -> None:
-    """Make MLflow's tables in a new file of SQLite, all or none.
+def _create_database(file: Path) -> None:
+    """Create MLflow's tables in a new SQLite file, atomically.
 
-    They are made in some fifty migrations, and a database in which a kill or a full disk has ended them
-    cannot be opened again. So it gets its name when it is complete, and on the disk: once, not after each
-    migration, which takes most of the time.
+    MLflow creates them in about fifty migrations, and cannot open a database whose migrations were
+    interrupted by a kill or a full disk. So the file is created under another name and renamed when it is
+    complete. It is synced once instead of after each migration, which would take most of the time.
     """
     draft = file.with_name(f".{file.name}.{uuid.uuid4().hex[:8]}.{os.getpid()}")
-    for left in file.parent.glob(f".{file.name}.*"):
-        owner = left.name.rpartition(".")[2].partition("-")[0]  # also of SQLite's journal
+    for leftover in file.parent.glob(f".{file.name}.*"):
+        owner = leftover.name.rpartition(".")[2].partition("-")[0]  # SQLite's journals have a suffix
         if not Path("/proc", owner).exists():
-            left.unlink(missing_ok=True)  # of a process that was killed
+            leftover.unlink(missing_ok=True)  # left by a process that was killed
 
     def unsynced(connection: Any, _: object) -> None:
         if isinstance(connection, sqlite3.Connection):
@@ -99,7 +98,7 @@ def _begin_database(file: Path) -> None:
         try:
             file.hardlink_to(draft)
         except FileExistsError:
-            pass  # another process was faster
+            pass  # another process has created it
         except OSError:  # a file system without hard links
             draft.rename(file)
     finally:
@@ -108,19 +107,19 @@ def _begin_database(file: Path) -> None:
 
 
 def reason(uri: str, error: Exception) -> str:
-    """One sentence on a record that does not answer, without its password."""
+    """The message that MLflow does not answer, without the password of the URI."""
     text = " ".join(re.sub(r"(://[^/\s:@]*):[^/\s]*@", r"\1@", str(error)).split())
     return f"MLflow at {without_password(uri)} does not answer ({text[:200]})"
 
 
 def search(client: MlflowClient, experiment: str, query: str) -> Iterator[Run]:
-    """All runs of an experiment that match, each once, page by page."""
+    """All runs of an experiment that match a query, each once, fetched page by page."""
     token = None
     seen: set[str] = set()
     while True:
         page = client.search_runs([experiment], query, max_results=PAGE, page_token=token)
         for run in page:
-            # The latest come first: one that has begun since the last page pushes another into this one.
+            # The newest runs come first, so a run that was created meanwhile shifts runs to the next page.
             if run.info.run_id not in seen:
                 seen.add(run.info.run_id)
                 yield run

@@ -1,4 +1,4 @@
-"""The state of MLflow's runs page that shows the evaluations of a study."""
+"""The state of MLflow's runs page for the evaluations of a study."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from raydc.tracking.names import LEADING_KEYS
 
 
 def table_view(varying: Sequence[str]) -> dict[str, Any]:
-    """The state of MLflow's runs page that shows a study's evaluations, the best first.
+    """The state of MLflow's runs page that shows a study's evaluations, best first.
 
     Its keys are those of MLflow's `ExperimentPageUIState` and `ExperimentPageSearchFacetsState`.
     """

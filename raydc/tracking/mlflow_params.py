@@ -1,4 +1,4 @@
-"""Rows as the parameters of MLflow's runs: every value is text, and is read back as it was."""
+"""Conversion of rows to parameters of MLflow runs, which are strings, and back."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from raydc.files.plain_json import parse_json
 from raydc.spec.result import Row, is_spec_column
 
 _TEXTS = {"True": True, "False": False, "None": None, "null": None}
-"""What others' parameters say when Python wrote them."""
+"""Values of parameters that were logged with Python's `str`."""
 
 
 def params(row: Row) -> dict[str, str]:
@@ -19,15 +19,15 @@ def params(row: Row) -> dict[str, str]:
 
 
 def text(value: Any) -> str:
-    """A value as a parameter says it; `value_of` reads it back."""
+    """A value as the text of a parameter; `value_of` is the inverse."""
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def value_of(said: str) -> Any:
-    """The value that a parameter says, also as Python's `str` writes it."""
-    if said in _TEXTS:
-        return _TEXTS[said]
+def value_of(parameter: str) -> Any:
+    """The value of a parameter, also if it was written with Python's `str`."""
+    if parameter in _TEXTS:
+        return _TEXTS[parameter]
     try:
-        return parse_json(said)
+        return parse_json(parameter)
     except ValueError:
-        return said
+        return parameter

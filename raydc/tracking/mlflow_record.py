@@ -1,4 +1,4 @@
-"""Reading MLflow: the rows of an experiment, whoever logged them, and how far a study is."""
+"""Reading MLflow: the rows of an experiment, including those of other tools, and the progress of a study."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from raydc.tracking.mlflow_params import value_of
 from raydc.tracking.tracker import PLANNED
 
 _EXIT_CODES = {"FINISHED": 0, "FAILED": 3, "KILLED": 130}
-"""Of a run that left its study with this status."""
-_OVER = tuple(_EXIT_CODES)
+"""Exit code of a run of raydc, by the status of the study's run in MLflow."""
+_ENDED = tuple(_EXIT_CODES)
 NEEDED = ("seed", "images.ipc")
-"""Parameters that make a run of others an evaluation."""
+"""Parameters that a run of another tool needs to count as an evaluation."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """What MLflow has of an experiment at one moment."""
+    """The contents of an experiment in MLflow at one moment."""
 
     name: str
     rows: list[Row]
-    """Of all finished and failed runs, whoever logged them."""
+    """Rows of all finished and failed runs, including those of other tools."""
     planned: int | None
-    """Evaluations of the plan, where the experiment is a study of raydc."""
+    """Number of planned evaluations, if the experiment is a study of raydc."""
     running: int | None
-    """Evaluations that others are logging; a study of raydc records its own when they have ended."""
+    """Number of evaluations that are being logged by other tools; raydc logs evaluations when they end."""
     exit_code: int | None
-    """What the study's run exited with, but for 4; None while it is going."""
+    """Exit code of the study's run, except 4; None while it is running."""
 
 
 def read_experiment(name: str, uri: str) -> list[Row]:
-    """Rows of all finished and failed runs of an MLflow experiment, whoever logged them.
+    """Rows of all finished and failed runs of an MLflow experiment, including those of other tools.
 
     Raises `InputError` if there is no such experiment, `TrackingError` if MLflow does not answer.
     """
@@ -43,7 +43,7 @@ def read_experiment(name: str, uri: str) -> list[Row]:
 
 
 def read_record(name: str, uri: str) -> Record:
-    """Everything that MLflow has of an experiment; raises as `read_experiment`."""
+    """The contents of an experiment; raises the same errors as `read_experiment`."""
     quiet()
     try:
         client = client_of(uri)
@@ -54,20 +54,20 @@ def read_record(name: str, uri: str) -> Record:
     except AWAY as error:
         raise TrackingError(reason(uri, error)) from None
     evaluations = [run for run in runs if _is_evaluation(run)]
-    over = [run for run in evaluations if run.info.status in _OVER]
-    rows = [_row(run, name) for run in over]
+    ended = [run for run in evaluations if run.info.status in _ENDED]
+    rows = [_row(run, name) for run in ended]
     study = next((run for run in runs if run.data.tags.get("raydc.role") == "study"), None)
     if study is not None:
         planned = study.data.metrics.get(PLANNED)
         code = _EXIT_CODES.get(study.info.status)
         return Record(name, rows, None if planned is None else int(planned), None, code)
-    running = len(evaluations) - len(over)
-    failed = any(run.info.status != "FINISHED" for run in over)
+    running = len(evaluations) - len(ended)
+    failed = any(run.info.status != "FINISHED" for run in ended)
     return Record(name, rows, None, running, None if running else 3 if failed else 0)
 
 
 def _is_evaluation(run: Run) -> bool:
-    """Whether a run is one of raydc's evaluations, or one that others logged under its keys."""
+    """Whether a run is an evaluation of raydc, or of another tool that logged the same keys."""
     named = "raydc.evaluation_id" in run.data.tags
     return named or ("raydc.role" not in run.data.tags and all(key in run.data.params for key in NEEDED))
 
@@ -79,7 +79,7 @@ def _row(run: Run, experiment: str) -> Row:
         "study": tags.get("raydc.study", experiment),
     }
     row |= {key: value_of(text) for key, text in run.data.params.items()}
-    row["status"] = next(status for status, said in STATUS.items() if said == run.info.status)
+    row["status"] = next(status for status, name in STATUS.items() if name == run.info.status)
     row |= {key: metrics.get(key) for key in MEASURES if key not in ("device", "engine", *LISTS)}
     row |= {key: value_of(tags.get(f"raydc.{key}", "null")) for key in LISTS}
     for key in (*RECORD, "device", "engine"):

@@ -1,7 +1,7 @@
-"""MLflow: the complete public record of a study.
+"""The MLflow tracker: records a whole study.
 
-One experiment and one parent run a study, one child run an evaluation or a teacher's trajectory. The runs of
-evaluations are written by a thread of their own (`mlflow_writer.py`), the rest by who asks for it.
+There is one experiment and one parent run per study, and one child run per evaluation and per trajectory of a
+teacher. A separate thread writes the runs of evaluations (`mlflow_writer.py`); the caller writes the rest.
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ logger = logging.getLogger(__name__)
 
 LONGEST_DIGEST = 36
 VIEW = "raydc"
-"""Name of the table that every study offers on MLflow's runs page."""
+"""Name of the shared view of MLflow's runs page."""
 NOTE = "mlflow.note.content"
 """The tag that MLflow shows as the description of a run or an experiment."""
 
 
 def create(context: TrackerContext) -> MlflowTracker:
-    """The tracker of kind mlflow; `InputError` if system metrics are asked for without psutil."""
+    """The tracker of kind mlflow; raises `InputError` if system metrics are requested without psutil."""
     system_metrics = bool(context.options.get("system_metrics"))
     if system_metrics and find_spec("psutil") is None:
         raise InputError(
             "tracking.system_metrics is true, which needs psutil, but psutil is not installed; "
-            "pip install 'raydc[server]'"
+            "run pip install 'raydc[server]'"
         )
     uri = context.uri or default_uri(context.folder)
     return MlflowTracker(uri, context.study, context.folder, context.varying, system_metrics)
 
 
 class MlflowTracker:
-    """Records one study."""
+    """Records one study in MLflow."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class MlflowTracker:
         varying: Sequence[str] = (),
         system_metrics: bool = False,
     ) -> None:
-        """`varying`: the keys that runs are named by; `system_metrics`: sampled from here to `close`."""
+        """`varying`: keys in the names of runs; `system_metrics`: whether to record them until `close`."""
         quiet()
         self.uri = uri
         self.study = study
@@ -102,7 +102,7 @@ class MlflowTracker:
         return str(self.client.create_experiment(self.study, location, tags=tags))
 
     def _share_view(self) -> None:
-        """Offer the runs page with the study's own columns, under a link in the experiment's note."""
+        """Share a view of the runs page with the study's columns, and link to it in the experiment's note."""
         page = (
             f"#/experiments/{self.experiment_id}/runs?viewStateShareKey={VIEW}&workflowType=machine_learning"
         )
@@ -174,7 +174,7 @@ class MlflowTracker:
                 self._try(lambda c=curve: self._write_teacher(c))
 
     def _write_teacher(self, curve: TeacherCurve) -> None:
-        """A run a trajectory, with its measures by epoch; written anew if a kill left it open."""
+        """Write one run per trajectory, with its measures by epoch; again if a kill left it incomplete."""
         run = self.writer.known.get(curve.id) or self.client.create_run(
             self.experiment_id,
             run_name=curve.name,
@@ -197,7 +197,7 @@ class MlflowTracker:
         self.writer.done[curve.id] = "FINISHED"
 
     def _try(self, action: Any) -> bool:
-        """Do something to the parent run; a server that is away only costs a warning. Whether it was done."""
+        """Call `action`, and log a warning if the server does not answer; returns whether it succeeded."""
         try:
             action()
         except AWAY as error:
@@ -211,5 +211,5 @@ class MlflowTracker:
         behind = self.writer.close(patience_seconds)
         ended = STATUS[status]
         if not behind and not self._try(lambda: self.client.set_terminated(self.parent_id, status=ended)):
-            return 1  # the study's own run, which `raydc sync` ends as well
+            return 1  # the study's own run, which `raydc sync` also ends
         return behind

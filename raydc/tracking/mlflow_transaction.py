@@ -1,8 +1,8 @@
-"""Many requests to MLflow's SQLite in one transaction.
+"""Several requests to MLflow's SQLite in one transaction.
 
-MLflow opens six sessions for a run, each with three settings and a commit of its own, which is more than half
-of what writing a run takes. `one_transaction` has the requests of a thread share a session (SQLAlchemy's own
-recipe: "Joining a Session into an External Transaction"), so all of them are written, or none.
+MLflow opens six sessions per run, each with three settings and a commit, which take more than half of the
+time of writing a run. `one_transaction` lets the requests of a thread share a session (SQLAlchemy's recipe
+"Joining a Session into an External Transaction"), so that all of them are written, or none.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from sqlalchemy.orm import Session
 
 SETTINGS = ("foreign_keys = ON", "busy_timeout = 20000", "case_sensitive_like = true")
-"""Of a connection to SQLite, as `mlflow/store/db/utils.py` sets them."""
+"""Settings of a connection to SQLite, as in `mlflow/store/db/utils.py`."""
 
 
 def sqlite_store(client: MlflowClient) -> SqlAlchemyStore | None:
-    """What `client` writes to, where that is a SQLite of this machine whose sessions can be shared."""
-    # MLflow has no public way to its store: where this one ends, runs are written a request at a time.
+    """The store of `client`, if it is a local SQLite whose sessions can be shared; else None."""
+    # MLflow has no public access to its store; if this private one fails, requests are not combined.
     store = getattr(getattr(client, "_tracking_client", None), "store", None)
     if isinstance(store, SqlAlchemyStore) and hasattr(store, "ManagedSessionMaker"):
         return store if store.engine.dialect.name == "sqlite" else None
@@ -31,7 +31,7 @@ def sqlite_store(client: MlflowClient) -> SqlAlchemyStore | None:
 
 
 class _Joined(threading.local):
-    """The transaction that a thread is in."""
+    """The current transaction of a thread."""
 
     store: SqlAlchemyStore | None = None
     session: Session
@@ -44,10 +44,10 @@ _installing = threading.Lock()
 
 @contextmanager
 def one_transaction(store: SqlAlchemyStore) -> Iterator[None]:
-    """Commit what this thread writes to `store` when the block ends, and nothing of it if the block raises.
+    """Commit everything that this thread writes to `store` when the block ends; nothing if the block raises.
 
-    Other threads write as ever, and wait while this one has written and not committed.
-    Raises what SQLAlchemy raises, and `MlflowException` for what MLflow refuses or has taken back.
+    Other threads can write, but wait while this thread has uncommitted changes. Raises the errors of
+    SQLAlchemy, and `MlflowException` for requests that MLflow rejects or rolls back.
     """
     _install(store)
     with store.engine.connect() as connection:
@@ -65,11 +65,11 @@ def one_transaction(store: SqlAlchemyStore) -> Iterator[None]:
                 _joined.store = None
             session.commit()  # into the transaction
             if not transaction.is_active:
-                raise MlflowException("a transaction of several runs was taken back")
+                raise MlflowException("a transaction of several runs was rolled back")
 
 
 def _install(store: SqlAlchemyStore) -> None:
-    """Have `store`, which all clients of this process share, look for the transaction of a thread; once."""
+    """Make `store`, which all clients of this process share, use the transaction of a thread; done once."""
     with _installing:
         own = store.ManagedSessionMaker
         if getattr(own, "joins", False):
@@ -86,13 +86,13 @@ def _install(store: SqlAlchemyStore) -> None:
 
 @contextmanager
 def _part() -> Iterator[Session]:
-    """The session of this thread's transaction, for one request or a part of it."""
+    """The session of this thread's transaction, for one request or a part of a request."""
     session = _joined.session
-    _joined.depth += 1  # a request opens sessions within sessions
+    _joined.depth += 1  # a request opens nested sessions
     try:
         yield session
         session.flush()
     finally:
         _joined.depth -= 1
     if not _joined.depth:
-        session.expunge_all()  # the next request reads what is stored
+        session.expunge_all()  # the next request reads from the database

@@ -1,12 +1,12 @@
-"""One thread that writes the rows of a study to MLflow, beside the students.
+"""A thread that writes the rows of a study to MLflow while students are trained.
 
-Rows are written in order, in three requests each, and idempotently: a run is found by the tag
-`raydc.evaluation_id`, so nothing is recorded twice, whoever was killed when. SQLite takes what waits in
-transactions of a bounded time.
+Rows are written in order, with three requests each, and idempotently: a run is found by the tag
+`raydc.evaluation_id`, so nothing is recorded twice, even if a process is killed. For SQLite, waiting rows are
+combined in transactions of limited duration.
 
-    record() -> queue -> writer thread -> MLflow     the queue holds rows, the ledger has them too
+    record() -> queue -> writer thread -> MLflow     rows in the queue are also in the ledger
                             | no answer: waits 1, 2, 4 ... 30 s and tries the same row again
-    close()  -> waits for the queue, at most its patience; what is left is counted, not lost
+    close()  -> waits for the queue until its patience is exhausted; returns the number of remaining rows
 """
 
 from __future__ import annotations
@@ -36,25 +36,25 @@ from raydc.tracking.run_ids import note_run
 logger = logging.getLogger(__name__)
 
 LONGEST_WAIT_SECONDS = 30.0
-_REFUSED = (
+_REJECTED = (
     "INVALID_PARAMETER_VALUE",
     "BAD_REQUEST",
     "PERMISSION_DENIED",
     "RESOURCE_DOES_NOT_EXIST",
 )
 TURN_SECONDS, PAUSE_SECONDS = 0.3, 0.12
-"""How long a transaction of several rows keeps others from the database, and what it leaves them before the
-next: who finds SQLite locked looks again every 0.1 s."""
-MOST_UNTAKEN = 3
-"""Such transactions that fail in a row."""
+"""Duration of a transaction of several rows, which locks the database, and the pause before the next one, in
+which other processes can write; a process that finds SQLite locked retries every 0.1 s."""
+MOST_FAILED_TRANSACTIONS = 3
+"""Number of consecutive failed transactions after which rows are written one by one."""
 MOST_METRICS = 800
-"""In one request, which takes 1,000 metrics, parameters and tags."""
+"""Largest number of metrics in one request, which may hold 1,000 metrics, parameters and tags."""
 LONGEST_TAG = 5000
-"""Characters that MLflow keeps of a tag."""
+"""Largest number of characters of a tag in MLflow."""
 
 
 class RowWriter:
-    """Writes child runs below one run of MLflow; see the module's diagram."""
+    """Writes child runs of one MLflow run; see the diagram of the module."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class RowWriter:
         folder: Path,
         varying: Sequence[str] = (),
     ) -> None:
-        """Begin with the runs that are there; `varying` are the keys that new ones are named by."""
+        """Read the existing child runs and start the thread; `varying`: keys in the names of new runs."""
         self.client = client
         self.uri = uri
         self.experiment_id = experiment_id
@@ -74,22 +74,22 @@ class RowWriter:
         self.varying = varying
         self.sqlite = sqlite_store(client)
         self.known = self._children()
-        """Child runs by the evaluation or the trajectory that they record."""
+        """Child runs by the id of the evaluation or the trajectory that they record."""
         self.done = {name: run.info.status for name, run in self.known.items()}
-        """The status of each that is complete."""
+        """Status of the complete child runs, by the same ids."""
         self.pending = 0
-        """Rows that wait for MLflow."""
+        """Number of rows that are not written yet."""
         self._queue: queue.Queue[Row | None] = queue.Queue()
-        self._refused = 0
-        self._moved = 0
-        self._untaken = 0
+        self._rejected = 0
+        self._attempted = 0
+        self._failed_transactions = 0
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._write_all, name="mlflow-writer", daemon=True)
         self._thread.start()
 
     def _children(self) -> dict[str, Run]:
-        """Child runs by what they record: an evaluation or a trajectory."""
+        """Child runs by the id of the evaluation or the trajectory that they record."""
         query = f"tags.`mlflow.parentRunId` = '{self.parent_id}'"
         found = {}
         for run in search(self.client, self.experiment_id, query):
@@ -108,48 +108,48 @@ class RowWriter:
             self._queue.put(row)
 
     def close(self, patience_seconds: float) -> int:
-        """Wait for what is queued while MLflow takes any; how many rows it lacks."""
+        """Wait for the queue while rows are written; returns the number of rows that are not recorded."""
         self._closing.set()
         self._queue.put(None)
-        now = self._behind(), self._moved
+        now = self._behind(), self._attempted
         while True:
-            # A server that answers is waited for, however much there is to write.
+            # While the server answers, wait until all rows are written.
             self._thread.join(patience_seconds)
-            before, now = now, (self._behind(), self._moved)
+            before, now = now, (self._behind(), self._attempted)
             if not self._thread.is_alive() or now == before:
                 return self._behind()
 
     def _behind(self) -> int:
-        """Rows that are not written."""
+        """Number of rows that are not recorded."""
         with self._lock:
-            return self.pending + self._refused
+            return self.pending + self._rejected
 
     def _write_all(self) -> None:
         waiting: deque[Row] = deque()
-        others_until = 0.0
+        pause_until = 0.0
         while self._fill(waiting):
             store = self.sqlite
             if store is None:
-                tried = [waiting.popleft()]
+                rows = [waiting.popleft()]
             else:
-                time.sleep(max(0.0, others_until - time.monotonic()))
-                tried = self._write_together(store, waiting)
-                others_until = time.monotonic() + PAUSE_SECONDS
-            for row in tried:
-                self._write_patiently(row, heard=store is not None)
+                time.sleep(max(0.0, pause_until - time.monotonic()))
+                rows = self._write_together(store, waiting)
+                pause_until = time.monotonic() + PAUSE_SECONDS
+            for row in rows:
+                self._write_with_retries(row, may_exist=store is not None)
 
     def _fill(self, waiting: deque[Row]) -> bool:
-        """Take what is queued, waiting for a row if there is none; False when that was the end."""
+        """Take all queued rows, waiting for a row if there is none; returns False at the end of the queue."""
         while not waiting or not self._queue.empty():
             row = self._queue.get()
             if row is None:
-                self._queue.put(None)  # for the next look
+                self._queue.put(None)  # for the next call
                 break
             waiting.append(row)
         return bool(waiting)
 
     def _write_together(self, store: SqlAlchemyStore, waiting: deque[Row]) -> list[Row]:
-        """Take rows and write them in one transaction; they are left to be noted, or to be tried alone."""
+        """Write waiting rows in one transaction; returns them, to be noted, or written alone if it failed."""
         rows: list[Row] = []
         before: dict[str, tuple[Run | None, str | None]] = {}
         until = time.monotonic() + TURN_SECONDS
@@ -158,73 +158,73 @@ class RowWriter:
                 while waiting and time.monotonic() < until:
                     name = waiting[0]["evaluation_id"]
                     if name in before:
-                        break  # its earlier row is noted first
+                        break  # the earlier row of this evaluation is noted first
                     before[name] = self.known.get(name), self.done.get(name)
                     rows.append(waiting.popleft())
                     self._write(rows[-1])
-                    self._moved += 1
-            self._untaken = 0
-        except Exception as error:  # whatever it is, the row that it concerns says it when it is tried alone
+                    self._attempted += 1
+            self._failed_transactions = 0
+        except Exception as error:  # any error is reported for its row when the row is written alone
             for name, (run, status) in before.items():
                 _put(self.known, name, run)
                 _put(self.done, name, status)
-            self._untaken += 1
-            if self._untaken == MOST_UNTAKEN:
+            self._failed_transactions += 1
+            if self._failed_transactions == MOST_FAILED_TRANSACTIONS:
                 logger.warning(
-                    "MLflow's SQLite does not take several runs at once (%s); they are written one by one",
+                    "MLflow's SQLite does not accept several runs at once (%s); they are written one by one",
                     error,
                 )
                 self.sqlite = None
         return rows or [waiting.popleft()]
 
-    def _write_patiently(self, row: Row, *, heard: bool) -> None:
-        """Write one row, waiting for a server that does not answer; one that is refused stays unwritten.
+    def _write_with_retries(self, row: Row, *, may_exist: bool) -> None:
+        """Write one row, waiting for a server that does not answer; a rejected row is not written.
 
-        `heard`: MLflow may have taken it already.
+        `may_exist`: an earlier attempt may have created the run.
         """
         wait = 1.0
         while True:
             try:
-                if heard:
-                    self._recall(row["evaluation_id"])
+                if may_exist:
+                    self._find(row["evaluation_id"])
                 self._write(row)
                 note_run(self.folder, row["evaluation_id"], self.known[row["evaluation_id"]].info.run_id)
                 with self._lock:
                     self.pending -= 1
                 return
             except AWAY as error:
-                heard = True
-                if self._is_refusal(error):
-                    logger.warning("MLflow refuses %s: %s", row["evaluation_id"], error)
+                may_exist = True
+                if self._is_rejection(error):
+                    logger.warning("MLflow rejects %s: %s", row["evaluation_id"], error)
                     with self._lock:
-                        self._refused += 1
+                        self._rejected += 1
                         self.pending -= 1
                     return
                 if wait == 1.0:
-                    logger.warning("%s; the study goes on", reason(self.uri, error))
+                    logger.warning("%s; the study continues", reason(self.uri, error))
                 if self._closing.is_set():
                     time.sleep(1.0)
                 else:
                     self._closing.wait(wait)
                 wait = min(2 * wait, LONGEST_WAIT_SECONDS)
 
-    def _is_refusal(self, error: Exception) -> bool:
-        """Whether it is about the row itself, which waiting does not mend."""
+    def _is_rejection(self, error: Exception) -> bool:
+        """Whether an error is caused by the row itself, so that a retry does not help."""
         if not isinstance(error, MlflowException):
             return False
-        # A server's internal error may pass; of a database here it is a value that this cannot hold.
-        own = self.uri.startswith("sqlite:") and error.error_code == "INTERNAL_ERROR"
-        return own or error.error_code in _REFUSED
+        # An internal error of a server may be temporary; a local database raises it for an invalid value.
+        local = self.uri.startswith("sqlite:") and error.error_code == "INTERNAL_ERROR"
+        return local or error.error_code in _REJECTED
 
-    def _recall(self, name: str) -> None:
-        """Find the run of an evaluation that a request has made whose answer was lost."""
+    def _find(self, name: str) -> None:
+        """Find the run of an evaluation that may have been created by a request whose answer was lost."""
         if name not in self.known:
             query = f"tags.`raydc.evaluation_id` = '{name}'"
             for run in self.client.search_runs([self.experiment_id], query, max_results=1):
                 self.known[name] = run
 
     def _write(self, row: Row) -> None:
-        """Bring the run of a row up to date."""
+        """Create or update the run of a row."""
         name = row["evaluation_id"]
         status = STATUS[row["status"]]
         run = self.known.get(name)
@@ -273,14 +273,14 @@ def log(
     given: Sequence[Param],
     tags: Sequence[RunTag] = (),
 ) -> None:
-    """Log metrics, parameters and tags of a run, in as few requests as they fit into."""
+    """Log metrics, parameters and tags of a run, with as few requests as possible."""
     client.log_batch(run_id, metrics=metrics[:MOST_METRICS], params=given, tags=tags)
     for first in range(MOST_METRICS, len(metrics), MOST_METRICS):
         client.log_batch(run_id, metrics[first : first + MOST_METRICS])
 
 
 def _put(table: dict[str, Any], name: str, value: Any) -> None:
-    """Have `table` hold a value, or nothing for None."""
+    """Set an entry of `table`, or remove it if the value is None."""
     if value is None:
         table.pop(name, None)
     else:
@@ -295,8 +295,8 @@ def _metrics(row: Row) -> list[Metric]:
         if isinstance(row.get(key), int | float)
     ]
     every = row.get("train.test_every") or 0
-    looks = row.get("test_acc_by_epoch") or ()
+    accuracies = row.get("test_acc_by_epoch") or ()
     return single + [
         Metric("test_acc_by_epoch", accuracy, when, number * every)
-        for number, accuracy in enumerate(looks, 1)
+        for number, accuracy in enumerate(accuracies, 1)
     ]

@@ -1,4 +1,4 @@
-"""Names of evaluations: what tells one from the others of its study."""
+"""Names of evaluations, which distinguish the evaluations of a study."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from raydc.spec.result import Row
 
 LONGEST_NAME = 250
 LEADING_KEYS = ("images.method", "images.ipc", "labels.kind")
-"""What every name begins with."""
+"""Keys at the beginning of every name."""
 _SHORT = {
     "images.method": "{}",
     "images.ipc": "ipc {}",
@@ -21,9 +21,9 @@ _SHORT = {
 
 
 def run_name(row: Row, varying: Sequence[str] = ()) -> str:
-    """`el2n ipc 10 soft epoch 30 T4 seed 0`: what tells this evaluation from the others of its study.
+    """The name of an evaluation, such as `el2n ipc 10 soft epoch 30 T4 seed 0`.
 
-    `varying` are the keys that tell the study's configurations apart.
+    `varying`: keys whose values differ between the study's configurations.
     """
     parts = []
     for key in dict.fromkeys((*LEADING_KEYS, *varying)):

@@ -1,4 +1,4 @@
-"""Whether a tracking server answers, found out in a moment and without loading mlflow."""
+"""A quick check whether a tracking server answers, without importing mlflow."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from raydc.errors import TrackingError, one_of, without_password
 
 TIMEOUT_SECONDS = 10.0
 PAGE = "/api/2.0/mlflow/experiments/search?max_results=1"
-"""What every server answers to those whom it lets in."""
+"""A request that every MLflow server answers to authenticated users."""
 SCHEMES = ("", "http", "https", "sqlite", "postgresql", "mysql", "mssql", "file", "databricks")
-"""What MLflow keeps its records in; without a scheme it is a folder."""
+"""Schemes of tracking URIs that MLflow supports; a URI without a scheme is a folder."""
 
 
 def probe(uri: str) -> None:
-    """Raise `TrackingError` if `uri` cannot be MLflow's, or if the server there does not answer us.
+    """Raise `TrackingError` if `uri` is not a tracking URI of MLflow, or if the server does not answer.
 
-    Only servers (http, https) are asked; databases and folders are found out by opening them.
+    Only servers (http, https) are checked; databases and folders are checked when they are opened.
     """
     scheme = uri.partition(":")[0] if ":" in uri else ""
     if not uri.strip() or scheme.partition("+")[0] not in SCHEMES:
@@ -46,25 +46,25 @@ def probe(uri: str) -> None:
         ) from None
     if code in (401, 403):
         raise TrackingError(
-            f"MLflow at {shown} refuses the name, password or token (HTTP {code}); set "
+            f"MLflow at {shown} rejects the name, password or token (HTTP {code}); set "
             "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
         )
     if code >= 300:
-        # MLflow's own passwords make it fall over a token.
+        # MLflow with basic authentication fails for a token.
         sent = headers.get("Authorization", "").startswith("Bearer")
         hint = "; does it take MLFLOW_TRACKING_TOKEN, or a name and a password?" if sent else ""
         raise TrackingError(f"MLflow at {shown} does not answer as MLflow does (HTTP {code}){hint}")
 
 
 def _root(error: BaseException) -> str:
-    """What an error came from: requests wraps it in what it did with it."""
+    """The text of the original error, which requests wraps in other errors."""
     while (cause := error.__cause__ or error.__context__) is not None:
         error = cause
     return str(error)
 
 
 def _trust() -> dict[str, Any]:
-    """Whose certificates we believe and which we show, as MLflow's client, which asks through requests."""
+    """TLS options for requests, the same as those of MLflow's client."""
     unchecked = os.environ.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() in ("true", "1")
     return {
         "verify": os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH") or not unchecked,
@@ -73,7 +73,7 @@ def _trust() -> dict[str, Any]:
 
 
 def _credentials(address: SplitResult) -> dict[str, str]:
-    """As MLflow's client: those of the address before the environment's, and a password before a token."""
+    """Credentials as in MLflow's client: those of the URI first, and a password before a token."""
     name, password = unquote(address.username or ""), unquote(address.password or "")
     if not name:
         name = os.environ.get("MLFLOW_TRACKING_USERNAME", "")

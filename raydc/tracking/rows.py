@@ -1,4 +1,4 @@
-"""Results from wherever they are: a study's folder, or an MLflow experiment."""
+"""Loading results from a study's folder or an MLflow experiment."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ MLFLOW = "mlflow:"
 def load_rows(where: str, tracking_uri: str | None = None) -> list[Row]:
     """Rows of a study's folder, or of `mlflow:EXPERIMENT` at `tracking_uri`.
 
-    Results that others logged with the same keys are as good as ours. Raises `InputError` if there is
-    nothing there, `TrackingError` if MLflow does not answer.
+    Results that other tools logged with the same keys are treated in the same way. Raises `InputError` if
+    there are no results, `TrackingError` if MLflow does not answer.
     """
     if where.startswith(MLFLOW):
         return trackers.read_record(*experiment_of(where, tracking_uri)).rows
@@ -27,20 +27,20 @@ def load_rows(where: str, tracking_uri: str | None = None) -> list[Row]:
 
 
 def experiment_of(where: str, tracking_uri: str | None) -> tuple[str, str]:
-    """The name of `mlflow:EXPERIMENT` and where it is: at `tracking_uri`, or where MLFLOW_TRACKING_URI says.
+    """The name of `mlflow:EXPERIMENT` and its tracking URI: `tracking_uri`, or MLFLOW_TRACKING_URI.
 
-    Raises `InputError` if neither says it.
+    Raises `InputError` if neither is set.
     """
     uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
     if not uri:
-        raise InputError(f"{where} needs --tracking-uri or MLFLOW_TRACKING_URI, which says where MLflow is")
+        raise InputError(f"{where} needs the URI of MLflow; give --tracking-uri or set MLFLOW_TRACKING_URI")
     return where.removeprefix(MLFLOW), uri
 
 
 def only(rows: Sequence[Row], settings: Iterable[str]) -> list[Row]:
-    """The rows that hold every `KEY=VALUE` of `settings`; the value is YAML, a list holds any of its items.
+    """The rows that match every `KEY=VALUE` of `settings`; the value is YAML, a list matches any item.
 
-    Raises `InputError` for a text of another form and for a key that no row has.
+    Raises `InputError` for a setting of another form and for a key that no row has.
     """
     rows = list(rows)
     for setting in settings:
@@ -52,5 +52,5 @@ def only(rows: Sequence[Row], settings: Iterable[str]) -> list[Row]:
         allowed = value if isinstance(value, list) else [value]
         rows = [row for row in rows if row.get(key) in allowed]
         if not rows:
-            raise InputError(f"--only is {setting!r}, which leaves no result; see `raydc results`")
+            raise InputError(f"--only is {setting!r}, which matches no result; see `raydc results`")
     return rows

@@ -1,4 +1,4 @@
-"""Which MLflow run records which evaluation, as noted in a study's folder; without mlflow itself."""
+"""MLflow run ids of evaluations, stored in a study's folder; does not import mlflow."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ FILE = "tracked.jsonl"
 
 
 def note_run(folder: Path, evaluation_id: str, run_id: str) -> None:
-    """Note that `run_id` records an evaluation."""
+    """Store the id of the run that records an evaluation."""
     with (folder / FILE).open("a", encoding="utf-8") as file:
         file.write(json.dumps({"evaluation_id": evaluation_id, "run_id": run_id}) + "\n")
 
 
 def run_ids(folder: Path) -> dict[str, str]:
-    """Run ids by evaluation id; a line torn by a kill is passed over."""
+    """Run ids by evaluation id; an incomplete line, left by a killed process, is skipped."""
     path = folder / FILE
     found: dict[str, str] = {}
     if path.exists():

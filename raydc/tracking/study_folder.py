@@ -1,13 +1,13 @@
-"""A study's folder: who may write it, and what lies in it.
+"""A study's folder: its files, and the lock that allows one writer.
 
-DIR/study.yaml       the study as merged
-DIR/plan.json        the plan in numbers
-DIR/ledger.jsonl     the truth (raydc.tracking.ledger)
-DIR/tracked.jsonl    which MLflow run records which evaluation
-DIR/mlflow.db        MLflow's records, where the study has no tracking server
-DIR/results.parquet  the results table
+DIR/study.yaml       the merged study file
+DIR/plan.json        the counts of the plan
+DIR/ledger.jsonl     the results (raydc.tracking.ledger)
+DIR/tracked.jsonl    MLflow run ids of evaluations
+DIR/mlflow.db        MLflow's database, if the study has no tracking server
+DIR/results.parquet  the table of results
 DIR/report.html      the report
-DIR/figures          its figures, as pictures
+DIR/figures          the figures of the report as image files
 """
 
 from __future__ import annotations
@@ -41,36 +41,36 @@ STUDY, RESULTS, REPORT, LOCK = "study.yaml", "results.parquet", "report.html", "
 PLAN = "plan.json"
 FIGURES = "figures"
 LOCK_TRIES = 5
-"""A watcher holds the lock for a moment, so a run asks for it again."""
+"""Attempts to get the lock, since a watcher holds it for a moment."""
 
 
 def default_store(out: Path) -> str:
-    """`.raydc-store` beside the output folder, unless RAYDC_STORE says otherwise."""
+    """RAYDC_STORE if it is set, else `.raydc-store` next to the output folder."""
     return os.environ.get("RAYDC_STORE") or str(out.absolute().parent / ".raydc-store")
 
 
 def store_of(out: Path) -> str:
-    """The store that the study in a folder uses."""
+    """The store of the study in a folder."""
     block = _study(out).get("store")
     given = block.get("uri") if isinstance(block, dict) else None
     return str(given) if given else default_store(out)
 
 
 def prepare(out: Path, study: str) -> None:
-    """Make the folder; `InputError` if it holds something else than this study."""
+    """Create the folder; raises `InputError` if it holds another study or other files."""
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"--out is {str(out)!r}, which cannot be made: {error.strerror}") from None
+        raise InputError(f"--out is {str(out)!r}, which cannot be created: {error.strerror}") from None
     name = study_name(out)
     if name is not None and name != study:
         raise InputError(
             f"--out is {str(out)!r}, which holds the study {name!r}; give {study!r} another folder"
         )
-    strangers = [path.name for path in out.iterdir() if path.name != LOCK]
-    if name is None and strangers and LEDGER not in strangers:
+    existing = [path.name for path in out.iterdir() if path.name != LOCK]
+    if name is None and existing and LEDGER not in existing:
         raise InputError(
-            f"--out is {str(out)!r}, which holds other files ({sorted(strangers)[0]}); give an empty or a "
+            f"--out is {str(out)!r}, which holds other files ({sorted(existing)[0]}); give an empty or a "
             "new folder"
         )
 
@@ -95,19 +95,19 @@ def tracker_kind(out: Path) -> str:
 
 
 def write_plan(out: Path, numbers: Mapping[str, Any]) -> None:
-    """Write what a study takes: counts by name, `evaluations` among them."""
+    """Write the counts of the plan by name, including `evaluations`."""
     write_atomically(out / PLAN, (json.dumps(numbers, indent=1) + "\n").encode())
 
 
 def planned(out: Path) -> int | None:
-    """Evaluations of the plan; None in a folder whose run began before plans were written."""
+    """Number of planned evaluations; None if the folder has no plan."""
     path = out / PLAN
     if not path.is_file():
         return None
     try:
         return int(parse_json(read_text(path))["evaluations"])
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: it is no plan ({error}); run the study again") from None
+        raise InputError(f"{path}: it is not a plan ({error}); run the study again") from None
 
 
 def is_going(out: Path) -> bool:
@@ -125,13 +125,13 @@ def is_going(out: Path) -> bool:
 
 @contextmanager
 def locked(out: Path) -> Iterator[None]:
-    """Keep every other run out of the folder; the lock dies with its process."""
+    """Prevent other runs from writing the folder; the lock is released when the process ends."""
     with writing_folder(out):
         file: IO[str] = (out / LOCK).open("a+")
     try:
         if not any(_lock(file, wait) for wait in [0.0] + [0.1] * (LOCK_TRIES - 1)):
             raise InputError(
-                f"--out is {str(out)!r}, where another run is going; wait for it or give another folder"
+                f"--out is {str(out)!r}, where another run is active; wait for it or give another folder"
             )
         yield
     finally:
@@ -139,7 +139,7 @@ def locked(out: Path) -> Iterator[None]:
 
 
 def _lock(file: IO[str], wait_seconds: float) -> bool:
-    """Whether the lock could be taken after a wait."""
+    """Try to get the lock after a wait; returns whether this was possible."""
     time.sleep(wait_seconds)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -149,30 +149,30 @@ def _lock(file: IO[str], wait_seconds: float) -> bool:
 
 
 def read_folder(out: Path) -> list[Row]:
-    """The rows of a study's folder, also while a run is going or after a kill."""
+    """The rows of a study's folder, also during a run or after a kill."""
     if not (out / LEDGER).is_file() and study_name(out) is None:
         raise InputError(
-            f"{str(out)!r} holds no study; give the folder of a run, such as runs/quickstart, or "
+            f"{str(out)!r} contains no study; give the folder of a run, such as runs/quickstart, or "
             "mlflow:EXPERIMENT"
         )
     return with_run_ids(out, read_rows(out))
 
 
 def with_run_ids(out: Path, rows: Mapping[str, Row]) -> list[Row]:
-    """The rows of a ledger with the MLflow runs that record them."""
+    """The rows of a ledger with the ids of the MLflow runs that record them."""
     tracked = run_ids(out)
     return [{**row, "mlflow_run_id": tracked.get(name)} for name, row in rows.items()]
 
 
 def table(rows: list[Row]) -> pd.DataFrame:
-    """Rows as the results table: every column, None where it does not apply."""
+    """Rows as the table of results: all columns, None where they do not apply."""
     names = columns(rows)
     frame = pd.DataFrame({n: pd.Series([r.get(n) for r in rows], dtype=object) for n in names})
     return frame.infer_objects()
 
 
 def arrow_table(rows: list[Row]) -> pa.Table:
-    """Rows as Arrow: numbers as numbers, columns of mixed kinds as text."""
+    """Rows as an Arrow table; columns of mixed types are converted to strings."""
     arrays = {}
     for name in columns(rows):
         values = [row.get(name) for row in rows]
@@ -184,7 +184,7 @@ def arrow_table(rows: list[Row]) -> pa.Table:
 
 
 def write_results(out: Path, rows: list[Row]) -> Path:
-    """Write results.parquet; a reader sees the old table or the new one."""
+    """Write results.parquet atomically."""
     buffer = io.BytesIO()
     pq.write_table(arrow_table(rows), buffer)
     write_atomically(out / RESULTS, buffer.getvalue())

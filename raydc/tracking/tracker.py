@@ -1,17 +1,17 @@
-"""What a tracker is: it records a study for others to see, beside the students' path.
+"""The interface of trackers, which record studies outside the study's folder without delaying students.
 
-A run calls, in this order (`raydc sync` leaves out `used` and `teachers`):
+A run calls, in this order (`raydc sync` omits `used` and `teachers`):
 
-    tracker = factory(context)       the factory that the entry in `raydc.spec.catalog.TRACKERS` names
-    start()                          once, before anything else
-    describe, record ...             while the study runs; rows as evaluations end
-    used, teachers, attach_text      after the last evaluation: what the results come from
-    describe, attach                 what came out
+    tracker = factory(context)       the factory of the entry in `raydc.spec.catalog.TRACKERS`
+    start()                          once, before any other method
+    describe, record ...             while the study runs; rows when evaluations end
+    used, teachers, attach_text      after the last evaluation: data, teachers and environment
+    describe, attach                 results
     close(status, patience)          once, at the end
 
-The ledger in the study's folder is the truth, so a tracker that lacks a row has lost nothing: the next run
-and `raydc sync` give it all rows again. `NoTracker` implements every method as doing nothing; a tracker may
-inherit from it and override what it needs.
+The ledger in the study's folder has all results. If a tracker misses a row, the next run and `raydc sync`
+pass all rows again. `NoTracker` implements every method without an effect; a tracker may inherit from it and
+override the methods that it needs.
 """
 
 from __future__ import annotations
@@ -25,46 +25,46 @@ from raydc.spec.keys import Value
 from raydc.spec.result import Row
 
 PLANNED = "planned"
-"""Measure of the study as a whole: the evaluations of its plan, known when it begins."""
+"""Measure of the whole study: the number of planned evaluations, known at the start."""
 
 
 @dataclass(frozen=True)
 class TrackerContext:
-    """What a tracker is told about the study that it records."""
+    """Information about the study that a tracker records."""
 
     study: str
     """Name of the study: letters, digits and `. _ -`."""
     folder: Path
-    """The study's folder. It exists; a tracker may keep files of its own in it."""
+    """The study's folder. It exists; a tracker may store its own files in it."""
     uri: str | None = None
-    """`tracking.uri` or `--tracking-uri`; None: not given, or not among the keys of the tracker's entry."""
+    """`tracking.uri` or `--tracking-uri`; None if it is not given or not a key of the tracker's entry."""
     options: Mapping[str, Value] = field(default_factory=dict)
-    """Values of the other keys of the tracker's entry, by name, with defaults filled in."""
+    """Values of the other keys of the tracker's entry, by name, with defaults."""
     varying: tuple[str, ...] = ()
-    """Dotted keys that tell the study's configurations apart, for names of runs and columns of tables."""
+    """Dotted keys whose values differ between the study's configurations, for names of runs and columns."""
     resuming: bool = False
-    """Whether the folder holds results already, which the tracker may or may not have recorded."""
+    """Whether the folder already has results, which the tracker may or may not have recorded."""
 
 
 @dataclass(frozen=True)
 class UsedDataset:
-    """The data of a study, as a tracker records them."""
+    """The dataset of a study, for a tracker."""
 
     name: str
     digest: str
     """Fingerprint of the contents."""
     source: str
-    """Where they come from."""
+    """Location of the data."""
     profile: Mapping[str, int]
     """Numbers of images and classes."""
 
 
 @dataclass(frozen=True)
 class TeacherCurve:
-    """How a network of a teacher learned."""
+    """The training curve of one network of a teacher."""
 
     id: str
-    """Id of its trajectory."""
+    """Id of the trajectory."""
     name: str
     keys: Mapping[str, Value]
     """The teacher's keys by dotted name."""
@@ -75,36 +75,36 @@ class TeacherCurve:
 class Tracker(Protocol):
     """Records one study. Never slows a student down, never records an evaluation twice.
 
-    `start` raises `TrackingError` for a place that cannot be reached. After that a tracker handles its own
-    errors: it logs a warning, and counts the rows that it could not write in what `close` returns. Any other
-    exception ends the run; results in the ledger are kept. All methods are called in the driver process, one
-    after the other; the factory and `start` may run in another thread than the rest.
+    `start` raises `TrackingError` if the tracking server or database cannot be reached. After that a tracker
+    handles its own errors: it logs a warning, and `close` returns the number of rows that it could not write.
+    Any other exception ends the run; results in the ledger are kept. All methods are called in the driver
+    process, one after the other; the factory and `start` may run in a different thread than the others.
     """
 
     def start(self) -> None:
-        """Reach the place where the study is recorded, and find out what it already has.
+        """Connect to the server or database, and read what it has already recorded.
 
-        Raises `TrackingError`, in one sentence, if that is not possible: a new study is then refused, one
-        that is resumed goes on without its tracker.
+        Raises `TrackingError`, with one sentence, if this is not possible: a new study then ends, a resumed
+        study continues without its tracker.
         """
 
     def record(self, rows: Iterable[Row]) -> None:
         """Record rows of results, one per evaluation (columns: docs/results.md).
 
-        Returns at once; slow writing belongs into a thread. Rows that are recorded already are given again
-        when a study is resumed and by `raydc sync`: they are recorded once, by `evaluation_id`. A row whose
-        status has changed, such as a failed evaluation that is now finished, replaces the one before. Rows
-        with `reused_from` were recorded by another study and may be left out.
+        Must return immediately; slow writes should use a thread. Rows that are already recorded are passed
+        again when a study is resumed and by `raydc sync`; they must be recorded once, by `evaluation_id`. A
+        row whose status has changed, such as a failed evaluation that is now finished, replaces the previous
+        one. Rows with `reused_from` were recorded by another study and may be omitted.
         """
 
     def describe(self, measures: Mapping[str, float], note: str | None = None) -> None:
-        """Record measures of the study as a whole, by name, and a note about its results in Markdown."""
+        """Record measures of the whole study, by name, and a note about its results in Markdown."""
 
     def used(self, data: UsedDataset) -> None:
         """Record the data of the study."""
 
     def teachers(self, curves: Iterable[TeacherCurve]) -> None:
-        """Record how the teachers learned; those that are recorded already stay as they are."""
+        """Record the training curves of teachers; curves that are already recorded do not change."""
 
     def attach(self, files: Iterable[Path]) -> None:
         """Attach files and folders to the study; those that do not exist are skipped."""
@@ -113,10 +113,10 @@ class Tracker(Protocol):
         """Attach `text` to the study as a file called `name`."""
 
     def close(self, status: str, patience_seconds: float) -> int:
-        """Finish writing and end the study; returns how many rows are not recorded.
+        """Finish writing and end the study; returns the number of rows that are not recorded.
 
         `status`: finished, failed (some evaluations failed) or stopped (interrupted; it can be resumed).
-        Waits as long as rows get written, but gives up when none was for `patience_seconds`.
+        Waits as long as rows are written, and gives up when none was written for `patience_seconds`.
         """
 
 
@@ -124,7 +124,7 @@ class NoTracker:
     """Records nothing."""
 
     def __init__(self, context: TrackerContext | None = None) -> None:
-        """A factory of trackers, as entries name it; `context` is not needed."""
+        """The class is a factory of trackers, see `TrackerEntry`; `context` is not used."""
 
     def start(self) -> None:
         return

@@ -1,6 +1,6 @@
-"""The tracker of a study, by its kind; and what MLflow has recorded, for those who only read it.
+"""Creation of the tracker of a study, and reading of MLflow's records.
 
-MLflow's own modules (`mlflow_*`) are imported from here alone, when they are needed.
+Only this module imports the modules that use MLflow (`mlflow_*`), and only when they are needed.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from raydc.tracking.mlflow_record import Record
 
 METHODS = tuple(name for name in vars(NoTracker) if not name.startswith("_"))
-"""What every tracker has."""
+"""Names of the methods of a tracker."""
 
 
 def create(study: StudySpec, folder: Path, varying: Sequence[str], *, resuming: bool) -> Tracker:
     """The tracker of `study`, not yet started.
 
-    `varying`: dotted keys that tell the configurations apart. Raises `InputError` if the tracker's code
-    cannot be loaded, refuses its options, or makes something that is no tracker.
+    `varying`: dotted keys whose values differ between configurations. Raises `InputError` if the tracker's
+    code cannot be loaded, rejects its options, or returns an object that is not a tracker.
     """
     tracking = study.tracking
     options = {name: value for name, value in tracking.options.items() if name != "uri"}
@@ -35,17 +35,17 @@ def create(study: StudySpec, folder: Path, varying: Sequence[str], *, resuming: 
         made: Any = entry.load()(context)
     except (InputError, TrackingError):
         raise
-    except Exception as error:  # whatever a plugin raises
+    except Exception as error:  # a plugin may raise any error
         raise InputError(f"{what} cannot be used: {error!r}") from error
     missing = [name for name in METHODS if not callable(getattr(made, name, None))]
     if missing:
-        raise InputError(f"{what} makes a {type(made).__name__}, which lacks the method {missing[0]!r}")
+        raise InputError(f"{what} returns a {type(made).__name__}, which lacks the method {missing[0]!r}")
     tracker: Tracker = made
     return tracker
 
 
 def read_record(experiment: str, uri: str) -> Record:
-    """What MLflow has of an experiment at `uri`, whoever logged it.
+    """The contents of an MLflow experiment at `uri`, including runs of other tools.
 
     Raises `InputError` if there is no such experiment, `TrackingError` if MLflow does not answer.
     """

@@ -1,1 +1,1 @@
-"""Training: losses, schedules, the step, and the test pass."""
+"""Training: losses, schedules, optimizers, the training loop and the test pass."""

@@ -1,7 +1,8 @@
-"""What torch.compile needs of a machine: a C++ compiler that works, and a folder for what it makes.
+"""The requirements of torch.compile: a C++ compiler that works, and a folder for compiled code.
 
-Compiled code is kept in a folder that all workers of a machine share, so a shape is compiled once. Its name
-says for what it was compiled: torch, and the processor, since nodes of unlike processors may share a disk.
+All workers of a machine share a folder of compiled code, so each shape is compiled once. The name of the
+folder contains the version of torch and the processor, since nodes with different processors may share a
+disk.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from pathlib import Path
 
 import torch
 
-EAGERLY = "students run eagerly, slower where there is much work"
+EAGERLY = "students run eagerly, which is slower for long trainings"
 PROBE = """\
 #include <Python.h>
 #include <cmath>
@@ -35,25 +36,25 @@ PROBE = """\
 extern "C" double probe() { return std::vector<double>{std::exp(1.0)}[0]; }
 """
 PROBE_SECONDS = 120.0
-"""How long the probe may take to compile; half a second is usual."""
+"""Time limit for compiling the probe; half a second is typical."""
 ROOM_BYTES = 4 << 20
-"""Least free space of a folder for compiled code; one network takes 3 MB."""
+"""Smallest free space of a folder for compiled code; one network takes 3 MB."""
 CPUINFO = Path("/proc/cpuinfo")
 PROCESSOR_LINES = {"vendor_id", "model name", "flags", "CPU implementer", "CPU part", "Features", "cpu"}
-"""Lines of CPUINFO that tell which instructions a processor has."""
+"""Lines of CPUINFO that identify the instructions of a processor."""
 
 
 def compiler() -> str | None:
-    """The C++ compiler that torch.compile would use, if it works here; `no_compiler` says why not.
+    """The C++ compiler that torch.compile would use, if it works; otherwise None, see `no_compiler`.
 
-    It is tried once by each process. TORCHDYNAMO_DISABLE=1 in the environment switches compiling off, as
+    Each process tries the compiler once. TORCHDYNAMO_DISABLE=1 in the environment disables compilation, as
     everywhere in PyTorch.
     """
     return None if _disabled() else _tried(_chosen())[0]
 
 
 def no_compiler() -> str:
-    """Why students run eagerly; to be said where `compiler` is None."""
+    """The message why students run eagerly, if `compiler` returns None."""
     reason = "TORCHDYNAMO_DISABLE is 1" if _disabled() else _tried(_chosen())[1]
     return f"{reason}: {EAGERLY}"
 
@@ -68,7 +69,7 @@ def _chosen() -> str:
 
 @cache
 def _tried(chosen: str) -> tuple[str | None, str]:
-    """(path of a compiler that works, "") or (None, what is amiss)."""
+    """(path of a compiler that works, "") or (None, reason)."""
     try:
         words = shlex.split(chosen)
     except ValueError:
@@ -101,31 +102,31 @@ def _tried(chosen: str) -> tuple[str | None, str]:
         return None, f"the C++ compiler {found} does not work ({error})"
     if done.returncode == 0 and made:
         return found, ""
-    said = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip())
-    reason = said.split("\n")[0][:200] or f"exit status {done.returncode}, without a word"
+    output = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip())
+    reason = output.split("\n")[0][:200] or f"exit status {done.returncode}, without output"
     return None, f"the C++ compiler {found} does not work ({reason})"
 
 
 def use_cache(folder: Path | None) -> None:
-    """Keep compiled code in `folder`; in a folder of this machine if there is none or it takes nothing.
+    """Store compiled code in `folder`, or in a local cache if it is None or not writable.
 
-    TORCHINDUCTOR_CACHE_DIR in the environment is obeyed instead, as everywhere in PyTorch.
+    TORCHINDUCTOR_CACHE_DIR in the environment takes precedence, as everywhere in PyTorch.
     """
     if "TORCHINDUCTOR_CACHE_DIR" in os.environ:
         return
     part = f"torch-{torch.__version__}-{platform.machine()}-{processor()}"
-    for root in (folder, _users(), _temporary()):
+    for root in (folder, _user_cache(), _temporary_cache()):
         if root is not None and _has_room(root / part):
             os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(root / part)
             return
 
 
-def _users() -> Path | None:
-    """The folder for compiled code in this user's cache."""
+def _user_cache() -> Path | None:
+    """The folder for compiled code in the user's cache."""
     if given := os.environ.get("RAYDC_CACHE"):
         return Path(given).expanduser() / "compiled"
     cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    if not cache.is_absolute():  # the specification says that such a value is to be ignored
+    if not cache.is_absolute():  # the specification requires to ignore relative paths
         try:
             cache = Path("~/.cache").expanduser()
         except RuntimeError:
@@ -133,8 +134,8 @@ def _users() -> Path | None:
     return cache / "raydc" / "compiled"
 
 
-def _temporary() -> Path | None:
-    """A folder that only this user can write to, in the one where all users can: what is there is run."""
+def _temporary_cache() -> Path | None:
+    """A subfolder of the temporary folder that only this user can write to, since its code is executed."""
     folder = Path(tempfile.gettempdir()) / f"raydc-{os.getuid()}"
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
@@ -157,19 +158,19 @@ def _has_room(folder: Path) -> bool:
 
 @cache
 def processor() -> str:
-    """The kind of this machine's processor, as 8 hexadecimal digits: code for one may not run on another."""
+    """The type of this machine's processor as 8 hexadecimal digits; compiled code depends on it."""
     try:
         lines = CPUINFO.read_text(errors="replace").splitlines()
     except OSError:
         lines = []
-    told = {line.strip() for line in lines if line.partition(":")[0].strip() in PROCESSOR_LINES}
-    kind = "\n".join(sorted(told)) or platform.processor() or platform.machine()
+    found = {line.strip() for line in lines if line.partition(":")[0].strip() in PROCESSOR_LINES}
+    kind = "\n".join(sorted(found)) or platform.processor() or platform.machine()
     return f"{zlib.crc32(kind.encode()):08x}"
 
 
 @contextmanager
 def one_at_a_time() -> Iterator[None]:
-    """Let one process of the machine compile; the others find its work in the cache."""
+    """Let one process of the machine compile at a time; the others then use the cached code."""
     folder = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
     if folder is None:
         yield

@@ -1,15 +1,14 @@
 """The engine: how forward passes are executed.
 
-On the CPU a student is one single-threaded program (stacking students was measured slower). Where there
-is a C++ compiler that works and enough work, its network is compiled (torch.compile, 1.4 to 1.8 x on
-ConvNets); what is compiled is kept in a cache that all workers of a machine share (raydc.training.compiling).
-Whether to compile depends on the evaluation and the machine alone, so the same evaluation always runs the
-same code there.
+On the CPU a student is one single-threaded program (stacking students was measured to be slower). If a C++
+compiler works and the training is long enough, the network is compiled (torch.compile, 1.4 to 1.8 x on
+ConvNets). All workers of a machine share a cache of compiled code (raydc.training.compiling). Whether to
+compile depends only on the evaluation and the machine, so an evaluation always runs the same code on a
+machine.
 
-    engine(recipe) -> what would be best -> warm(...) -> what can be had, eager where compiling fails
+    engine(recipe) -> preferred engine -> warm(...) -> available engine, eager if compilation fails
 
-A chassis is a network whose weights are exchanged: one object for all students of a shape, so that the
-compiled code is found again.
+A network slot holds one network whose weights are replaced for each student, so that compiled code is reused.
 """
 
 from __future__ import annotations
@@ -29,22 +28,22 @@ from raydc.training.optimizer import autocast, tensor_cores
 logger = logging.getLogger(__name__)
 
 LEAST_FLOP = 3e11
-"""Work of a training that is worth compiling for: some ten seconds of one CPU core."""
+"""Smallest work of a training for which compilation pays off: about ten seconds of one CPU core."""
 EAGER, COMPILED = "eager", "compiled"
 MOST_SHAPES = 256
-"""Shapes that torch.compile keeps for one network before it gives up."""
+"""Largest number of shapes that torch.compile compiles for one network."""
 Shape = tuple[int, bool, str]
-"""What code is compiled for: images of a batch, whether it is trained on, precision."""
+"""The key of compiled code: (images per batch, whether it is a training pass, precision)."""
 
 
 @cache
 def _say_once(text: str) -> None:
-    """Warn of it once in the life of this process."""
+    """Log a warning once per process."""
     logger.warning(text)
 
 
 class NetworkSlot:
-    """A network for students (or epochs of a teacher) of one architecture and shape."""
+    """A network that students (or epochs of a teacher) of one architecture and shape use in turn."""
 
     def __init__(self, arch: str, channels: int, classes: int, resolution: int, device: torch.device) -> None:
         self.arch = arch
@@ -59,8 +58,8 @@ class NetworkSlot:
         self.flop_per_image = self._count_flop()
 
     def _count_flop(self) -> int:
-        """Floating-point operations of one forward pass over one image."""
-        # It brings Triton, 70 MB that a driver has no use for.
+        """Floating-point operations of one forward pass for one image."""
+        # Imported here because it loads Triton, 70 MB that a driver does not need.
         from torch.utils.flop_counter import FlopCounterMode
 
         was_training = self.network.training
@@ -71,7 +70,7 @@ class NetworkSlot:
         return int(counter.get_total_flops())
 
     def engine(self, recipe: Recipe, images: int) -> str:
-        """How a training of `images` images by `recipe` is to be executed on this machine; see `warm`."""
+        """The preferred engine for a training on `images` images by `recipe` on this machine; see `warm`."""
         passes = recipe.total_steps(images) * min(images, recipe.batch_size)
         if self.device.type != "cpu" or 3 * self.flop_per_image * passes < LEAST_FLOP:
             return EAGER
@@ -81,7 +80,7 @@ class NetworkSlot:
         return COMPILED
 
     def forward(self, engine: str) -> nn.Module:
-        """What to call for a forward pass; it shares its weights with `network`."""
+        """The module to call for a forward pass; it shares its weights with `network`."""
         if engine == EAGER:
             return self.network
         if self._compiled is None:
@@ -91,10 +90,10 @@ class NetworkSlot:
         return self._compiled
 
     def warm(self, engine: str, recipe: Recipe, images: int) -> str:
-        """Compile everything that a training of `images` images and its tests will run.
+        """Compile everything that a training on `images` images and its tests will run.
 
-        Returns the engine that can run it: `engine`, or `eager` where something cannot be compiled. Changes
-        weights and buffers; load a student's afterwards.
+        Returns the engine to use: `engine`, or `eager` if something cannot be compiled. Changes weights and
+        buffers; call `load` afterwards.
         """
         size = min(images, recipe.batch_size)
         sizes = {size, images % size or size} if recipe.total_steps(images) else set()
@@ -102,7 +101,7 @@ class NetworkSlot:
         return self._run_each(engine, {*trained, self._tested(recipe.precision)})
 
     def warm_test(self, engine: str, precision: str) -> str:
-        """Compile what tests will run; returns the engine as `warm` does."""
+        """Compile what tests will run; returns the engine to use, like `warm`."""
         return self._run_each(engine, {self._tested(precision)})
 
     def _tested(self, precision: str) -> Shape:
@@ -111,7 +110,7 @@ class NetworkSlot:
     def _run_each(self, engine: str, wanted: set[Shape]) -> str:
         if engine == EAGER:
             return EAGER
-        # Each shape by itself, so that it does not matter which evaluations this process has met before.
+        # Each shape separately, so that the result does not depend on earlier evaluations in this process.
         for shape in sorted(wanted - self._warm):
             if shape in self._refused or not self._compile(engine, shape):
                 self._refused.add(shape)
@@ -120,13 +119,13 @@ class NetworkSlot:
         return engine
 
     def _compile(self, engine: str, shape: Shape) -> bool:
-        """Whether `shape` could be compiled; raises the network's own errors."""
+        """Compile `shape`; returns whether this was possible. Raises errors of the network itself."""
         try:
             with one_at_a_time():
                 self._run_once(self.forward(engine), *shape)
-        except Exception as error:  # of the compiler, its headers, the disk, or torch.compile itself
+        except Exception as error:  # from the compiler, its headers, the disk, or torch.compile itself
             self.network.zero_grad(set_to_none=True)
-            # What the network itself cannot do fails here once more.
+            # Errors of the network itself are raised again here.
             self._run_once(self.network, *shape)
             reason = str(error).split("\n")[0][:200]
             _say_once(f"torch.compile failed ({type(error).__name__}: {reason}): {EAGERLY}")
@@ -136,7 +135,7 @@ class NetworkSlot:
     def _run_once(self, forward: nn.Module, count: int, training: bool, precision: str) -> None:
         batch = torch.zeros(count, *self.shape, device=self.device)
         self.network.train(training)
-        # Code is compiled for what is set around it.
+        # Compiled code depends on these settings.
         with tensor_cores(precision):
             if training:
                 with autocast(precision, self.device):
@@ -148,6 +147,6 @@ class NetworkSlot:
                     forward(batch)
 
     def load(self, state: dict[str, Tensor]) -> None:
-        """Take over the weights and buffers of a network."""
+        """Load the weights and buffers of a network."""
         self.network.load_state_dict(state)
         self.network.train()

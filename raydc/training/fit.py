@@ -1,7 +1,7 @@
-"""Training one network: the loop that every teacher and every single student runs.
+"""Training one network: the loop of every teacher and of every student outside packs.
 
-No DataLoader, no synchronisation inside the loop: parameters of views are drawn in chunks, losses
-stay on the device and are looked at once a chunk.
+There is no DataLoader and no synchronisation inside the loop: parameters of views are drawn in chunks, and
+losses stay on the device and are checked once per chunk.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ OnEpoch = Callable[[int, nn.Module, Optimizer], None]
 
 @dataclass(frozen=True)
 class Training:
-    """What a training took."""
+    """Steps, time and losses of a training."""
 
     steps: int
-    """Optimizer steps done."""
+    """Number of optimizer steps."""
     train_seconds: float
-    """From the start of the second step to the end of the last, scaled to all steps; without
+    """Time from the start of the second step to the end of the last, scaled to all steps; without
     compilation, tests and pauses."""
     losses: Tensor
     """[steps] on the CPU, the loss of each step."""
@@ -65,8 +65,8 @@ def fit(
     key: seed of the views (below 2**63). `last_step` stops earlier than the schedule's end.
     `on_epoch(epochs, network, optimizer)` is called after each complete epoch and is not timed.
     `views` replaces those of `recipe` and `key`; `forward` is called instead of `network` (its compiled
-    form, or `group.joined`). `group`: the processes that train it together, each of which calls this.
-    Raises `EvaluationError` naming the first step whose loss is not finite.
+    form, or `group.joined`). `group`: the processes that train the network together, each of which calls
+    this function. Raises `EvaluationError` with the first step whose loss is not finite.
     """
     last = recipe.total_steps(len(inputs)) if last_step is None else last_step
     views = Views(recipe, len(inputs), key, device) if views is None else views
@@ -76,8 +76,8 @@ def fit(
     clock, losses, random = StepClock(device), list[Tensor](), draws_at_random(network)
     network.train()
     with tensor_cores(recipe.precision):
-        steps, asked = tee(_own(views.steps(first_step, last), views.batch_size, len(inputs), group))
-        images = inputs.each(step.index for step, _ in asked)
+        steps, ahead = tee(_own_part(views.steps(first_step, last), views.batch_size, len(inputs), group))
+        images = inputs.each(step.index for step, _ in ahead)
         for step_number, (step, weight) in enumerate(steps, first_step):
             clock.before_step()
             if random and step_number % views.per_epoch == 0:
@@ -94,7 +94,7 @@ def fit(
             losses.append(loss.detach())
             done = step_number + 1
             if len(losses) % CHUNK == 0 or done == last:
-                _refuse_not_finite(losses[-CHUNK:], done)
+                _check_finite(losses[-CHUNK:], done)
             if on_epoch is not None and done % views.per_epoch == 0:
                 with clock.pause():
                     on_epoch(done // views.per_epoch, network, optimizer)
@@ -106,12 +106,12 @@ def fit(
     )
 
 
-def _own(
+def _own_part(
     steps: Iterator[Step], batch_size: int, images: int, group: Group
 ) -> Iterator[tuple[Step, float | None]]:
-    """This process's part of each step, and the weight of its loss; None for all of it.
+    """This process's part of each step and the weight of its loss; None for the whole batch.
 
-    The mean over the processes of the weighted losses is the mean over the batch, however uneven the parts.
+    The mean of the weighted losses over the processes is the mean over the batch, also for uneven parts.
     """
     if group.size == 1:
         yield from ((step, None) for step in steps)
@@ -128,14 +128,14 @@ def _set_rate(optimizer: Optimizer, rate: float) -> None:
 
 
 def seed_layers(seed: int, device: torch.device) -> None:
-    """Seed what dropout and its like draw from; once an epoch, where a training may be taken up again."""
+    """Seed the generator of dropout and similar layers; called per epoch, where a training may resume."""
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         with torch.cuda.device(device):
             torch.cuda.manual_seed(seed)
 
 
-def _refuse_not_finite(losses: list[Tensor], done: int) -> None:
+def _check_finite(losses: list[Tensor], done: int) -> None:
     finite = torch.stack(losses).isfinite()
     if not bool(finite.all()):
         first = done - len(losses) + int((~finite).nonzero()[0])
@@ -145,7 +145,7 @@ def _refuse_not_finite(losses: list[Tensor], done: int) -> None:
 
 
 class StepClock:
-    """Times steps from the start of the second one, leaving pauses out."""
+    """Measures the time of steps from the start of the second one, without pauses."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -175,7 +175,7 @@ class StepClock:
         return self._now()
 
     def seconds(self, steps: int) -> float:
-        """Seconds of `steps` steps, measured without the first where there is a second."""
+        """Seconds of `steps` steps, extrapolated from all but the first step if there are several."""
         if steps == 0:
             return 0.0
         if self._start is None:
@@ -184,7 +184,7 @@ class StepClock:
 
 
 class _Pause:
-    """Time between entering and leaving is not counted."""
+    """Context manager whose duration is not counted."""
 
     def __init__(self, clock: StepClock) -> None:
         self._clock = clock

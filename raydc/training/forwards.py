@@ -1,16 +1,16 @@
-"""Forward passes of stacked networks, by several roads.
+"""Forward passes of stacked networks, by several kernels.
 
-Parameters are stacked [S, ...]. All roads compute the same:
+Parameters are stacked [S, ...]. All kernels compute the same:
 
-| road             | forward of S students                                             | networks |
+| kernel           | forward of S students                                             | networks |
 | ---------------- | ----------------------------------------------------------------- | -------- |
 | grouped          | convolutions with S groups on [B, S C, H, W], batched linear layer | ConvNets |
 | unfold           | patches [S, B H W, 9 C] times kernels [S, 9 C, W], channels last   | ConvNets |
-| compiled-grouped | grouped, with what is between the convolutions fused               | ConvNets |
-| compiled-unfold  | unfold, with what is between the products fused                    | ConvNets |
+| compiled-grouped | grouped, with fused operations between the convolutions            | ConvNets |
+| compiled-unfold  | unfold, with fused operations between the matrix products          | ConvNets |
 | vmap             | torch.func.vmap of the network over its stacked parameters        | any without dropout |
 
-The fastest one for a shape is measured when it is first met (raydc.training.kernels).
+The fastest kernel for a shape is measured when the shape is first used (raydc.training.kernels).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Forward = Callable[[State, State, Tensor], Tensor]
 
 
 def kernels_for(network: nn.Module) -> tuple[str, ...]:
-    """Roads that can run `network`; empty if it draws random numbers of its own."""
+    """Kernels that can run `network`; empty if it draws random numbers."""
     if isinstance(network, ConvNet):
         compiled = ("compiled-grouped", "compiled-unfold") if compiler() else ()
         return ("grouped", "unfold", "vmap", *compiled)
@@ -43,7 +43,7 @@ def kernels_for(network: nn.Module) -> tuple[str, ...]:
 
 
 def forward_of(kernel: str, network: nn.Module) -> Forward:
-    """The forward of a stack of `network`s, in training mode, by a road of `kernels_for`."""
+    """The forward pass of a stack of `network`s, in training mode, by one of `kernels_for`."""
     if kernel == "vmap":
         return _vmapped(network)
     assert isinstance(network, ConvNet), kernel
@@ -60,7 +60,7 @@ def forward_of(kernel: str, network: nn.Module) -> Forward:
 
 
 def is_compiled(kernel: str) -> bool:
-    """Whether a road compiles its code, anew for each shape."""
+    """Whether a kernel is compiled, separately for each shape."""
     return kernel.startswith("compiled")
 
 
@@ -68,11 +68,11 @@ def _vmapped(network: nn.Module) -> Forward:
     network.train()
 
     def one(parameters: State, buffers: State, images: Tensor) -> Tensor:
-        said: Tensor = torch.func.functional_call(network, (parameters, buffers), (images,))
-        return said
+        logits: Tensor = torch.func.functional_call(network, (parameters, buffers), (images,))
+        return logits
 
-    many: Forward = torch.func.vmap(one)
-    return many
+    stacked: Forward = torch.func.vmap(one)
+    return stacked
 
 
 def _blocks(network: ConvNet) -> Iterator[tuple[str, str, nn.Module]]:
@@ -109,7 +109,7 @@ def _windows(padded: Tensor) -> Tensor:
 
 
 def _shifted(padded: Tensor) -> Tensor:
-    """As `_windows`, from shifted copies: gradients are sums; compiled `unfold` adds them atomically."""
+    """Like `_windows`, from shifted copies, since the gradient of compiled `unfold` uses atomic adds."""
     height, width = padded.shape[2] - 2, padded.shape[3] - 2
     shifted = [padded[:, :, i : i + height, j : j + width] for i in range(3) for j in range(3)]
     return torch.stack(shifted, 4).unflatten(4, (3, 3))
@@ -128,12 +128,12 @@ def _unfolded(
         weight, bias = parameters[f"{convolution}.weight"], parameters[f"{convolution}.bias"]
         height, width = hidden.shape[2:4]
         if torch.is_autocast_enabled(hidden.device.type):
-            # Before the patches are made, which are nine times as large.
+            # Cast before making the patches, which are nine times as large.
             hidden = hidden.to(torch.get_autocast_dtype(hidden.device.type))
         patches = windows(F.pad(hidden, (0, 0, 1, 1, 1, 1)))
         kernels = weight.permute(0, 3, 4, 2, 1).flatten(1, 3)  # [S, 9 C, W]
         product = torch.bmm(patches.reshape(students, batch * height * width, -1), kernels) + bias[:, None]
-        # Normalised in full precision, as a single network does under autocast.
+        # Normalise in full precision, like a single network under autocast.
         hidden = full_precision(product).view(students, batch, height * width, -1)
         over = (1, 2) if isinstance(layer, nn.BatchNorm2d) else (2,)
         variance, mean = torch.var_mean(hidden, over, correction=0, keepdim=True)
@@ -152,7 +152,7 @@ def _unfolded(
 def _track(
     layer: nn.BatchNorm2d, norm: str, buffers: State, mean: Tensor, variance: Tensor, count: int
 ) -> None:
-    """Update running statistics as BatchNorm does: the variance is stored without bias."""
+    """Update running statistics like BatchNorm, with the unbiased variance."""
     assert layer.momentum is not None
     with torch.no_grad():
         buffers[f"{norm}.running_mean"].lerp_(mean.detach().flatten(1), layer.momentum)

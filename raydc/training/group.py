@@ -1,9 +1,9 @@
 """A group: the processes that train one network together, data-parallel.
 
-Each takes its part of every batch of the same views, in the same order, at the same rates; gradients are
-averaged over the whole batch, and statistics of batch norm are those of the whole batch. So a training
-together equals the training alone up to the order of its sums (but for networks that draw random numbers
-of their own, such as dropout).
+Each process takes its part of every batch of the same views, in the same order, with the same learning rates.
+Gradients are averaged over the whole batch, and batch norm uses the statistics of the whole batch. The result
+equals that of a single process up to the order of sums (except for networks that draw random numbers, such as
+those with dropout).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Group:
-    """One process's place among those that train together."""
+    """The rank of a process and the number of processes that train together."""
 
     rank: int = 0
     size: int = 1
@@ -41,32 +41,32 @@ class Group:
 
     @property
     def leads(self) -> bool:
-        """Whether this process measures and saves for all."""
+        """Whether this process measures and saves for the group."""
         return self.rank == 0
 
     def rows(self, count: int) -> slice:
-        """Which of a batch's `count` images this process takes; at least one of `size` or more."""
+        """The part of a batch of `count` images for this process; not empty if `count` is at least `size`."""
         return slice(self.rank * count // self.size, (self.rank + 1) * count // self.size)
 
     def agreed(self, value: T) -> T:
-        """What the leader says; all must ask."""
+        """The value of the leader; all processes must call this."""
         if self.size == 1:
             return value
-        said = [value]
-        distributed.broadcast_object_list(said)
-        return said[0]
+        values = [value]
+        distributed.broadcast_object_list(values)
+        return values[0]
 
     def mean(self, values: Tensor) -> Tensor:
-        """Mean over the processes of a tensor that each has, changed in place; all must ask."""
+        """Mean of a tensor over the processes, computed in place; all processes must call this."""
         if self.size > 1:
             distributed.all_reduce(values)
             values /= self.size
         return values
 
     def joined(self, network: nn.Module) -> nn.Module:
-        """What to call for a forward pass in training; it shares its weights with `network`.
+        """The module to call for a forward pass in training; it shares its weights with `network`.
 
-        Its backward pass averages the gradients of all processes.
+        Its backward pass averages the gradients over all processes.
         """
         if self.size == 1:
             return network
@@ -77,16 +77,18 @@ ALONE = Group()
 
 
 def synchronised(network: nn.Module) -> nn.Module:
-    """`network` with batch norm over the whole batch of a group; names of weights stay."""
+    """`network` with batch norm over the whole batch of a group; names of weights do not change."""
     whole: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(network)
     return whole
 
 
 def check_together(recipe: Recipe, network: nn.Module, images: int, workers: int, gpus: bool) -> None:
-    """Raise `InputError` if `workers` processes cannot train `network` on `images` images as one would."""
+    """Raise `InputError` if `workers` processes cannot train `network` like a single process."""
     where = f"resources.teacher_workers is {workers}, but"
     if mixes := [name for name in recipe.augment if catalog.AUGMENTATIONS[name].mixes]:
-        raise InputError(f"{where} {mixes[0]} mixes images of different workers; set it to 1, or take it out")
+        raise InputError(
+            f"{where} {mixes[0]} mixes images of different workers; set it to 1, or remove {mixes[0]}"
+        )
     last = images % min(recipe.batch_size, images) or min(recipe.batch_size, images)
     if last < workers:
         raise InputError(

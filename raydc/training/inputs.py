@@ -1,4 +1,4 @@
-"""Where a training or a test pass takes its images from: resident on its device, or decoded ahead."""
+"""Images of a training or a test pass: resident on the device, or decoded in advance."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from torch import Tensor
 from raydc.data.dataset import Dataset, Part
 
 Index = Tensor | slice | None
-"""Which images: their numbers [B], a range, or all."""
+"""Selected images: their numbers [B], a range, or None for all."""
 
 
 class Inputs(Protocol):
-    """N images that become network inputs when they are taken."""
+    """N images, converted to network inputs on access."""
 
     def __len__(self) -> int: ...
 
     def take(self, index: Index) -> Tensor:
         """Network inputs [B, C, H, W] float32."""
 
-    def each(self, asked: Iterable[Index]) -> Iterator[Tensor]:
-        """`take` of each in turn; `asked` may be read ahead of what is handed on."""
-        return map(self.take, asked)
+    def each(self, batches: Iterable[Index]) -> Iterator[Tensor]:
+        """`take` for each batch; `batches` may be read in advance."""
+        return map(self.take, batches)
 
 
 class TensorInputs(Inputs):
-    """Inputs that are ready: [N, C, H, W] float32."""
+    """Network inputs [N, C, H, W] float32."""
 
     def __init__(self, images: Tensor) -> None:
         self.images = images
@@ -43,7 +43,7 @@ class TensorInputs(Inputs):
 
 
 class PixelInputs(Inputs):
-    """uint8 pixels [N, C, H, W] that are standardised batch by batch, at a quarter of the memory."""
+    """uint8 pixels [N, C, H, W], standardised per batch, with a quarter of the memory."""
 
     def __init__(self, pixels: Tensor, standardise: Callable[[Tensor], Tensor]) -> None:
         self.pixels = pixels
@@ -57,7 +57,7 @@ class PixelInputs(Inputs):
 
 
 class StreamedInputs(Inputs):
-    """A part whose images stay encoded: decoded ahead, in the order in which they are asked for."""
+    """A part with encoded images, decoded in advance in the requested order."""
 
     def __init__(self, part: Part, standardise: Callable[[Tensor], Tensor], device: torch.device) -> None:
         self.part = part
@@ -70,8 +70,8 @@ class StreamedInputs(Inputs):
     def take(self, index: Index) -> Tensor:
         return next(self.each([index]))
 
-    def each(self, asked: Iterable[Index]) -> Iterator[Tensor]:
-        for pixels in self.part.each(map(self._rows, asked)):
+    def each(self, batches: Iterable[Index]) -> Iterator[Tensor]:
+        for pixels in self.part.each(map(self._rows, batches)):
             yield self.standardise(torch.from_numpy(pixels).to(self.device))
 
     def _rows(self, index: Index) -> NDArray[np.int64]:
@@ -82,14 +82,14 @@ class StreamedInputs(Inputs):
 
 
 def pixel_inputs(part: Part, standardise: Callable[[Tensor], Tensor], device: torch.device) -> Inputs:
-    """A part as inputs on `device`, made from pixels [B, C, H, W] by `standardise` batch by batch."""
+    """A part as inputs on `device`; `standardise` is applied to each batch of pixels [B, C, H, W]."""
     if part.encoded:
         return StreamedInputs(part, standardise, device)
     return PixelInputs(torch.from_numpy(part.images).to(device), standardise)
 
 
 def part_inputs(dataset: Dataset, part: Part, device: torch.device) -> Inputs:
-    """A part as inputs on `device`: standardised batch by batch, or whitened once."""
+    """A part as inputs on `device`: standardised per batch, or whitened once."""
     if dataset.whitening is not None:
         return TensorInputs(dataset.inputs(torch.from_numpy(part.images)).to(device))
     return pixel_inputs(part, dataset.inputs, device)
@@ -101,10 +101,9 @@ def batches(inputs: Inputs, size: int) -> Iterator[Tensor]:
 
 
 def spanning(parts: Iterable[Inputs], size: int) -> Iterator[Tensor]:
-    """All images of several inputs in order, `size` at a time, of however many of the inputs a batch is.
+    """All images of several inputs in order, `size` at a time; a batch may contain images of several inputs.
 
-    Inputs are asked for when a batch comes to them and let go before the next are, so of many sets one is in
-    memory.
+    The next inputs are requested after the previous ones were released, so only one is in memory at a time.
     """
     held: list[Tensor] = []
     missing = size
@@ -116,7 +115,7 @@ def spanning(parts: Iterable[Inputs], size: int) -> Iterator[Tensor]:
             yield torch.cat(held) if len(held) > 1 else held[0]
             held, missing = [], size
         if taken < len(inputs):
-            # A copy, since a slice would keep all of its inputs.
+            # Copied, since a slice would keep the whole tensor in memory.
             held.append(inputs.take(slice(taken, None)).clone())
             missing -= len(held[-1])
         del inputs
@@ -125,11 +124,11 @@ def spanning(parts: Iterable[Inputs], size: int) -> Iterator[Tensor]:
 
 
 def pad(batch: Tensor, size: int) -> Tensor:
-    """`batch` [B, ...] filled up with zeros to [size, ...], so that every pass has one shape."""
+    """`batch` [B, ...] padded with zeros to [size, ...], so that all passes have the same shape."""
     missing = max(0, size - len(batch))
     return torch.cat([batch, batch.new_zeros(missing, *batch.shape[1:])]) if missing else batch
 
 
 def test_batch_size(device: torch.device) -> int:
-    """Images a forward pass without gradients takes at a time."""
+    """Batch size of forward passes without gradients."""
     return 256 if device.type == "cpu" else 2048

@@ -1,4 +1,4 @@
-"""Which road is the fastest for a shape of pack on this device, and how many students fit into it."""
+"""Choice of the fastest kernel for a shape of pack on a device, and of the number of students in a pack."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ logger = logging.getLogger(__name__)
 
 TRIAL_STEPS = 30
 COMPILE_SECONDS = 60.0
-"""A road that must be compiled is tried where the packs of a shape take longer than twice this without."""
+"""A compiled kernel is tried if the packs of a shape take longer than twice this without it."""
 MOST_STUDENTS = 256
 STORED_PASSES = 4
-"""Memory of a step in activations of one forward: kept ones, patches, gradients, and one to spare."""
+"""Memory of a step, in activations of one forward pass: stored ones, patches, gradients and a reserve."""
 STORED_WEIGHTS = 6
-"""Copies of the weights: themselves, gradients, moments, a snapshot."""
+"""Memory of a student, in copies of its weights: weights, gradients, moments and a snapshot."""
 FREE_PART = 0.8
-"""Part of the free memory that a pack may take."""
+"""Fraction of the free memory that a pack may use."""
 
 
 def fastest_kernel(
     network: nn.Module, members: Sequence[Member], device: torch.device, pool: int | None, to_come: int = 0
 ) -> str:
-    """The road that trains `members` fastest on `device`, by a trial of some steps each.
+    """The kernel that trains `members` fastest on `device`, measured over some steps of each kernel.
 
-    to_come: students of this shape that are to be trained, `members` among them.
+    to_come: number of students of this shape that remain to be trained, including `members`.
     """
     total = members[0].recipe.total_steps(len(members[0].inputs))
     kernels = kernels_for(network)
@@ -42,7 +42,7 @@ def fastest_kernel(
     seconds: dict[str, float] = {}
     problem: Exception | None = None
     for kernel in kernels:
-        # Where nothing fits into memory, compiled code would not either.
+        # If no kernel fits into memory, compiled kernels will not fit either.
         fastest = min(
             seconds.values(), default=0.0 if problem is not None and out_of_memory(problem) else inf
         )
@@ -50,8 +50,8 @@ def fastest_kernel(
             continue
         try:
             seconds[kernel] = _step_seconds(network, members, kernel, device, pool, min(TRIAL_STEPS, total))
-        except Exception as error:  # another road may do; with none, the error is the caller's
-            # Out of memory says less than an error that also smaller packs will meet.
+        except Exception as error:  # another kernel may work; if none does, the error is raised below
+            # Out of memory is less informative than an error that also occurs in smaller packs.
             if problem is None or out_of_memory(problem):
                 problem = error.with_traceback(None)
             logger.warning("%d students by %s: %s", len(members), kernel, str(error).split("\n")[0][:200])
@@ -63,9 +63,9 @@ def fastest_kernel(
     return min(seconds, key=lambda kernel: seconds[kernel])
 
 
-def worth_compiling(seconds_a_step: float, steps: float) -> bool:
-    """Whether there is enough to train for a road that must be compiled."""
-    return seconds_a_step * steps >= 2 * COMPILE_SECONDS
+def worth_compiling(seconds_per_step: float, steps: float) -> bool:
+    """Whether the training is long enough for a kernel that must be compiled."""
+    return seconds_per_step * steps >= 2 * COMPILE_SECONDS
 
 
 def _step_seconds(
@@ -76,7 +76,7 @@ def _step_seconds(
     pool: int | None,
     steps: int,
 ) -> float:
-    """Seconds a step of the first `steps`."""
+    """Mean seconds per step of the first `steps` steps."""
     done = fit_pack(network, members, kernel, device, pool=pool, last_step=steps)
     return done.train_seconds / max(1, steps)
 
@@ -84,9 +84,9 @@ def _step_seconds(
 def students_that_fit(
     network: nn.Module, batch: int, shape: tuple[int, ...], free_bytes: float, label_values: int = 0
 ) -> int:
-    """Students of `network` with batches of `batch` images [C, H, W] that fit into memory.
+    """Number of students of `network` with batches of `batch` images [C, H, W] that fit into memory.
 
-    label_values: numbers in the labels of a student.
+    label_values: number of values in the labels of a student.
     """
     weights = sum(p.numel() for p in network.parameters())
     values = STORED_WEIGHTS * weights + STORED_PASSES * batch * _activations(network, shape) + label_values
@@ -94,7 +94,7 @@ def students_that_fit(
 
 
 def _activations(network: nn.Module, shape: tuple[int, ...]) -> int:
-    """Values that the layers of one forward put out for one image."""
+    """Number of values that the layers output for one image in a forward pass."""
     counted = 0
 
     def count(module: nn.Module, inputs: object, output: object) -> None:

@@ -1,4 +1,4 @@
-"""How a student meets its targets. Temperature T always divides logits: softmax(logits / T).
+"""Losses of students. The temperature T always divides logits: softmax(logits / T).
 
 | name    | formula (mean over the batch)                               | source |
 | ------- | ----------------------------------------------------------- | ------ |
@@ -8,7 +8,7 @@
 | kl_t2   | T^2 times kl                                                 | Hinton et al. 2015 |
 | mse_ce  | mean (z - z_teacher)^2 + 0.1 ce with the class              | G-VBSM, arXiv 2311.17950 |
 
-Each stands beside its form for packs, which takes S students at once: logits [S, B, C] -> losses [S].
+Each loss has a stacked form for packs, for S students at once: logits [S, B, C] -> losses [S].
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ MSE_CE_WEIGHT = 0.1
 
 @dataclass(frozen=True)
 class Targets:
-    """What the students of a set learn; rows are images, or views of a batch."""
+    """Targets of a student; rows are the images of a set, or of a view."""
 
     probabilities: Tensor
     """[N, C]; rows sum to one unless a transform removed mass."""
     classes: Tensor
     """[N, C], one-hot classes."""
     logits: Tensor | None = None
-    """[N, C], the teacher's logits, where there are any."""
+    """[N, C], the teacher's logits, if there are any."""
     temperature: float | Tensor = 1.0
-    """T that made `probabilities` of the logits; in a pack a tensor []."""
+    """Temperature of the softmax of `probabilities`; a scalar tensor in a pack."""
 
     @staticmethod
     def hard(labels: Tensor, classes: int) -> Targets:
@@ -51,7 +51,7 @@ class Targets:
         return Targets(one_hot, one_hot)
 
     def of(self, view: View) -> Targets:
-        """Targets of a view's images, mixed as the images are."""
+        """Targets of a view's images, mixed like the images."""
         return replace(
             self,
             probabilities=view.mix(self.probabilities),
@@ -70,16 +70,16 @@ class Targets:
 
 @dataclass(frozen=True)
 class StackedTargets:
-    """What S students learn of their images."""
+    """Targets of S students."""
 
     probabilities: Tensor
-    """[S, N, C]"""
+    """[S, N, C]; rows sum to one unless a transform removed mass."""
     temperature: Tensor
-    """[S]"""
+    """[S], temperature of the softmax of `probabilities`."""
     classes: Tensor | None = None
     """[S, N, C], one-hot; only for losses that read it."""
     logits: Tensor | None = None
-    """[S, N, C]; only for losses that read it."""
+    """[S, N, C], the teachers' logits; only for losses that read it."""
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> StackedTargets:
         return StackedTargets(
@@ -93,12 +93,12 @@ class StackedTargets:
         return [t for t in (self.probabilities, self.classes, self.logits) if t is not None]
 
     def take(self, index: Tensor) -> StackedTargets:
-        """The images `index` [S, B] of each student."""
+        """Targets of the images `index` [S, B] of each student."""
         rows = torch.arange(len(index), device=index.device)[:, None]
         return self._each(lambda part: part[rows, index])
 
     def mixed(self, partner: Tensor, share: Tensor) -> StackedTargets:
-        """Mixed as the images are: partner [S, B] positions, share [S, B] of the image itself."""
+        """Targets mixed like the images: partner [S, B] positions, share [S, B] of the image itself."""
         rows = torch.arange(len(partner), device=partner.device)[:, None]
         own, other = share[..., None], 1 - share[..., None]
         return self._each(lambda part: part * own + part[rows, partner] * other)
@@ -107,9 +107,9 @@ class StackedTargets:
         return self._each(Tensor.clone)
 
     def copy_(self, other: StackedTargets) -> None:
-        """Take over the values of targets of the same shape."""
-        for mine, theirs in zip(self._parts(), other._parts(), strict=True):
-            mine.copy_(theirs)
+        """Copy the values of targets of the same shape."""
+        for target, source in zip(self._parts(), other._parts(), strict=True):
+            target.copy_(source)
 
     def student(self, number: int) -> Targets:
         """The targets of one student."""
@@ -133,7 +133,7 @@ def stack_targets(targets: Sequence[Targets], loss: str) -> StackedTargets:
 
 
 def full_precision(logits: Tensor) -> Tensor:
-    """Logits in float32 at least, so that losses are not summed in bf16."""
+    """Logits in at least float32, so that losses are not summed in bf16."""
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
@@ -155,11 +155,11 @@ def stacked_loss_function(recipe: Recipe) -> Callable[[Tensor, StackedTargets], 
 def _one_by_one(
     loss: Callable[..., Tensor], keys: Mapping[str, Any], students: Tensor, targets: StackedTargets
 ) -> Tensor:
-    """The loss of each student by a function of a single one."""
+    """The losses of S students, by the loss function of a single student."""
     return torch.stack([loss(logits, targets.student(s), **keys) for s, logits in enumerate(students)])
 
 
-# --- the losses, each with its form for packs ------------------------------------------------------
+# --- the losses, each with its stacked form --------------------------------------------------------
 
 
 def cross_entropy(student: Tensor, targets: Targets) -> Tensor:
@@ -186,8 +186,8 @@ def stacked_kl(students: Tensor, targets: StackedTargets) -> Tensor:
     """kl."""
     probabilities = targets.probabilities
     log_student = F.log_softmax(students / targets.temperature[:, None, None], dim=2)
-    surprise = torch.xlogy(probabilities, probabilities) - probabilities * log_student
-    return surprise.sum(2).mean(1)
+    divergence = torch.xlogy(probabilities, probabilities) - probabilities * log_student
+    return divergence.sum(2).mean(1)
 
 
 def kl_t2(student: Tensor, targets: Targets) -> Tensor:

@@ -14,14 +14,14 @@ from raydc.training.optimizer import autocast, tensor_cores
 
 @dataclass(frozen=True)
 class Score:
-    """How well a network classifies."""
+    """Accuracy and loss of a network."""
 
     accuracy: float
     """Fraction in [0, 1]."""
     loss: float
     """Mean cross-entropy with the classes, in nats."""
     accuracy_by_class: tuple[float | None, ...]
-    """[C] fractions; None for a class that is absent."""
+    """[C] fractions; None for a class without images."""
 
 
 def measure(
@@ -42,11 +42,11 @@ def measure(
     forward = network if forward is None else forward
     size = test_batch_size(device)
     with torch.inference_mode(), tensor_cores(precision), autocast(precision, device):
-        # Compiled code is for one shape; eager code need not work for nothing.
-        filled = size if forward is not network else 0
-        said = [forward(pad(batch, filled))[: len(batch)].float() for batch in batches(inputs, size)]
+        # Compiled code requires a fixed shape; eager code needs no padding.
+        padded = size if forward is not network else 0
+        outputs = [forward(pad(batch, padded))[: len(batch)].float() for batch in batches(inputs, size)]
     network.train(was_training)
-    logits = torch.cat(said)
+    logits = torch.cat(outputs)
     right = logits.argmax(1) == labels
     count = torch.bincount(labels, minlength=classes)
     hits = torch.bincount(labels[right], minlength=classes)

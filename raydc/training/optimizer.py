@@ -14,19 +14,19 @@ from raydc.spec.evaluation import Recipe
 
 
 def make_optimizer(recipe: Recipe, network: nn.Module) -> Optimizer:
-    """The recipe's optimizer of a network's parameters."""
+    """The recipe's optimizer for a network's parameters."""
     entry = catalog.OPTIMIZERS[recipe.optimizer]
     made: Optimizer = entry.load()(recipe, network, **recipe.arguments(entry.keys))
     return made
 
 
 def packable(recipe: Recipe) -> bool:
-    """Whether there is an optimizer for packs of such students."""
+    """Whether the recipe's optimizer has a stacked form for packs."""
     return bool(catalog.OPTIMIZERS[recipe.optimizer].stacked)
 
 
 def sgd(recipe: Recipe, network: nn.Module, *, momentum: float, nesterov: bool) -> Optimizer:
-    """Stochastic gradient descent; without momentum, Nesterov's changes nothing."""
+    """Stochastic gradient descent; `nesterov` has no effect without momentum."""
     return SGD(
         _trainable(network),
         lr=recipe.lr,
@@ -43,7 +43,7 @@ def adam(recipe: Recipe, network: nn.Module) -> Optimizer:
 
 
 def adamw(recipe: Recipe, network: nn.Module) -> Optimizer:
-    """AdamW; it decays matrices and kernels only, as its protocols do."""
+    """AdamW; weight decay applies to matrices and convolution kernels only, as in the papers' code."""
     parameters = _trainable(network)
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
@@ -58,7 +58,7 @@ def _trainable(network: nn.Module) -> list[nn.Parameter]:
 
 @contextmanager
 def tensor_cores(precision: str) -> Iterator[None]:
-    """Allow TF32 in matrix products and convolutions for tf32, forbid it otherwise."""
+    """Allow TF32 in matrix products and convolutions if the precision is tf32, disable it otherwise."""
     matmul, convolution = torch.backends.cuda.matmul, torch.backends.cudnn
     before = matmul.allow_tf32, convolution.allow_tf32
     matmul.allow_tf32 = convolution.allow_tf32 = precision == "tf32"
@@ -69,5 +69,5 @@ def tensor_cores(precision: str) -> Iterator[None]:
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:
-    """bf16 autocast where the recipe says bf16, else nothing."""
+    """bf16 autocast if the precision is bf16, otherwise disabled."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")

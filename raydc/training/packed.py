@@ -1,11 +1,12 @@
-"""Packs: many students of equal shapes in one GPU program.
+"""Packs: students of equal shapes in one GPU program.
 
 Parameters are stacked [S, ...]; student s has its own images, views, targets, temperature, learning rate
-and seed, and trains exactly as it would alone. A step is: views (rendered for many steps at once), one
-forward and one backward of the stack by a road of `raydc.training.forwards`, one optimizer update.
+and seed, and is trained exactly as without a pack. A step consists of the views (rendered for many steps at
+once), one forward and one backward pass of the stack by a kernel of `raydc.training.forwards`, and one
+optimizer update.
 
-On a GPU the step is captured in a CUDA graph, so that its launches cost nothing. On a CPU one
-single-threaded student a core is faster (raydc.training.engine), so packs are for GPUs; their results do
+On a GPU the step is captured in a CUDA graph, which removes the overhead of kernel launches. On a CPU one
+single-threaded student per core is faster (raydc.training.engine), so packs are for GPUs; their results do
 not depend on the device.
 """
 
@@ -39,45 +40,45 @@ class Member:
     inputs: Inputs
     targets: TargetSource
     recipe: Recipe
-    """Its own recipe; in a pack, all but the rates of the optimizer are equal."""
+    """Recipe of the student; in a pack, recipes differ only in the rates of the optimizer."""
     key: int
-    """Seed of its views."""
+    """Seed of the student's views."""
     grid: tuple[int, int] = (1, 1)
-    """Rows and columns of tiles in its images."""
+    """Rows and columns of tiles in the images."""
     images: str = ""
-    """Name of its set; students of one set and one key meet the same views. Empty: `inputs` itself."""
+    """Id of the set; students with equal sets and keys share views. Empty: identified by `inputs`."""
 
 
 @dataclass(frozen=True)
 class PackTraining:
-    """What a pack took and what became of its students."""
+    """Final states, losses and time of a pack."""
 
     states: list[State]
     """Weights and buffers of each student after its last step."""
     losses: list[Tensor]
-    """Of each student [its steps], on the CPU."""
+    """Losses of each student [steps of the student], on the CPU."""
     train_seconds: float
-    """Of the whole pack, as for a single training."""
+    """Time of the whole pack, see `raydc.training.fit.Training`."""
 
 
 @dataclass(frozen=True)
 class Looks:
-    """Who looks at the students of a pack while they are trained; that is not timed."""
+    """Inspections of the students of a pack during training; their time is not measured."""
 
     due: Callable[[int], bool]
-    """Whether somebody looks after so many complete epochs."""
+    """Whether students are inspected after the given number of complete epochs."""
     look: Callable[[int, Mapping[int, State]], Set[int]]
-    """Given the epochs and the students that are trained, by number: those that end here. Students whose
-    losses were not finite have ended."""
+    """(complete epochs, states of the active students by number) -> numbers of the students to stop.
+    Students with losses that are not finite are stopped anyway."""
 
 
 def shape_of(recipe: Recipe) -> Recipe:
-    """The recipe without what may differ inside a pack."""
+    """The recipe without the values that may differ inside a pack."""
     return replace(recipe, lr=0.0, weight_decay=0.0, view_seed=None)
 
 
 class PackTargets:
-    """Targets of all students, step by step: [S, B, C] each; `stream_of`: [S], each student's views."""
+    """Targets [S, B, C] of all students for each step; stream_of: [S], number of each student's stream."""
 
     def __init__(self, members: Sequence[Member], stream_of: Sequence[int], device: torch.device) -> None:
         self._sources = [member.targets.to(device) for member in members]
@@ -91,7 +92,7 @@ class PackTargets:
         self._tables = self._view_tables()
 
     def _view_tables(self) -> list[tuple[ViewTable, Tensor]] | None:
-        """Each student's source with the probabilities of all views, made once where they are equal."""
+        """Each student's source and the probabilities of all views, shared by equal sources."""
         made: dict[Hashable, Tensor] = {}
         found: list[tuple[ViewTable, Tensor]] = []
         for source in self._sources:
@@ -139,7 +140,7 @@ def streams(members: Sequence[Member]) -> tuple[list[Member], list[int]]:
 
 
 class _Stack:
-    """Some members that are trained together: their program, views and targets."""
+    """The program, views and targets of members that are trained together."""
 
     def __init__(
         self,
@@ -163,7 +164,7 @@ class _Stack:
             pool,
             [owner.grid for owner in owners],
         )
-        # Students that share views take copies of one rendering.
+        # Students that share views use copies of one rendering.
         self._copies = None if len(owners) == len(members) else torch.tensor(stream_of, device=device)
 
     def steps(self, start: int, stop: int) -> Iterator[tuple[Tensor, StackedTargets]]:
@@ -173,10 +174,10 @@ class _Stack:
             yield images, self._targets.at(view)
 
     def only(self, members: Sequence[int]) -> _Stack:
-        """Some of these members, as far as they are."""
+        """A stack of some of these members, with their current state."""
         chosen = [self._members[number] for number in members]
         self.program.forget()
-        # To compile for another size would take longer than it saves.
+        # Compiling for another size would take longer than it saves.
         kernel = "grouped" if is_compiled(self._kernel) else self._kernel
         fewer = _Stack(self._network, chosen, kernel, self._device, self._pool)
         fewer.program.take_over(self.program, members)
@@ -184,50 +185,50 @@ class _Stack:
 
 
 class _Pack:
-    """A pack while it is trained; students whom a look ends leave the stack when half of it has ended."""
+    """A pack during training; stopped students are removed from the stack when they are half of it."""
 
     def __init__(self, stack: _Stack, members: int, steps: int) -> None:
         self.stack = stack
-        self.going = list(range(members))
-        """Students that are trained on."""
-        self._stacked = list(self.going)
-        """Students of the stack; those that have ended are trained along."""
+        self.active = list(range(members))
+        """Numbers of the students whose training continues."""
+        self._stacked = list(self.active)
+        """Numbers of the students in the stack, which may include stopped ones."""
         self._steps = [steps] * members
         self._final: dict[int, State] = {}
 
     def look(self, looks: Looks, epochs: int, losses: Tensor) -> bool:
-        """Have all that are going looked at; whether the stack is another one now, or nobody goes on.
+        """Inspect all active students; returns whether the stack was replaced or no student is active.
 
-        losses: [steps, members] until now.
+        losses: [steps, members] so far.
         """
         states = self._states()
         finite = losses.isfinite().all(0).tolist()
-        sound = {number: states[number] for number in self.going if finite[number]}
-        ended = looks.look(epochs, sound) | {number for number in self.going if number not in sound}
-        for number in ended:
-            self.going.remove(number)
+        inspected = {number: states[number] for number in self.active if finite[number]}
+        stopped = looks.look(epochs, inspected) | {n for n in self.active if n not in inspected}
+        for number in stopped:
+            self.active.remove(number)
             self._steps[number] = len(losses)
             self._final[number] = states[number]
-        if not self.going or 2 * len(self.going) > len(self._stacked):
-            return not self.going
-        self.stack = self.stack.only([self._stacked.index(number) for number in self.going])
-        self._stacked = list(self.going)
+        if not self.active or 2 * len(self.active) > len(self._stacked):
+            return not self.active
+        self.stack = self.stack.only([self._stacked.index(number) for number in self.active])
+        self._stacked = list(self.active)
         return True
 
     def places(self, device: torch.device) -> Tensor:
-        """Numbers of the stack's students [S]."""
+        """Numbers of the students in the stack [S]."""
         return torch.tensor(self._stacked, device=device)
 
     def _states(self) -> dict[int, State]:
         return dict(zip(self._stacked, self.stack.program.states(), strict=True))
 
     def done(self, losses: Tensor, seconds: float) -> PackTraining:
-        """What became of all; losses [steps, members]."""
+        """The result of the pack; losses: [steps, members]."""
         final = self._states() | self._final
-        kept = losses.T.cpu()
+        rows = losses.T.cpu()
         return PackTraining(
             states=[final[number] for number in range(len(self._steps))],
-            losses=[row[:count] for row, count in zip(kept, self._steps, strict=True)],
+            losses=[row[:count] for row, count in zip(rows, self._steps, strict=True)],
             train_seconds=seconds,
         )
 
@@ -244,9 +245,9 @@ def fit_pack(
 ) -> PackTraining:
     """Train all members together from their initial states to the recipe's end, or to `last_step`.
 
-    `network` gives the architecture; its own weights are not used. `looks` may end students on the way. A
-    student whose loss is not finite stays in the pack, where it harms nobody, until somebody looks; its
-    losses show it.
+    `network` gives the architecture; its weights are not used. `looks` may stop students early. A student
+    whose loss is not finite stays in the pack until the next inspection and does not affect other students;
+    its losses show it.
     """
     recipe = members[0].recipe
     images = len(members[0].inputs)
@@ -258,7 +259,7 @@ def fit_pack(
     clock = StepClock(device)
     done = 0
     with tensor_cores(recipe.precision):
-        while pack.going and done < last:
+        while pack.active and done < last:
             program, places = pack.stack.program, pack.places(device)
             for batch, wanted in pack.stack.steps(done, last):
                 clock.before_step()

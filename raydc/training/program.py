@@ -1,4 +1,4 @@
-"""The program of a pack: forward, backward and update of stacked students, captured on a GPU."""
+"""The program of a pack: forward, backward and update of stacked students, as a CUDA graph on a GPU."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from raydc.training.stacked import stacked_optimizer
 
 
 class Program:
-    """Forward, backward and update of a stack; on a GPU a CUDA graph for each shape of batch."""
+    """Forward, backward and update of a stack; on a GPU, one CUDA graph per batch size."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class Program:
         self._optimizer = stacked_optimizer(recipes, list(self.parameters.values()))
         self._losses = stacked_loss_function(recipes[0])
         self._graphs: dict[int, _Graph] = {}
-        # Steps follow each other, so graphs of different batches may use the same memory.
+        # Steps run one after the other, so graphs of different batch sizes can share memory.
         self._memory = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
 
     def step(self, images: Tensor, targets: StackedTargets, factor: float) -> Tensor:
@@ -53,22 +53,22 @@ class Program:
         return self._graphs[images.shape[1]].replay(images, targets)
 
     def is_ready(self, batch: int) -> bool:
-        """Whether a step of `batch` images can run without being captured first."""
+        """Whether a step with `batch` images can run without a capture."""
         return self._device.type != "cuda" or batch in self._graphs
 
     def capture(self, images: Tensor, targets: StackedTargets) -> None:
-        """Capture a step of this shape; nothing that a step changes is changed."""
+        """Capture a step of this shape; parameters, buffers and optimizer state do not change."""
         self._graphs[images.shape[1]] = _Graph(self, images, targets)
 
     def forget(self) -> None:
-        """Let go of what was captured, and of its memory."""
+        """Release the captured graphs and their memory."""
         self._graphs.clear()
 
     def _run(self, images: Tensor, targets: StackedTargets) -> Tensor:
         with autocast(self._recipe.precision, self._device):
             logits = self._forward(self.parameters, self.buffers, images)
         losses = self._losses(full_precision(logits), targets)
-        # The sum keeps students apart: each loss depends on its own parameters only.
+        # Gradients of the sum are those of each student, since a loss depends on one student's parameters.
         gradients = torch.autograd.grad(losses.sum(), list(self.parameters.values()))
         self._optimizer.step(gradients)
         return losses.detach()
@@ -83,9 +83,9 @@ class Program:
                 tensor.copy_(before)
 
     def take_over(self, other: Program, students: Sequence[int]) -> None:
-        """Go on where the `students` of another program are; they are this one's, in this order."""
+        """Copy the state of the `students` of another program, in this order."""
         chosen = torch.tensor(students, device=self._device)
-        # What has no dimension, the optimizer's count of steps, is the same for all students.
+        # The scalar, the optimizer's number of steps, is the same for all students.
         self.restore([t if t.ndim == 0 else t.detach()[chosen] for t in other._changing()])
 
     def _changing(self) -> list[Tensor]:
@@ -100,12 +100,12 @@ class Program:
 
 @cache
 def _side_stream(device: torch.device) -> torch.cuda.Stream:
-    """One stream for all captures: every new one would keep workspaces of its own."""
+    """One stream for all captures, since each stream has its own workspaces."""
     return torch.cuda.Stream(device)
 
 
 class _Graph:
-    """A captured step. Its inputs are copied into fixed places, then one launch runs it all."""
+    """A captured step: inputs are copied into fixed buffers, then one launch runs all kernels."""
 
     WARM_UP = 3
 

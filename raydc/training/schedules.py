@@ -1,4 +1,4 @@
-"""Learning-rate schedules: the part of the peak rate in step `step` (from 0) of `total`."""
+"""Learning-rate schedules: the fraction of the peak rate in step `step` (from 0) of `total`."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from raydc.spec import catalog
 from raydc.spec.evaluation import Recipe
 
 WARMUP_START = 0.01
-"""Part of the peak learning rate at which a warm-up begins."""
+"""Fraction of the peak learning rate at which a warm-up begins."""
 
 
 def rate_factor(recipe: Recipe, step: int, images: int) -> float:
-    """Part of the peak learning rate in step `step` (from 0) of a training on `images` images.
+    """Fraction of the peak learning rate in step `step` (from 0) of a training on `images` images.
 
-    Linear from a hundredth through the warm-up, then the schedule over what remains (VILA-Lab/SRe2L).
+    Linear from a hundredth during the warm-up, then the schedule over the remaining steps (VILA-Lab/SRe2L).
     """
     warmup = recipe.warmup_epochs * recipe.steps_per_epoch(images)
     if step < warmup:
@@ -46,7 +46,7 @@ def quarters(step: int, total: int) -> float:
 
 
 def halfway(step: int, total: int) -> float:
-    """x 0.1 after the half (MTT, DM)."""
+    """x 0.1 after half of the steps (MTT, DM)."""
     return 0.1 if step >= total // 2 + 1 else 1.0
 
 

@@ -1,6 +1,6 @@
 """Optimizers of packs: the formulas of torch.optim for S students at once, each with its own rates.
 
-raydc.training.optimizer  parameters [...], one learning rate -> here [S, ...], S learning rates
+raydc.training.optimizer: parameters [...], one learning rate; here: parameters [S, ...], S learning rates.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ ADAM_BETAS, ADAM_EPSILON = (0.9, 0.999), 1e-8
 
 
 def stacked_optimizer(recipes: Sequence[Recipe], parameters: Sequence[Tensor]) -> StackedOptimizer:
-    """The optimizer of a pack whose students have these recipes, equal but for their rates."""
+    """The optimizer of a pack whose students have these recipes, which differ in their rates only."""
     made: StackedOptimizer = code_at(catalog.OPTIMIZERS[recipes[0].optimizer].stacked)(recipes, parameters)
     return made
 
@@ -27,17 +27,17 @@ def stacked_optimizer(recipes: Sequence[Recipe], parameters: Sequence[Tensor]) -
 class StackedOptimizer(ABC):
     """An optimizer of stacked parameters, each student with its own rates.
 
-    The formulas are those of torch.optim (without amsgrad and dampening). All that changes
-    from step to step lies in tensors, so that a step can be captured in a CUDA graph.
+    The formulas are those of torch.optim (without amsgrad and dampening). All state that changes between
+    steps is in tensors, so that a step can be captured in a CUDA graph.
     """
 
     moments = 0
-    """Tensors like the parameters that it keeps."""
+    """Number of moments that the optimizer keeps for each parameter."""
     decays_vectors = True
-    """Whether weight decay applies to biases and scales too, not to matrices and kernels only."""
+    """Whether weight decay also applies to biases and scales, not only to matrices and kernels."""
 
     def __init__(self, recipes: Sequence[Recipe], parameters: Sequence[Tensor]) -> None:
-        """parameters: [S, ...] each, of students whose recipes differ in their rates only."""
+        """parameters: [S, ...] each; recipes: those of the S students, which differ in their rates only."""
         self._recipe = recipes[0]
         self._parameters = list(parameters)
         first = parameters[0]
@@ -53,22 +53,22 @@ class StackedOptimizer(ABC):
         self._moments = [[torch.zeros_like(p) for p in parameters] for _ in range(self.moments)]
 
     def state(self) -> list[Tensor]:
-        """Everything that a step changes, beside the parameters."""
+        """All tensors that a step changes, except the parameters."""
         return [self._steps, *(t for moments in self._moments for t in moments)]
 
     def set_factor(self, factor: float) -> None:
-        """Part of the peak learning rates in the next step."""
+        """Set the fraction of the peak learning rates in the next step."""
         self._factor.fill_(factor)
 
     @torch.no_grad()
     def step(self, gradients: Sequence[Tensor]) -> None:
-        """Update the parameters in place; gradients have their shapes."""
+        """Update the parameters in place; gradients have the shapes of the parameters."""
         self._steps += 1
         self._update(list(gradients))
 
     @abstractmethod
     def _update(self, gradients: list[Tensor]) -> None:
-        """Move the parameters; `_steps` counts this step already."""
+        """Update the parameters; `_steps` already includes this step."""
 
     def _scaled(self) -> list[Tensor]:
         return [rate * self._factor for rate in self._rates]
@@ -79,13 +79,13 @@ class StackedOptimizer(ABC):
         return [g + p * decay for g, p, decay in zip(gradients, self._parameters, self._decays, strict=True)]
 
     def _subtract(self, updates: Sequence[Tensor]) -> None:
-        """p -= rate * update, each student by its own rate."""
+        """p -= rate * update, with each student's rate."""
         for p, update, rate in zip(self._parameters, updates, self._scaled(), strict=True):
             p.sub_(rate * update)
 
 
 class StackedSGD(StackedOptimizer):
-    """SGD with momentum, Nesterov's or not."""
+    """SGD with momentum, optionally Nesterov momentum."""
 
     def __init__(self, recipes: Sequence[Recipe], parameters: Sequence[Tensor]) -> None:
         self.moments = 1 if recipes[0].momentum else 0
@@ -97,8 +97,8 @@ class StackedSGD(StackedOptimizer):
             torch._foreach_mul_(self._moments[0], self._recipe.momentum)
             torch._foreach_add_(self._moments[0], updates)
             if self._recipe.nesterov:
-                looked = torch._foreach_add(updates, self._moments[0], alpha=self._recipe.momentum)
-                updates = list(looked)
+                nesterov = torch._foreach_add(updates, self._moments[0], alpha=self._recipe.momentum)
+                updates = list(nesterov)
             else:
                 updates = self._moments[0]
         self._subtract(updates)
@@ -131,7 +131,7 @@ class StackedAdam(StackedOptimizer):
 
 
 class StackedAdamW(StackedAdam):
-    """AdamW; it decays matrices and kernels only (raydc.training.optimizer)."""
+    """AdamW; weight decay applies to matrices and kernels only (raydc.training.optimizer)."""
 
     decays_vectors = False
 

@@ -1,4 +1,4 @@
-"""Where a training takes its targets from, step by step."""
+"""Sources of the targets of a training, for each step."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from raydc.training.losses import Targets
 
 
 class TargetSource(Protocol):
-    """What a student should say of each view."""
+    """The targets of each view."""
 
     def at(self, view: View, epoch: int, batch: int) -> Targets:
-        """Targets of the images of a view, which is that of `batch` of `epoch`."""
+        """Targets of the images of a view, the view of `batch` of `epoch`."""
 
     def to(self, device: torch.device) -> Self:
         """The same source, resident on `device`."""
@@ -24,23 +24,23 @@ class TargetSource(Protocol):
 
 @runtime_checkable
 class ViewTable(Protocol):
-    """A source whose targets can be made for all views at once."""
+    """A source whose targets can be computed for all views at once."""
 
     temperature: float
-    """T of its softmax."""
+    """Temperature of the softmax."""
 
     def table_name(self) -> Hashable:
-        """Equal for sources whose targets are equal, view by view."""
+        """A key that is equal for sources with equal targets."""
 
     def span(self, epoch: int, batch: int) -> tuple[int, int]:
-        """First row and end of the view of `batch` of `epoch`."""
+        """(first row, last row + 1) of the view of `batch` of `epoch`."""
 
     def softened(self) -> Tensor | None:
-        """Probabilities [rows, C] of all views; None if they cannot be held."""
+        """Probabilities [rows, C] of all views; None if they do not fit into memory."""
 
 
 class StaticTargets:
-    """One fixed target an image, mixed as the view's images are."""
+    """One fixed target per image, mixed like the view's images."""
 
     def __init__(self, targets: Targets) -> None:
         self.targets = targets

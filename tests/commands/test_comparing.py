@@ -64,10 +64,10 @@ def test_files_and_json(folder: str, tmp_path: Path) -> None:
         (("--by", "images.metod"), "did you mean images.method"),
         (("--by", "images.method", "--metric", "accuracy"), "--metric is 'accuracy', but must be"),
         (("--by", "images.method", "--baseline", "x"), "--baseline is 'x'"),
-        (("--by", "images.method", "--only", "seed=7"), "leaves no result"),
+        (("--by", "images.method", "--only", "seed=7"), "matches no result"),
         (("--by", "images.method", "--csv", "no/where.csv"), "cannot be written"),
-        (("nowhere",), "holds no study"),
-        (("mlflow:x",), "needs --tracking-uri"),
+        (("nowhere",), "contains no study"),
+        (("mlflow:x",), "give --tracking-uri"),
     ],
 )
 def test_refusals(folder: str, arguments: tuple[str, ...], said: str) -> None:

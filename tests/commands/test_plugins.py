@@ -117,7 +117,7 @@ def test_a_plugin_that_cannot_be_loaded(tmp_path: Path) -> None:
     assert "cannot be loaded: ModuleNotFoundError" in sentence
     (tmp_path / "json.py").write_text("")
     sentence = shell.process("--plugin", str(tmp_path / "json.py"), "list", "methods", code=2).stderr
-    assert "is a module already" in sentence
+    assert "there is already a module" in sentence
     assert "RAYDC_PLUGINS" not in os.environ
 
 

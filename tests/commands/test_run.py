@@ -45,7 +45,7 @@ def test_a_run_leaves_everything_that_it_promises(finished: Shell) -> None:
     # Naively, of each of the two checkpoints and replicates: 10, 20, 40 and 80 images once.
     assert (
         "labels: 600 images forwarded now, 600 in the study; "
-        "labelling anew for every evaluation would forward 600\n"
+        "labelling again for every evaluation would forward 600\n"
     ) in said
     assert "report: runs/tiny/report.html" in said
     folder = finished.folder / "runs" / "tiny"
@@ -118,7 +118,7 @@ def test_some_rows_only(finished: Shell) -> None:
     for setting, said in (
         ("labels.kind", "must be KEY=VALUE"),
         ("labels.kin=soft", "did you mean labels.kind?"),
-        ("labels.kind=smooth", "leaves no result"),
+        ("labels.kind=smooth", "matches no result"),
     ):
         assert said in finished("results", "runs/tiny", "--only", setting, code=2).stderr
 
@@ -226,7 +226,7 @@ def test_two_runs_of_one_folder_are_refused(make_shell: Callable[[], Shell]) -> 
     while first.poll() is None and not (shell.folder / "out" / "study.yaml").exists():
         time.sleep(0.1)
     refused = shell("run", "tiny.yaml", "--out", "out", code=2)
-    assert "where another run is going" in refused.stderr
+    assert "where another run is active" in refused.stderr
     first.kill()
     first.communicate()
 

@@ -73,7 +73,7 @@ def test_a_dataset_on_the_hub_needs_parquet_files_of_its_splits(hub: Hub, store:
     [
         ("cifar10", False, "must be OWNER/NAME"),
         ("a/b/../c", False, "must be OWNER/NAME"),
-        ("owner/name", False, "fetch it with --download"),
+        ("owner/name", False, "download it with --download"),
         ("owner/name", True, "the hub cannot be reached"),
     ],
 )

@@ -128,12 +128,12 @@ def test_a_set_that_does_not_fit(
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (torch.zeros(3, 3, 8, 8), "holds no images with labels"),
+        (torch.zeros(3, 3, 8, 8), "contains no images with labels"),
         ({"images": torch.zeros(3, 8, 8), "labels": torch.zeros(3)}, "must be numbers [N, C, H, W]"),
-        ({"images": torch.zeros(3, 3, 8, 8), "labels": torch.zeros(2)}, "one label an image"),
+        ({"images": torch.zeros(3, 3, 8, 8), "labels": torch.zeros(2)}, "one label per image"),
         ({"images": torch.zeros(1, 3, 8, 8), "labels": torch.tensor([7])}, "has the class 7"),
         ({"images": torch.zeros(1, 3, 8, 8), "labels": -torch.ones(1, 3)}, "probabilities, not logits"),
-        ({"images": torch.zeros(0, 3, 8, 8), "labels": torch.zeros(0)}, "holds no image"),
+        ({"images": torch.zeros(0, 3, 8, 8), "labels": torch.zeros(0)}, "contains no images"),
     ],
 )
 def test_a_file_that_is_no_set(content: Any, said: str, tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_images_of_different_shapes_are_refused(tmp_path: Path) -> None:
     for number, name in enumerate(NAMES):
         (tmp_path / name).mkdir()
         Image.new("RGB", (8 + number, 8)).save(tmp_path / name / "x.png")
-    with pytest.raises(InputError, match="a compressed set has one"):
+    with pytest.raises(InputError, match="must have the same shape"):
         read_set(str(tmp_path), NAMES)
 
 

@@ -164,7 +164,7 @@ def test_a_missing_folder_is_refused(tmp_path: Path, open_it: Callable, kind: st
 
 def test_splits_that_are_not_there_are_named(tmp_path: Path, open_it: Callable) -> None:
     write_parquet(tmp_path / "hub", "train", [0, 1, 2])
-    with pytest.raises(InputError, match=r"name the splits train; there must be"):
+    with pytest.raises(InputError, match=r"has files of the splits train; there must be"):
         open_it("parquet", tmp_path / "hub")
     (tmp_path / "images" / "train").mkdir(parents=True)
     with pytest.raises(InputError, match="must hold train/ and one of test/"):

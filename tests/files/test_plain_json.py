@@ -9,7 +9,7 @@ from raydc.files.plain_json import parse_json
 
 @pytest.mark.parametrize("text", ["1e999", "[-1e999]", '{"a": 1.0e400}', "NaN", "-Infinity"])
 def test_numbers_that_are_not_finite_are_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="number"):
+    with pytest.raises(ValueError, match=r"too large for a number|not valid JSON"):
         parse_json(text)
 
 

@@ -154,8 +154,8 @@ def mixed_up(inputs: LabelInputs, **keys: object) -> LabelOutputs:
             {"keys": SOFTENING_KEYS, "needs": (LOGITS,), "offers_logits": True, "differentiable": True},
             "no gradient",
         ),
-        ("hard", contract.check_needs, {"soft": False, "needs": (LOGITS,)}, "nobody asks for it"),
-        ("undeclared", contract.check_needs, {"soft": False}, "logits is asked for, but was not declared"),
+        ("hard", contract.check_needs, {"soft": False, "needs": (LOGITS,)}, "its function does not use it"),
+        ("undeclared", contract.check_needs, {"soft": False}, "logits is requested, but was not declared"),
         ("anything", contract.check_needs, {"soft": False}, "keyword argument"),
         ("free", contract.check_costs, {"soft": False}, r"bytes of 4 and 8 images: \[0, 0\]"),
         (

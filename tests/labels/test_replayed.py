@@ -274,7 +274,7 @@ def test_a_file_of_soft_labels_is_learnt_from(
         (torch.full((20, 10), 1e5), "from 0 to 65,504"),
         (torch.zeros(20, 10, dtype=torch.complex64), "shape"),
         ({"weights": torch.zeros(20, 10)}, "none of labels, label, soft_labels"),
-        ([[1.0] * 10] * 20, "lists in lists"),
+        ([[1.0] * 10] * 20, "nested lists"),
         ("text", "holds no labels"),
     ],
 )

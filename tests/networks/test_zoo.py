@@ -70,7 +70,7 @@ def test_a_network_of_a_fixed_size_is_built_for_the_images() -> None:
         ("timm/resnt18", "did you mean resnet18?"),
         ("torchvision/resnet19", "there is no network torchvision/resnet19"),
         ("torchvision/vit_b_16", "set dataset.resolution or choose another"),
-        ("torchvision/alexnet", "cannot take 3 x 32 x 32 images"),
+        ("torchvision/alexnet", "does not accept 3 x 32 x 32 images"),
         ("timm/inception_v4", "set dataset.resolution or choose another"),
     ],
 )

@@ -136,7 +136,7 @@ def test_labels_of_fkd_that_share_their_parts(
     content[place] = shared(kind)
     path = tmp_path / "batch_0.tar"
     path.write_bytes(bombs.saved(content))
-    said = {3: "lambda is no number", 4: "box is not of four"}.get(place, "lists in lists")
+    said = {3: "lambda is no number", 4: "box is not of four"}.get(place, "nested lists")
     assert said in refused("fkd", path)
 
 
@@ -286,4 +286,4 @@ def test_json(refused: Refused, tmp_path: Path) -> None:
 def test_an_array_that_declares_more_than_it_holds(refused: Refused, tmp_path: Path) -> None:
     header = f"{{'descr': '<f8', 'fortran_order': False, 'shape': ({HUGE},), }}".ljust(117).encode()
     (tmp_path / "a.npy").write_bytes(b"\x93NUMPY\x01\x00v\x00" + header + b"\n")
-    assert "is no array" in refused("array", tmp_path / "a.npy")
+    assert "is not an array" in refused("array", tmp_path / "a.npy")

@@ -48,7 +48,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     )
     try:
         made.start()
-        with pytest.raises(TrackingError, match="refuses the name"):
+        with pytest.raises(TrackingError, match="rejects the name"):
             made.wait()
         yield made
     finally:
@@ -90,7 +90,7 @@ def test_a_wrong_password_is_refused_before_work(way: dict[str, str], server: Se
     for command in (["run", "tiny.yaml", "--out", "out"], ["results", "mlflow:tiny"]):
         ran = shell(*command, "--tracking-uri", uri, code=2)
         (line,) = ran.stderr.strip().splitlines()
-        assert "refuses the name, password or token (HTTP 401)" in line
+        assert "rejects the name, password or token (HTTP 401)" in line
         assert WRONG not in ran.stdout + ran.stderr
     assert not (shell.folder / "out" / "ledger.jsonl").exists()
     assert holders(WRONG, shell.folder) == []
@@ -126,7 +126,7 @@ def test_a_wrong_token_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", PASSWORD)
         probe(uri)
         monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", WRONG)
-        with pytest.raises(TrackingError, match=r"refuses the name, password or token \(HTTP 403\)") as error:
+        with pytest.raises(TrackingError, match=r"rejects the name, password or token \(HTTP 403\)") as error:
             probe(uri)
         assert WRONG not in str(error.value)
         keeper.shutdown()

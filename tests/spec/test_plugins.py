@@ -52,11 +52,11 @@ def key(name: str) -> str:
         ('METHODS.add(Method("mine", "code", "it"))', "must name its code as package.module:attribute"),
         ('METHODS.add(Method("mine", lambda pool: 0, "it"))', "must name its code"),
         ('METHODS.add(Method("mine", "a_plugin:TEXT", "it"))', "is not a function or a class"),
-        ('METHODS.add(Method("my method", code, "it"))', "a name that no study file can hold"),
+        ('METHODS.add(Method("my method", code, "it"))', "a name that a study file cannot hold"),
         ('METHODS.add(Method("mine", code, ""))', "must have a summary of one line"),
         (key("train.mine"), "its keys must be images.NAME"),
         (key("images.ipc"), "the key images.ipc is declared twice"),
-        (key("images.end"), "declares the key images.end in another way than"),
+        (key("images.end"), "declares the key images.end differently than"),
         ('LOSSES.add(Loss("mine", code, "it", needs=("logit",)))', "did you mean logits"),
         ('AUGMENTATIONS.add(Augmentation("mine", code, "it", needs=("grids",)))', "did you mean grid"),
         ('AUGMENTATIONS.add(Augmentation("mine", code, "it", alpha="train.mine_alpha"))', "one of the keys"),
@@ -120,7 +120,7 @@ def test_parts_of_raydc_have_no_code() -> None:
 
 def test_code_that_changed_since_the_plan_is_refused() -> None:
     check_code({"images.method=mine": "a"}, {"images.method=mine": "a"})
-    with pytest.raises(EvaluationError, match=r"images\.method=mine is not the code"):
+    with pytest.raises(EvaluationError, match=r"images\.method=mine differs from the code"):
         check_code({"images.method=mine": "a"}, {"images.method=mine": "b"})
     assert text_of({"images.method=mine": "a", "train.augment=other": "b"}) == "mine@a+other@b"
 
@@ -133,6 +133,6 @@ def test_options_name_the_files(tmp_path: Path) -> None:
 
 
 def test_unknown_names_list_what_there_is() -> None:
-    with pytest.raises(InputError, match=r"there is no loss 'soft_cd'; there are .*; did you mean soft_ce"):
+    with pytest.raises(InputError, match=r"there is no loss 'soft_cd'; choose .*; did you mean soft_ce"):
         catalog.LOSSES["soft_cd"]
     assert isinstance(catalog.LOSSES, Registry)

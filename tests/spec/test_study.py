@@ -132,7 +132,7 @@ def test_several_teachers_and_a_scorer() -> None:
 @pytest.mark.parametrize(
     ("setting", "said"),
     [
-        ("base.images.icp=3", "base.images.icp is not a key of images; there are"),
+        ("base.images.icp=3", "base.images.icp is not a key of images; choose"),
         ("base.images.icp=3", "did you mean images.ipc?"),
         ("base.imges.ipc=3", "base.imges.ipc is not a key; keys begin with"),
         ("base.images.ipc=0", "base.images.ipc is 0, but must be a whole number of at least 1"),
@@ -156,7 +156,7 @@ def test_several_teachers_and_a_scorer() -> None:
         ("base.train.mixup_alpha=1", "base.train.mixup_alpha (1.0) applies to no point of this study"),
         ("base.train.mixup_alpha=1", "it applies where train.augment is mixup"),
         ("base.train.augment=[flp]", "did you mean flip?"),
-        ("base.train.loss=ce", "does not look at soft labels"),
+        ("base.train.loss=ce", "does not support soft labels"),
         ("base.train.crop_scale=[0.9, 0.1]", "the first is larger"),
         ("dataset=digit", "did you mean digits?"),
         ("dataset.resolutoin=8", "did you mean resolution?"),
@@ -180,7 +180,7 @@ def test_several_teachers_and_a_scorer() -> None:
         ("teacher.keep=[40]", "teacher.keep has 40"),
         ("teacher.steps=1", "teachers are trained for epochs"),
         ("teacher.moment=1", "did you mean momentum?"),
-        ("teacher={arch: convnet-d2-w8, checkpoint: x, epochs: 3}", "epochs does not go with checkpoint"),
+        ("teacher={arch: convnet-d2-w8, checkpoint: x, epochs: 3}", "epochs cannot be used with checkpoint"),
         ("teacher=null", "which needs a teacher"),
         ("base.student.arch=convnet", "convnet-dD-wW"),
         ("base.images.encoding=jpeg-0", "jpeg-QUALITY"),
@@ -214,7 +214,7 @@ def test_what_cannot_be_is_refused_in_one_sentence(setting: str, said: str) -> N
         ("steps: 300", "steps: 300, epochs: 3", "base.train.epochs and train.steps exclude each other"),
         ("seeds: 3", "seeds: 3\nsteps: 4", "steps is not a key"),
         ("name: example\n", "", "name is missing"),
-        ("seeds: 3", "seeds: 3\nseeds: 4", "stands twice"),
+        ("seeds: 3", "seeds: 3\nseeds: 4", "is given twice"),
         ("images.ipc: [1, 2, 5, 10, 20]", "images.ipc: {a: 1}", "a grid has dotted keys"),
         ("base:", "base: [1]\nbased:", "base"),
     ],
@@ -244,7 +244,7 @@ def test_files_that_are_not_there_or_not_text(tmp_path: Path) -> None:
         (["base.images.ipc=98"], "the class '8' has 97 training images"),
         (["base.student.arch=convnet-d4-w8"], "choose a depth of at most 3"),
         (["base.labels={kind: soft, top_k: 11}"], "labels.top_k is 11, but must be at most"),
-        (["base.labels={kind: soft, drop_class: ten}"], "labels.drop_class is 'ten', which is no class"),
+        (["base.labels={kind: soft, drop_class: ten}"], "labels.drop_class is 'ten', which is not a class"),
         (["base.images.drop_class=10"], "numbered from 0 to 9"),
     ],
 )
@@ -269,7 +269,7 @@ def test_more_classes_than_class_numbers_are_refused_where_these_are_stored(
     study = small("base.labels.kind=soft", f"base.labels.{key}=5")
     assert bind(study.evaluations(), facts(65_536), study.source)
     with pytest.raises(
-        InputError, match=rf"^small.yaml: labels.{key} is 5, .* 65,536 classes, .* 65,537; leave"
+        InputError, match=rf"^small.yaml: labels.{key} is 5, .* 65,536 classes, .* 65,537; remove it"
     ):
         bind(study.evaluations(), facts(65_537), study.source)
 

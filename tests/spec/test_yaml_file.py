@@ -21,12 +21,12 @@ def test_scalars_follow_yaml_1_2() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("a: 1\na: 2", "line 2, column 1: the key 'a' stands twice"),
+        ("a: 1\na: 2", "line 2, column 1: the key 'a' is given twice"),
         ("a: !!python/object/apply:os.system [x]", "tag"),
         ("a: !custom x", "tag !custom"),
         ("a: [1", "line 1"),
-        ("1: 2", "a key is not a text"),
-        ("? [a]\n: b", "a key is not a text"),
+        ("1: 2", "a key is not a string"),
+        ("? [a]\n: b", "a key is not a string"),
         ("a: &x [*x]", "an alias contains itself"),
         ("a: \x00", "unacceptable character"),
         ("a: b: c", "mapping values are not allowed here"),

@@ -90,7 +90,7 @@ def test_a_set_that_cannot_be_used(ask: Ask, tmp_path: Path, images: str, kind: 
 
 
 def test_labels_that_nobody_brings(ask: Ask, small: Callable[..., StudySpec], tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="sets of the method random bring no labels"):
+    with pytest.raises(InputError, match="sets of the method random have no soft labels"):
         small("base.labels.kind=stored").evaluations()
     with pytest.raises(InputError, match=r"small\.yaml: images\.path is '.*none\.pt', which cannot be read"):
         ask(tmp_path / "none.pt")

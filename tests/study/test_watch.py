@@ -71,7 +71,7 @@ def test_looking_does_not_keep_a_run_out(study: Path) -> None:
     assert not study_folder.is_going(study)
     with study_folder.locked(study):
         assert study_folder.is_going(study)
-        with pytest.raises(InputError, match="another run is going"), study_folder.locked(study):
+        with pytest.raises(InputError, match="another run is active"), study_folder.locked(study):
             pass
 
 

@@ -106,7 +106,7 @@ def test_a_transaction_that_is_taken_back_in_silence_is_said(client: MlflowClien
             with store.ManagedSessionMaker() as session:
                 session.rollback()
 
-    with pytest.raises(MlflowException, match="taken back"):
+    with pytest.raises(MlflowException, match="rolled back"):
         rolled_back()
     assert names(client, experiment) == set()
 

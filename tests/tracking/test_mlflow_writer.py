@@ -98,8 +98,8 @@ def test_a_row_that_the_database_cannot_hold_stops_no_other(
     one = tracker()
     one.record([row("a"), row("b", started_at=1e17), row("c", error="\ud800"), row("d")])
     assert one.close("finished", 60) == 2
-    assert "MLflow refuses b" in caplog.text
-    assert "MLflow refuses c" in caplog.text
+    assert "MLflow rejects b" in caplog.text
+    assert "MLflow rejects c" in caplog.text
     assert sorted(run_ids(tmp_path)) == ["a", "d"]
 
 

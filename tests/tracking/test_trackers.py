@@ -86,9 +86,7 @@ class ForgetfulContract(TrackerContract):
         return [tuple(line.split()) for line in (context.folder / "forgetful").read_text().splitlines()]  # type: ignore[misc]
 
 
-@pytest.mark.parametrize(
-    "broken", ["rows_that_are_given_again_are_recorded_once", "rows_are_recorded_with_their_status"]
-)
+@pytest.mark.parametrize("broken", ["repeated_rows_are_recorded_once", "rows_are_recorded_with_their_status"])
 def test_the_contract_finds_a_tracker_that_breaks_it(broken: str, tmp_path: Path) -> None:
     with pytest.raises(AssertionError):
         getattr(ForgetfulContract(), f"test_{broken}")(tmp_path)
@@ -150,7 +148,7 @@ def test_a_tracker_is_told_about_its_study(study: Callable[..., StudySpec], tmp_
         ),
         ("broken", "cannot be used: ZeroDivisionError('a bug')"),
         ("refusing", "tracking.uri is None, but must be a folder"),
-        ("no_tracker_at_all", "makes a object, which lacks the method 'start'"),
+        ("no_tracker_at_all", "returns a object, which lacks the method 'start'"),
     ],
 )
 def test_a_tracker_that_cannot_be_used(

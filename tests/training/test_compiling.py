@@ -44,11 +44,11 @@ def test_a_compiler_that_works_is_found_with_its_arguments(monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("lines", "said"),
     [
-        ("exit 1", "does not work (exit status 1, without a word)"),
+        ("exit 1", "does not work (exit status 1, without output)"),
         # As one that checks its licence, or a wrapper whose compiler is gone.
         ('[ "$1" = --version ] && exit 0; echo "no licence" >&2; exit 3', "does not work (no licence)"),
         ("echo 'In file x:' >&2; echo 'fatal error: cmath: No such file' >&2; exit 1", "(fatal error: cmath"),
-        ("exit 0", "does not work (exit status 0, without a word)"),
+        ("exit 0", "does not work (exit status 0, without output)"),
     ],
 )
 def test_a_compiler_that_is_there_but_broken_is_none(

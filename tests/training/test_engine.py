@@ -62,7 +62,9 @@ def test_without_a_compiler_everything_is_eager_and_it_is_said_once(
     assert slot.engine(replace(RECIPE, steps=1), 8) == EAGER
     assert warnings() == []  # it would have been eager with one
     assert [slot.engine(replace(RECIPE, steps=n), 8) for n in (10**8, 10**9)] == [EAGER, EAGER]
-    assert warnings() == ["TORCHDYNAMO_DISABLE is 1: students run eagerly, slower where there is much work"]
+    assert warnings() == [
+        "TORCHDYNAMO_DISABLE is 1: students run eagerly, which is slower for long trainings"
+    ]
 
 
 class _Refusing(nn.Module):
@@ -91,7 +93,7 @@ def test_what_cannot_be_compiled_runs_eagerly_and_the_rest_is_compiled(
     assert slot.warm(EAGER, RECIPE, 16) == EAGER
     assert warnings() == [
         "torch.compile failed (RuntimeError: C++ compile error): "
-        "students run eagerly, slower where there is much work"
+        "students run eagerly, which is slower for long trainings"
     ]
     assert all(p.grad is None for p in slot.network.parameters())
 

@@ -235,7 +235,7 @@ def test_an_exported_file_runs_alone_and_goes_on(
     assert {row["evaluation_id"] for row in rows} == {p.id for p in plan.evaluations}
     assert {row["status"] for row in rows} == {"finished"}
     # One checkpoint and two sets, of 10 and 20 images.
-    study = "30 in the study; labelling anew for every evaluation would forward 30"
+    study = "30 in the study; labelling again for every evaluation would forward 30"
     assert capsys.readouterr().out.splitlines()[-1] == f"labels: 30 images forwarded now, {study}"
     assert main(arguments) == 0
     said = capsys.readouterr().out.splitlines()
