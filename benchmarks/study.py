@@ -14,7 +14,7 @@ from pathlib import Path
 
 from benchmarks.record import publish
 from raydc.orchestration.progress import Silent
-from raydc.spec import shipped
+from raydc.spec import shipped_studies
 from raydc.spec.study import load_study
 from raydc.study import launch
 
@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], dest="settings", metavar="KEY=VALUE")
     chosen = parser.parse_args()
     settings = chosen.settings or (["base.train.steps=2000"] if chosen.study == "quickstart" else [])
-    study = load_study(shipped.find(chosen.study), settings=settings)
+    study = load_study(shipped_studies.find(chosen.study), settings=settings)
     with tempfile.TemporaryDirectory() as folder:
         summary = launch.run(study, Path(folder) / study.name, progress=Silent())
     assert summary.efficiency is not None

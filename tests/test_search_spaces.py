@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from raydc.commands.app import app
 from raydc.search.answers import Answers
-from raydc.spec import shipped
+from raydc.spec import shipped_studies
 from raydc.spec.result import Row
 from raydc.spec.study import StudySpec, load_study
 from raydc.store.local import LocalStore
@@ -28,7 +28,7 @@ from raydc.worker.evaluate import attempt
 from raydc.worker.making import make_everything
 from raydc.worker.workbench import Workbench
 
-STUDIES = shipped.studies()
+STUDIES = shipped_studies.studies()
 
 
 def _table(count: int, seed: int) -> pa.Table:
@@ -62,9 +62,9 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> LocalStore:
 
 
 def opened(name: str, data: Path, *, smoke: bool) -> StudySpec:
-    study = load_study(shipped.find(name), smoke=smoke)
+    study = load_study(shipped_studies.find(name), smoke=smoke)
     settings = [] if study.dataset.name == "digits" else [f"dataset.parquet={data}"]
-    return load_study(shipped.find(name), settings=settings, smoke=smoke)
+    return load_study(shipped_studies.find(name), settings=settings, smoke=smoke)
 
 
 @pytest.mark.slow
@@ -106,7 +106,7 @@ def test_every_study_has_a_price(name: str, tmp_path: Path, monkeypatch: pytest.
     result = CliRunner().invoke(app, ["plan", name, "--store", "store", "--json"])
     assert result.exit_code == 0, result.output
     prices = {row["what"]: row for row in json.loads(result.stdout)}
-    study = load_study(shipped.find(name))
+    study = load_study(shipped_studies.find(name))
     known = len(study.evaluations()) if study.search is None else search_evaluations(study)
     assert prices["evaluations"]["count"] == known
     assert prices["compressed sets"]["count"] > 0

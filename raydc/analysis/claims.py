@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from raydc.analysis.curves import Mean, finished, mean_of, with_class_column
+from raydc.analysis.curves import finished, with_class_column
+from raydc.analysis.intervals import Mean, mean_of
 from raydc.spec.point import flat_value
 from raydc.spec.result import Row
 

@@ -22,15 +22,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from raydc.analysis.curves import (
-    degrees_of,
-    distinguishing_keys,
-    finished,
-    group,
-    label_of,
-    pooled_deviation,
-    varying_keys,
-)
+from raydc.analysis.curves import distinguishing_keys, finished, group, label_of, varying_keys
+from raydc.analysis.intervals import degrees_of, pooled_deviation
 from raydc.analysis.paired import Difference, adjusted, difference_of
 from raydc.analysis.sides import Side
 from raydc.errors import InputError, did_you_mean, one_of

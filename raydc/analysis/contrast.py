@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from raydc.analysis.curves import CONFIDENCE, Mean
+from raydc.analysis.intervals import CONFIDENCE, Mean
 from raydc.spec.result import Row
 
 

@@ -8,25 +8,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
 
+from raydc.analysis.intervals import Mean, degrees_of, pooled_deviation, pooled_means
 from raydc.errors import InputError
 from raydc.spec.result import FINISHED, Row, check_column, columns, is_spec_column, untested
 
-CONFIDENCE = 0.95
 CLASS_COLUMN = "test_acc_by_class:"
-
-
-@dataclass(frozen=True)
-class Mean:
-    """A mean over replicates with its Student-t interval."""
-
-    value: float
-    low: float | None
-    """Lower end of the 95 % interval; None with one replicate."""
-    high: float | None
-    count: int
-    """Number of replicates."""
 
 
 class Points:
@@ -61,37 +48,7 @@ class Points:
 
     def means_with_intervals(self) -> list[Mean]:
         """Mean of each point; intervals from the pooled deviation."""
-        deviation = self.pooled_deviation
-        out = []
-        for values in self.replicates:
-            half = None
-            if deviation is not None:
-                t = float(stdtrit(self.degrees, 0.5 + CONFIDENCE / 2))
-                half = t * deviation / np.sqrt(len(values))
-            mean = float(values.mean())
-            out.append(
-                Mean(
-                    mean,
-                    None if half is None else float(mean - half),
-                    None if half is None else float(mean + half),
-                    len(values),
-                )
-            )
-        return out
-
-
-def degrees_of(replicates: Sequence[NDArray[np.float64]]) -> int:
-    """Degrees of freedom of the variance that is pooled over groups of replicates."""
-    return sum(len(values) - 1 for values in replicates)
-
-
-def pooled_deviation(replicates: Sequence[NDArray[np.float64]]) -> float | None:
-    """Standard deviation inside groups of replicates, pooled over the groups; None without replicates."""
-    degrees = degrees_of(replicates)
-    if degrees == 0:
-        return None
-    squares = sum(((values - values.mean()) ** 2).sum() for values in replicates)
-    return float(np.sqrt(squares / degrees))
+        return pooled_means(self.replicates)
 
 
 @dataclass(frozen=True)
@@ -114,17 +71,6 @@ def label_of(key: Mapping[str, Any]) -> str:
         text = f"{value:g}" if isinstance(value, float) else str(value)
         parts.append(text if short in ("kind", "method", "arch") else f"{short} {text}")
     return ", ".join(parts) or "all"
-
-
-def mean_of(values: Sequence[float]) -> Mean:
-    """Mean with a Student-t interval of its own."""
-    array = np.asarray(values, np.float64)
-    mean = float(array.mean())
-    if len(array) < 2:
-        return Mean(mean, None, None, len(array))
-    t = float(stdtrit(len(array) - 1, 0.5 + CONFIDENCE / 2))
-    half = t * float(array.std(ddof=1)) / len(array) ** 0.5
-    return Mean(mean, mean - half, mean + half, len(array))
 
 
 def finished(rows: Iterable[Row]) -> list[Row]:

@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 
 from raydc.analysis.contrast import Term, by_seed, combined
-from raydc.analysis.curves import Mean, finished, group, label_of, values_of, varying_keys
+from raydc.analysis.curves import finished, group, label_of, values_of, varying_keys
+from raydc.analysis.intervals import Mean
 from raydc.errors import InputError, one_of
 from raydc.spec.result import Row, columns, is_spec_column
 

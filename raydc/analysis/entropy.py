@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from raydc.analysis.contrast import Term, combined
-from raydc.analysis.curves import Mean, group, label_of, mean_of
+from raydc.analysis.curves import group, label_of
+from raydc.analysis.intervals import Mean, mean_of
 
 STEPS = 20
 """Grid points between two measured ratios in the search for the interval of r*."""

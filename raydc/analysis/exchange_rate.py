@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from raydc.analysis.curves import CONFIDENCE
+from raydc.analysis.intervals import CONFIDENCE
 from raydc.analysis.joint_laws import JointLaw, NoJointLaw
 from raydc.analysis.joint_search import falling, predict
 from raydc.analysis.laws import Interval, interval_of

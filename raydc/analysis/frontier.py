@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from raydc.analysis.curves import Mean, finished, group, is_label_key, label_of, mean_of, varying_keys
+from raydc.analysis.curves import finished, group, is_label_key, label_of, varying_keys
+from raydc.analysis.intervals import Mean, mean_of
 from raydc.spec.result import Row
 
 OVER = ("bytes", "images")

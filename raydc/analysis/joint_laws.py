@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from raydc.analysis.curves import CONFIDENCE
+from raydc.analysis.intervals import CONFIDENCE
 from raydc.analysis.joint_search import (
     EXPONENTS,
     FORMS,

@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from raydc.analysis.curves import CONFIDENCE, Curve, Points
+from raydc.analysis.curves import Curve, Points
+from raydc.analysis.intervals import CONFIDENCE
 
 Array = NDArray[np.float64]
 

@@ -15,18 +15,8 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from raydc.analysis.curves import (
-    CONFIDENCE,
-    Curve,
-    Mean,
-    curves,
-    finished,
-    group,
-    is_label_key,
-    label_of,
-    mean_of,
-    varying_keys,
-)
+from raydc.analysis.curves import Curve, curves, finished, group, is_label_key, label_of, varying_keys
+from raydc.analysis.intervals import CONFIDENCE, Mean, mean_of
 from raydc.analysis.laws import DRAWS, Law, NoLaw, fit
 from raydc.errors import InputError, one_of
 from raydc.spec.result import Row

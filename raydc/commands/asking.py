@@ -9,7 +9,7 @@ import typer
 from raydc.commands import completing
 from raydc.commands.terminal import Address, AsJson, StoreUri, TrackingUri, emit, reported, say, show_table
 from raydc.errors import InputError, one_of
-from raydc.spec import shipped
+from raydc.spec import shipped_studies
 
 
 def list_things(
@@ -27,7 +27,7 @@ def list_things(
         from raydc.spec import catalog
 
         if what == "studies":
-            rows = [{"name": s.name, "summary": s.summary} for s in shipped.studies()]
+            rows = [{"name": s.name, "summary": s.summary} for s in shipped_studies.studies()]
         elif what == "reproductions":
             from raydc.report import reproduce as reproductions
 

@@ -23,8 +23,8 @@ from raydc.commands.terminal import (
 from raydc.errors import InputError
 
 if TYPE_CHECKING:
-    from raydc.analysis.curves import Mean
     from raydc.analysis.entropy import MeanPoint, Order, Reversal
+    from raydc.analysis.intervals import Mean
     from raydc.study.set_entropy import Judged
 
 

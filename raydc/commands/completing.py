@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from raydc.spec import shipped
+from raydc.spec import shipped_studies
 
 KINDS = (
     "datasets",
@@ -32,7 +32,7 @@ def kinds(incomplete: str) -> list[str]:
 
 def studies(incomplete: str) -> list[str]:
     """Studies that come with raydc, study files, and folders that may contain some."""
-    names = [study.name for study in shipped.studies() if study.name.startswith(incomplete)]
+    names = [study.name for study in shipped_studies.studies() if study.name.startswith(incomplete)]
     return [*names, *(path for path in _paths(incomplete) if path.endswith(("/", ".yaml", ".yml")))]
 
 

@@ -28,7 +28,7 @@ from raydc.commands.terminal import (
     show_table,
 )
 from raydc.errors import InputError
-from raydc.spec import plugins, shipped
+from raydc.spec import plugins, shipped_studies
 from raydc.spec.quantities import duration
 from raydc.study.console import LiveProgress
 
@@ -43,7 +43,7 @@ def load(study: str, settings: list[str] | None, smoke: bool) -> StudySpec:
     """Load and check a study by its file or name."""
     from raydc.spec.study import load_study
 
-    return load_study(shipped.find(study), settings=settings or [], smoke=smoke)
+    return load_study(shipped_studies.find(study), settings=settings or [], smoke=smoke)
 
 
 def run(

@@ -20,7 +20,7 @@ def fit_surfaces(
     from raydc.analysis.exchange_rate import exchange_rates
     from raydc.analysis.joint_laws import FORMULAS, NoJointLaw, as_row, fit_joint
     from raydc.analysis.surfaces import surfaces
-    from raydc.report.sections import holdout_error, parameters
+    from raydc.report.result_tables import holdout_error, parameters
     from raydc.report.tables import points
 
     fits = [fit_joint(surface, form) for surface in surfaces(rows, x, z, y, by)]

@@ -13,8 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from raydc.analysis.curves import Mean
 from raydc.analysis.entropy import MeanPoint
+from raydc.analysis.intervals import Mean
 from raydc.analysis.joint_laws import NoJointLaw
 from raydc.report.figures import Figures, Heat, Intervals, JointFigure, LawFigure, Lines, Marked, Scatter
 

@@ -11,7 +11,6 @@ import numpy as np
 from raydc.analysis.curves import (
     LABEL_BLOCKS,
     Curve,
-    Mean,
     curves,
     finished,
     group,
@@ -20,6 +19,7 @@ from raydc.analysis.curves import (
     with_class_column,
 )
 from raydc.analysis.frontier import StoredPoint, frontier
+from raydc.analysis.intervals import Mean
 from raydc.analysis.joint_laws import JointLaw, NoJointLaw
 from raydc.analysis.laws import Law, NoLaw, fit
 from raydc.analysis.worth import choose_labels

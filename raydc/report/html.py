@@ -15,18 +15,19 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from raydc import __version__
-from raydc.analysis.curves import finished, group, label_of, mean_of, varying_keys
+from raydc.analysis.curves import finished, group, label_of, varying_keys
 from raydc.analysis.exchange_rate import describe as describe_exchange_rate
 from raydc.analysis.exchange_rate import exchange_rates, typical
+from raydc.analysis.intervals import mean_of
 from raydc.analysis.joint_laws import JointLaw
 from raydc.analysis.worth import Worth, worth
 from raydc.analysis.worth import describe as describe_worth
 from raydc.errors import InputError
 from raydc.files.atomic import write_atomically
-from raydc.report import charts, drawing, search_history
+from raydc.report import chart_data, drawing, search_history
 from raydc.report.figures import Figures, JointFigure, all_figures
 from raydc.report.label_figures import label_figures
-from raydc.report.sections import mean_quality, tables
+from raydc.report.result_tables import mean_quality, tables
 from raydc.report.sheets import sheets
 from raydc.report.tables import percent
 from raydc.report.trade_figures import envelopes, joint_figures
@@ -45,7 +46,7 @@ class Drawn:
     caption: str
     svg: Markup
     """The static figure, for browsers without scripts and for papers."""
-    chart: charts.Chart
+    chart: chart_data.Chart
     """The data of the interactive chart."""
 
 
@@ -197,13 +198,13 @@ def _drawn(figures: Figures) -> dict[str, list[Drawn]]:
         return [Drawn(f.title, f.caption, Markup(drawing.svg(picture(f))), chart(f)) for f in items]
 
     return {
-        "search": draw(drawing.lines, charts.lines, figures.search),
-        "curves": draw(drawing.lines, charts.lines, figures.curves),
-        "laws": draw(drawing.laws, charts.laws, figures.laws),
-        "joint": draw(drawing.joint, charts.joint, figures.joint),
-        "heat": draw(drawing.heat, charts.heat, figures.heat[:MOST_HEAT_MAPS]),
-        "frontier": draw(drawing.scatter, charts.scatter, figures.frontier),
-        "envelopes": draw(drawing.lines, charts.lines, figures.envelopes),
-        "labels": draw(drawing.lines, charts.lines, figures.labels),
-        "similarity": draw(drawing.heat, charts.heat, figures.similarity),
+        "search": draw(drawing.lines, chart_data.lines, figures.search),
+        "curves": draw(drawing.lines, chart_data.lines, figures.curves),
+        "laws": draw(drawing.laws, chart_data.laws, figures.laws),
+        "joint": draw(drawing.joint, chart_data.joint, figures.joint),
+        "heat": draw(drawing.heat, chart_data.heat, figures.heat[:MOST_HEAT_MAPS]),
+        "frontier": draw(drawing.scatter, chart_data.scatter, figures.frontier),
+        "envelopes": draw(drawing.lines, chart_data.lines, figures.envelopes),
+        "labels": draw(drawing.lines, chart_data.lines, figures.labels),
+        "similarity": draw(drawing.heat, chart_data.heat, figures.similarity),
     }

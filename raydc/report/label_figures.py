@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from raydc.analysis.curves import finished, group, mean_of
+from raydc.analysis.curves import finished, group
+from raydc.analysis.intervals import mean_of
 from raydc.analysis.labels import LabelFacts, divergence, label_facts, similarity, softmax, without_own_class
 from raydc.data.image_set import CompressedSet
 from raydc.labels.logits_file import read_logits, read_together

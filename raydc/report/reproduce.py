@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from raydc.analysis.claims import Claim, Contrast, evaluate
-from raydc.analysis.curves import Mean
+from raydc.analysis.intervals import Mean
 from raydc.errors import InputError, did_you_mean, one_of
 from raydc.report.figures import Intervals
-from raydc.spec import point, shipped
+from raydc.spec import point, shipped_studies
 from raydc.spec.keys import Value
 from raydc.spec.point import flat_value
 from raydc.spec.result import FINISHED, Row
@@ -84,7 +84,7 @@ class Reproduction:
 
 def names() -> list[str]:
     """All reproductions that come with raydc."""
-    return sorted(path.stem for path in (shipped.folder() / "reproduce").glob("*.yaml"))
+    return sorted(path.stem for path in (shipped_studies.folder() / "reproduce").glob("*.yaml"))
 
 
 SHORT = {"table1": "label-worth-table1", "swap": "label-swap", "scaling": "data-knowledge"}
@@ -102,7 +102,7 @@ def load(name: str) -> Reproduction:
     name = SHORT.get(name, name)
     if name not in names():
         raise InputError(f"reproduce {name}: it must be {one_of(names())}{did_you_mean(name, names())}")
-    path = shipped.folder() / "reproduce" / f"{name}.yaml"
+    path = shipped_studies.folder() / "reproduce" / f"{name}.yaml"
     content = parse_yaml(path.read_text(encoding="utf-8"), str(path))
     papers = _papers()
     cells = []
@@ -137,7 +137,7 @@ def _claim(content: Mapping[str, Any]) -> Claim:
 
 
 def _papers() -> list[dict[str, str]]:
-    with (shipped.folder() / PAPERS).open(newline="", encoding="utf-8") as file:
+    with (shipped_studies.folder() / PAPERS).open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from raydc.analysis.curves import Mean
+from raydc.analysis.intervals import Mean
 from raydc.analysis.laws import Interval
 
 _LATEX = {

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from raydc.analysis.curves import mean_of
+from raydc.analysis.intervals import mean_of
 from raydc.errors import InputError
 from raydc.files.atomic import write_atomically
 from raydc.files.plain_json import parse_json

@@ -21,7 +21,7 @@ import pandas as pd
 from rich.console import Console
 
 from raydc.orchestration.progress import Progress, Silent
-from raydc.spec import shipped
+from raydc.spec import shipped_studies
 from raydc.spec.evaluation import Evaluation
 from raydc.spec.study import StudySpec, load_study, parse_study
 from raydc.spec.yaml_file import dump_yaml
@@ -71,7 +71,7 @@ class Study:
         `settings` are dotted keys from the file's root with their values, as `--set`; `smoke` merges the
         file's own smoke block. Raises `InputError` (a ValueError) for anything that cannot be.
         """
-        return Study(load_study(shipped.find(str(file)), settings=_texts(settings), smoke=smoke))
+        return Study(load_study(shipped_studies.find(str(file)), settings=_texts(settings), smoke=smoke))
 
     @staticmethod
     def from_dict(content: Mapping[str, Any], *, settings: Mapping[str, Any] | None = None) -> Study:

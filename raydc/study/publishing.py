@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from raydc.analysis.curves import finished
 from raydc.report.html import summary_sentences
-from raydc.report.sections import results_table
+from raydc.report.result_tables import results_table
 from raydc.report.tables import markdown
 from raydc.search import history
 from raydc.spec.plan import Plan, TrajectoryJob

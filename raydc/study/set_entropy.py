@@ -29,7 +29,7 @@ from raydc.spec.yaml_file import parse_yaml
 from raydc.store.artifact import Store
 from raydc.store.opening import open_store
 from raydc.teachers.checkpoint import Loaded, check_given, file_digest, load_checkpoint
-from raydc.teachers.entropy import crop_predictions
+from raydc.teachers.crop_predictions import crop_predictions
 from raydc.tracking import study_folder
 from raydc.worker.making import make
 from raydc.worker.trajectory_work import TrajectoryWork

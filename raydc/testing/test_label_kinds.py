@@ -1,4 +1,4 @@
-"""The contract of label kinds (raydc.testing.label_kinds)."""
+"""The contract of label kinds (raydc.testing.label_contract)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from raydc.spec.catalog import LABELS, LabelKind
-from raydc.testing.label_kinds import CHECKS
+from raydc.testing.label_contract import CHECKS
 from raydc.testing.parts import each
 
 

@@ -11,8 +11,8 @@ import pytest
 from scipy import stats
 
 from raydc.analysis.contrast import Term, combined
-from raydc.analysis.curves import Mean
 from raydc.analysis.ddranking import Ranking, ddranking, score
+from raydc.analysis.intervals import Mean
 from raydc.errors import InputError
 
 

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from raydc.analysis.curves import Curve, curves, mean_of, varying_keys
+from raydc.analysis.curves import Curve, curves, varying_keys
 from raydc.analysis.frontier import frontier, image_frontier
+from raydc.analysis.intervals import mean_of
 from raydc.analysis.laws import Law, NoLaw, fit
 from raydc.analysis.worth import worth
 from raydc.errors import InputError

@@ -13,7 +13,7 @@ from raydc.labels.logits_file import read_logits
 from raydc.spec.study import StudySpec
 from raydc.store.artifact import get
 from raydc.store.local import LocalStore
-from raydc.teachers.entropy import entropy_and_nll
+from raydc.teachers.crop_predictions import entropy_and_nll
 from tests.shell import raydc
 
 GRID = """

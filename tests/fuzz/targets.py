@@ -35,7 +35,7 @@ from raydc.data.source import Source
 from raydc.errors import ArtifactError, InputError
 from raydc.labels.fkd import FkdBatch, read_batch, write_batch
 from raydc.labels.logits_file import FILE, read_logits, write_logits
-from raydc.spec import shipped
+from raydc.spec import shipped_studies
 from raydc.spec.study import parse_study
 from raydc.store.artifact import MANIFEST
 from raydc.store.local import LocalStore
@@ -95,7 +95,7 @@ def read_study(content: bytes) -> None:
 
 
 def studies() -> list[bytes]:
-    return [path.read_bytes() for path in sorted(shipped.folder().glob("*.yaml"))]
+    return [path.read_bytes() for path in sorted(shipped_studies.folder().glob("*.yaml"))]
 
 
 # --- datasets -----------------------------------------------------------------------------------

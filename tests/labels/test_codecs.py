@@ -10,7 +10,7 @@ from raydc.labels import codecs
 from raydc.labels.kinds import soft
 from raydc.labels.transforms import fill_missing
 from raydc.spec.catalog import CODECS
-from raydc.testing.label_kinds import GivenInputs
+from raydc.testing.label_contract import GivenInputs
 
 
 def logits(count: int = 50, classes: int = 11) -> torch.Tensor:

@@ -21,7 +21,7 @@ from raydc.spec.label_kinds import LOGITS, SOFTENING_KEYS
 from raydc.spec.plan import Plan
 from raydc.spec.registry import Registry
 from raydc.spec.study import StudySpec
-from raydc.testing import label_kinds as contract
+from raydc.testing import label_contract as contract
 from raydc.training.targets import StaticTargets
 from raydc.worker.evaluate import attempt
 from raydc.worker.workbench import Workbench

@@ -17,7 +17,7 @@ from raydc.labels.logits_file import read_logits, write_logits
 from raydc.labels.softening import Softening
 from raydc.spec import catalog
 from raydc.spec.catalog import LabelKind
-from raydc.testing.label_kinds import GivenInputs
+from raydc.testing.label_contract import GivenInputs
 
 
 def logits(networks: int = 1, count: int = 6, classes: int = 5) -> torch.Tensor:

@@ -7,7 +7,7 @@ import pytest
 from raydc.errors import InputError
 from raydc.report import reproduce
 from raydc.report.reproduce import Cell, Reproduction
-from raydc.spec import shipped
+from raydc.spec import shipped_studies
 from raydc.spec.point import flat_value
 from raydc.spec.result import spec_columns
 from raydc.spec.study import load_study
@@ -16,8 +16,8 @@ from raydc.spec.study import load_study
 @pytest.mark.parametrize("name", reproduce.names())
 def test_a_shipped_reproduction_asks_for_evaluations_of_its_study(name: str) -> None:
     table = reproduce.load(name)
-    study = load_study(shipped.find(table.study), settings=[f"grid={table.grid()}"])
-    whole = {e.to_json() for e in load_study(shipped.find(table.study)).evaluations()}
+    study = load_study(shipped_studies.find(table.study), settings=[f"grid={table.grid()}"])
+    whole = {e.to_json() for e in load_study(shipped_studies.find(table.study)).evaluations()}
     assert {e.to_json() for e in study.evaluations()} <= whole
     assert table.cells or table.claims
     assert all(0 < cell.paper < 1 for cell in table.cells)

@@ -11,7 +11,7 @@ import pytest
 from raydc.data.dataset import Dataset
 from raydc.errors import InputError
 from raydc.spec.facts import DataFacts, bind
-from raydc.spec.shipped import studies
+from raydc.spec.shipped_studies import studies
 from raydc.spec.study import StudySpec, load_study, parse_study
 from raydc.spec.yaml_file import dump_yaml, parse_yaml
 

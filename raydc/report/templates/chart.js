@@ -1,4 +1,4 @@
-// Draws the report's charts from the JSON next to them (raydc/report/charts.py describes its format).
+// Draws the report's charts from the JSON next to them (raydc/report/chart_data.py describes its format).
 //
 // Hover or tap to see a point, click the legend to show or hide a series, drag to zoom, Reset zoom to undo. On the
 // keyboard the arrow keys move from point to point, + and - zoom at the point, and Escape resets. Without

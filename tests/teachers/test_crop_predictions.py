@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from raydc.teachers.entropy import CropPrediction, crop_predictions, cropped, entropy_and_nll, places
+from raydc.teachers.crop_predictions import CropPrediction, crop_predictions, cropped, entropy_and_nll, places
 from raydc.teachers.teacher import Teacher
 
 IMAGES = torch.randn(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))

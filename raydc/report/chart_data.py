@@ -16,8 +16,9 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.colors import to_hex
 
-from raydc.analysis.curves import Mean, Points
+from raydc.analysis.curves import Points
 from raydc.analysis.frontier import StoredPoint
+from raydc.analysis.intervals import Mean
 from raydc.analysis.joint_laws import NoJointLaw
 from raydc.report.drawing import APART, COLOURS, MARKED, look
 from raydc.report.figures import Heat, JointFigure, LawFigure, Lines, Scatter

@@ -8,10 +8,11 @@ from dataclasses import replace
 import numpy as np
 
 from raydc.analysis.compare import compare
-from raydc.analysis.curves import finished, group, label_of, mean_of, varying_keys
+from raydc.analysis.curves import finished, group, label_of, varying_keys
 from raydc.analysis.ddranking import Ranking, ddranking
 from raydc.analysis.exchange_rate import exchange_rates
 from raydc.analysis.frontier import frontier, image_frontier
+from raydc.analysis.intervals import mean_of
 from raydc.analysis.joint_laws import FORMULAS as FORMULAS_OF_BOTH
 from raydc.analysis.joint_laws import JointLaw, NoJointLaw
 from raydc.analysis.laws import FORMULAS
