@@ -149,7 +149,7 @@ def test_one_evaluation_on_both_sides_is_no_evidence() -> None:
     soft = [rows({"images.ipc": 1, "labels.kind": "soft", "teacher.epochs": e}, [0.5, 0.6]) for e in (1, 30)]
     found = compare([Side("a", shared + soft[0]), Side("b", shared + soft[1])])
     assert (found.compared, found.shared, len(found.versus[0].configurations)) == (("teacher.epochs",), 2, 1)
-    with pytest.raises(InputError, match="all 2 pairs are one evaluation on both sides"):
+    with pytest.raises(InputError, match="all 2 pairs are the same evaluation on both sides"):
         compare([Side("a", shared), Side("b", shared)])
 
 
