@@ -22,7 +22,7 @@ below 0.05.
 
 ## Winner at each IPC
 
-Against random, over the configurations of each IPC: the winner with the difference; tie: not significant.
+Against random, over the configurations of each IPC: the winner and the difference; tie: not significant.
 
 | level | IPC 1 | IPC 10 |
 | --- | --- | --- |
@@ -30,7 +30,7 @@ Against random, over the configurations of each IPC: the winner with the differe
 
 ## Configurations
 
-Each matched configuration by itself.
+Each matched configuration separately.
 
 | images.ipc | level | baseline | baseline mean | level mean | difference | 95 % interval | p | pairs |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- |
