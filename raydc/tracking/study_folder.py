@@ -152,7 +152,7 @@ def read_folder(out: Path) -> list[Row]:
     """The rows of a study's folder, also during a run or after a kill."""
     if not (out / LEDGER).is_file() and study_name(out) is None:
         raise InputError(
-            f"{str(out)!r} contains no study; give the folder of a run, such as runs/quickstart, or "
+            f"{str(out)!r} holds no study; give the folder of a run, such as runs/quickstart, or "
             "mlflow:EXPERIMENT"
         )
     return with_run_ids(out, read_rows(out))

@@ -86,7 +86,7 @@ def test_any_epoch_and_any_network_can_be_the_classifier(folder: Path, store: Lo
         (("ddranking", "DIR", "--full-acc", "90"), "must be a fraction from 0 to 1; 90 % is 0.9"),
         (("ddranking", "DIR", "--full-acc", "0.9", "--full", "DIR"), "exclude each other"),
         (("ddranking", "DIR", "--only", "images.method=random"), "no method other than random"),
-        (("ddranking", "nowhere"), "'nowhere' contains no study"),
+        (("ddranking", "nowhere"), "'nowhere' holds no study"),
     ],
 )
 def test_bad_input_is_one_sentence(folder: Path, arguments: tuple[str, ...], said: str) -> None:

@@ -66,7 +66,7 @@ def test_files_and_json(folder: str, tmp_path: Path) -> None:
         (("--by", "images.method", "--baseline", "x"), "--baseline is 'x'"),
         (("--by", "images.method", "--only", "seed=7"), "matches no result"),
         (("--by", "images.method", "--csv", "no/where.csv"), "cannot be written"),
-        (("nowhere",), "contains no study"),
+        (("nowhere",), "holds no study"),
         (("mlflow:x",), "give --tracking-uri"),
     ],
 )

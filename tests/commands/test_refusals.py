@@ -197,12 +197,12 @@ def test_a_server_that_does_not_answer() -> None:
         (("run", "tiny.yaml", "--store", "nonsense://x"), "cannot be opened"),
         (("run", "tiny.yaml", "--store", "s3://"), "the store 's3://' names no bucket"),
         (("run", "tiny.yaml", "--store", "file:///"), "the store 'file:///' names no bucket"),
-        (("results", "nowhere"), "contains no study"),
-        (("results", "nowhere", "--only", "x=1"), "contains no study"),
+        (("results", "nowhere"), "holds no study"),
+        (("results", "nowhere", "--only", "x=1"), "holds no study"),
         (("results", "mlflow:x"), "give --tracking-uri or set MLFLOW_TRACKING_URI"),
         (("list", "things"), "it must be datasets, methods"),
-        (("report", "nowhere"), "contains no study"),
-        (("sync", "nowhere"), "contains no study"),
+        (("report", "nowhere"), "holds no study"),
+        (("sync", "nowhere"), "holds no study"),
     ],
 )
 def test_commands_that_cannot_be(arguments: tuple[str, ...], said: str) -> None:
