@@ -1,1 +1,1 @@
-"""What prints raydc's speed figures; see benchmarks/README.md."""
+"""Benchmarks that print raydc's speed figures; see benchmarks/README.md."""

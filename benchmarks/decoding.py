@@ -1,9 +1,9 @@
-"""Data that stay encoded: images decoded a second, and training that does not wait for them.
+"""Encoded data: images decoded per second, and training with decoding in the background.
 
     python -m benchmarks.decoding
 
-JPEGs of 500 x 375 pixels, resized and cropped to 224 x 224. Training: a ConvNet with one thread, beside one
-thread that decodes; `serial` decodes each batch when it is asked for, `resident` has all pixels in memory.
+JPEGs of 500 x 375 pixels, resized and cropped to 224 x 224. Training: a ConvNet with one thread, and one
+thread that decodes; `serial` decodes each batch on request, `resident` has all pixels in memory.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ RECIPE = Recipe(optimizer="sgd", lr=0.01, weight_decay=0.0, schedule="constant",
 
 
 class Serial(StreamedInputs):
-    """Decodes when it is asked, as a loop without a loader."""
+    """Decodes each batch on request, as a loop without a loader."""
 
     def each(self, asked: Iterable[Index]) -> Iterator[Tensor]:
         for index in asked:
@@ -76,7 +76,7 @@ def keep(best: dict[tuple[str, int], float], what: tuple[str, int], rate: float)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--images", type=int, default=640)
-    parser.add_argument("--rounds", type=int, default=3, help="of which the best counts")
+    parser.add_argument("--rounds", type=int, default=3, help="number of rounds; the best one counts")
     chosen = parser.parse_args()
     device = torch.device("cpu")
     rows = []
@@ -93,7 +93,7 @@ def main() -> None:
         for workers in (1, 2):
             torch.set_num_threads(workers)
             parts[workers] = open_dataset(few, store).train
-            decoding_seconds(parts[workers])  # its threads start with as many
+            decoding_seconds(parts[workers])  # warm-up: starts the threads
         torch.set_num_threads(1)
         encoded = open_dataset(few, store)
         ways: dict[str, Inputs] = {

@@ -2,9 +2,9 @@
 
     python -m benchmarks.equivalence [--data DIR] [--device cuda] [--students 100]
 
-Losses of every road against single runs (float64, 200 steps; float32 with TF32 off, 20 steps), pixels of
-every augmentation against the CPU's, and the test accuracies of packed students against the same students
-alone, paired. Needs neither Ray nor pydantic nor pytest.
+Losses of every kernel against single runs (float64, 200 steps; float32 with TF32 off, 20 steps), pixels of
+every augmentation against the CPU's, and paired test accuracies of the same students packed and alone. Needs
+neither Ray nor pydantic nor pytest.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""(b) Label service: images per second for 1, 4 and 16 clients, beside a bare forward of the same teacher.
+"""(b) Label service: images per second for 1, 4 and 16 clients, against a bare forward of the same teacher.
 
     python -m benchmarks.label_service [--data DIR] [--device cuda]
 
 Each client keeps eight label passes open (a study's label stage keeps 64); every pass goes through the queue,
-the forward and the store, as in a study. The bare forward labels the same images from memory and stores
-nothing. Both take turns in one process.
+the forward thread and the store, as in a study. The bare forward labels the same images from memory and
+stores nothing. Both alternate in one process.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from raydc.worker.workbench import Workbench
 
 CLIENTS = (1, 4, 16)
 OPEN = 8
-"""Passes that a client has open at a time."""
+"""Number of open passes per client."""
 
 
 def bare(bench: Workbench, passes: list[LabelPass], batch: int) -> float:
@@ -42,8 +42,8 @@ def bare(bench: Workbench, passes: list[LabelPass], batch: int) -> float:
     _synchronise(bench.device)
     start = time.perf_counter()
     with torch.inference_mode(), tensor_cores("fp32"):
-        said = torch.cat([network(part).cpu() for part in images.split(batch)])
-    assert len(said) == len(images)
+        logits = torch.cat([network(part).cpu() for part in images.split(batch)])
+    assert len(logits) == len(images)
     return time.perf_counter() - start
 
 
@@ -79,7 +79,7 @@ def main() -> None:
     parser.add_argument("--data", help="folder of CIFAR-10 as Parquet; without it, digits")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--arch", default="convnet-d3-w128")
-    parser.add_argument("--sets", type=int, default=16, help="compressed sets to label")
+    parser.add_argument("--sets", type=int, default=16, help="number of compressed sets to label")
     parser.add_argument("--ipc", type=int, default=50)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--work", type=Path, default=Path("runs/benchmarks"))
@@ -107,7 +107,7 @@ def main() -> None:
         batch = 256
         seconds["bare"].append(bare(made, passes, batch))
         for clients in CLIENTS:
-            # A store of its own, with everything but the labels.
+            # A separate store, with everything except the labels.
             with tempfile.TemporaryDirectory(dir=chosen.work) as folder:
                 for kind in ("checkpoint", "set"):
                     shutil.copytree(chosen.work / "store" / kind, Path(folder) / kind)

@@ -1,10 +1,10 @@
-"""(c) Label store: bytes and decoding speed by codec, beside FKD's fp16 files.
+"""(c) Label store: bytes and decoding speed by codec, against FKD's fp16 files.
 
     python -m benchmarks.label_store [--device cuda]
 
-Logits are synthetic, of the right shape for 10 to 10,450 classes (CIFAR-10, CIFAR-100, ImageNet-1K,
-ImageNet-21K). FKD takes 2 C + 25 bytes an image and epoch; `keep` is `labels.keep_views`. What the codecs
-cost in accuracy is a study: `raydc run label-store`.
+Logits are synthetic, with the shape for 10 to 10,450 classes (CIFAR-10, CIFAR-100, ImageNet-1K,
+ImageNet-21K). FKD takes 2 C + 25 bytes per image and epoch; `keep` is `labels.keep_views`. The study `raydc
+run label-store` measures the effect of the codecs on accuracy.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ SCHEMES = (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--values", type=int, default=4_000_000, help="logits a measurement")
+    parser.add_argument("--values", type=int, default=4_000_000, help="number of logits per measurement")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     rows = []
@@ -69,7 +69,7 @@ def main() -> None:
                     "bytes a label": record,
                     "bytes a view": record * keep,
                     "x smaller than FKD": fkd / (record * keep),
-                    # fp32 is what is decoded to.
+                    # Decoding produces fp32, so fp32 itself needs none.
                     "decoded labels/s": None if codec == "fp32" else count / statistics.median(seconds),
                 }
             )

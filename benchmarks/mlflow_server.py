@@ -13,16 +13,16 @@ from raydc.errors import TrackingError
 from raydc.tracking.reach import probe
 
 LEAN = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-"""Without MLflow's queue of jobs of its own, which nobody here asks for anything."""
+"""Disables MLflow's job queue, which is not used here."""
 
 
 class Server:
-    """MLflow on SQLite behind a port of its own; started and stopped as often as it takes."""
+    """An MLflow server on SQLite with its own port, which can be started and stopped repeatedly."""
 
     def __init__(
         self, folder: Path, database: Path | None = None, options: Sequence[str] = (), **variables: str
     ) -> None:
-        """`folder` holds its log and artifacts, and its database unless another is given."""
+        """`folder` holds its log and artifacts, and its database unless `database` is given."""
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         port = free_ports(1)
@@ -35,14 +35,14 @@ class Server:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it; it answers after some seconds."""
+        """Start the server; it answers after some seconds."""
         with (self.folder / "server.log").open("ab") as log:
             self._process = subprocess.Popen(
                 self._command, stdout=log, stderr=log, cwd=self.folder, env=self._environment
             )
 
     def wait(self) -> None:
-        """Return when it answers; `TrackingError` if it does not in time, or refuses us."""
+        """Wait until it answers; `TrackingError` if it does not in time, or refuses the login."""
         deadline = time.monotonic() + START_SECONDS
         while True:
             try:
@@ -54,7 +54,7 @@ class Server:
                 time.sleep(0.25)
 
     def stop(self) -> None:
-        """End it at once, as a machine that is switched off."""
+        """Kill the server at once, as if its machine were switched off."""
         if self._process is not None:
             kill(descendants([self._process.pid]))
             self._process.wait()

@@ -1,10 +1,10 @@
-"""(d) Orchestration: what an evaluation costs beside its student, for 1,000 and 10,000 of them.
+"""(d) Orchestration: overhead per evaluation, for 1,000 and 10,000 evaluations.
 
     python -m benchmarks.orchestration [--counts 1000 10000]
 
 The students do nothing (`steps: 0` on digits, one tiny test pass), so the evaluation stage is overhead: Tune,
-bundles, rows, ledger. MLflow is switched off here and its writer is timed apart, on the rows of the smaller
-run; the driver's peak memory is the process's own, in a process for each count.
+bundles, rows, ledger. MLflow is switched off here and its writer is timed separately, on the rows of the
+smaller run; the driver's peak memory is measured in one process per count.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def measure(count: int, out: Path) -> dict[str, Any]:
 
 
 def write_mlflow(out: Path, count: int, *, together: bool) -> float:
-    """Milliseconds that MLflow's writer takes for a run, alone: many in a transaction, or each by itself."""
+    """Milliseconds per run of MLflow's writer alone, with many runs per transaction or one each."""
     from raydc.tracking.mlflow_client import default_uri
     from raydc.tracking.mlflow_tracker import MlflowTracker
     from raydc.tracking.study_folder import read_folder
@@ -94,7 +94,7 @@ def write_mlflow(out: Path, count: int, *, together: bool) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--counts", type=int, nargs="+", default=[1000, 10000])
-    parser.add_argument("--tracked", type=int, default=1000, help="runs that MLflow's writer is timed on")
+    parser.add_argument("--tracked", type=int, default=1000, help="number of runs for timing MLflow's writer")
     parser.add_argument("--side", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
     chosen = parser.parse_args()

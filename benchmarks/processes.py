@@ -1,6 +1,6 @@
-"""Processes that a benchmark starts and ends: their ports, their environment, and what descends from them.
+"""Processes that a benchmark starts and ends: their ports, environment and descendants.
 
-Every process that is ever stopped descends from one that was started here, and is stopped by its id.
+Only processes that descend from one started here are stopped, by their id.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ ROOT = Path(__file__).parents[1]
 START_SECONDS = 180.0
 """How long a service may take to start on a busy machine."""
 PORTS = (20_000, 32_000)
-"""Below those that the kernel gives connections, above those that Ray gives its workers."""
+"""Range of ports below the kernel's ephemeral ports and above those of Ray's workers."""
 FRESH = ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
-"""Variables of other clusters, which none of ours may see."""
+"""Environment variables of other clusters, which are removed for started processes."""
 
 
 def free_ports(count: int) -> int:
-    """The first of `count` ports in a row that nobody uses."""
+    """The first of `count` consecutive free ports."""
     while True:
         first = random.randrange(*PORTS)
         try:
@@ -37,7 +37,7 @@ def free_ports(count: int) -> int:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """This process's environment with raydc's root on the path, free of other clusters."""
+    """This process's environment with raydc's root on the path and without variables of other clusters."""
     kept = {name: value for name, value in os.environ.items() if name not in FRESH}
     binaries = Path(sys.executable).parent
     path = f"{binaries}{os.pathsep}{os.environ['PATH']}"
@@ -45,7 +45,7 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def descendants(roots: Iterable[int]) -> list[psutil.Process]:
-    """The processes of some ids and all that they started, those that still run."""
+    """The running processes among `roots` and all their descendants."""
     found: list[psutil.Process] = []
     for root in roots:
         try:
@@ -57,7 +57,7 @@ def descendants(roots: Iterable[int]) -> list[psutil.Process]:
 
 
 def title(process: psutil.Process) -> str:
-    """What a process calls itself, such as `ray::TeacherActor.label`; empty if it has ended."""
+    """Title of a process, such as `ray::TeacherActor.label`; empty if it has ended."""
     try:
         return " ".join(process.cmdline()).strip()
     except psutil.Error:
@@ -65,7 +65,7 @@ def title(process: psutil.Process) -> str:
 
 
 def kill(processes: Iterable[psutil.Process]) -> None:
-    """SIGKILL those that still run; an id that has become another process's is left alone."""
+    """SIGKILL the processes that still run; an id that was reused by another process is left alone."""
     for process in processes:
         try:
             process.kill()

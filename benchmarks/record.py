@@ -1,4 +1,4 @@
-"""What a figure is printed with: machine, date, versions; tables and result files."""
+"""Records of figures: machine, date, versions; tables and result files."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def machine(device: str) -> dict[str, Any]:
 
 
 def _shown(argument: str) -> str:
-    """An argument without where things lie on this machine."""
+    """An argument without paths of this machine."""
     return "DIR" if Path(argument).is_absolute() else argument
 
 
@@ -43,7 +43,7 @@ def _module() -> str:
 
 
 def _processor() -> str:
-    """Name of the CPU, where the system tells."""
+    """Name of the CPU; empty if the system does not report it."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "")
@@ -62,7 +62,7 @@ def publish(name: str, rows: Sequence[Mapping[str, Any]], device: str, **facts: 
 
 
 def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Rows under the keys of the first."""
+    """Print rows as a table with the keys of the first row as columns."""
     names = list(rows[0])
     text = [[_cell(row.get(name)) for name in names] for row in rows]
     widths = [max(len(name), *(len(line[i]) for line in text)) for i, name in enumerate(names)]

@@ -1,8 +1,8 @@
-"""A plain loop in the manner of research code, to compare with.
+"""A plain training loop in the style of research code, as a baseline.
 
 One student, a DataLoader over tensors, per-batch differentiable augmentation with parameters from
-torch.rand, a loss that is read every step, a test pass through a DataLoader. It is what the released
-scripts of dataset distillation do (VICO-UoE/DatasetCondensation, sunnytqin/no-distillation), written anew.
+torch.rand, a loss that is read every step, a test pass through a DataLoader. It reimplements the released
+scripts of dataset distillation (VICO-UoE/DatasetCondensation, sunnytqin/no-distillation).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 BATCH = 256
 TESTS = 3
-"""Test passes that are timed; the median counts."""
+"""Number of timed test passes; the median counts."""
 
 
 def augment(images: Tensor) -> Tensor:
@@ -79,7 +79,7 @@ def augment(images: Tensor) -> Tensor:
 
 @dataclass
 class Trained:
-    """What the loop took."""
+    """Result and times of the loop."""
 
     step_seconds: float
     test_seconds: float
@@ -133,7 +133,7 @@ def train(
 
 
 def evaluate(network: nn.Module, images: Tensor, labels: Tensor, *, bf16: bool) -> float:
-    """Test accuracy, a DataLoader batch at a time."""
+    """Test accuracy, computed batch by batch with a DataLoader."""
     network.eval()
     right = 0
     with torch.no_grad(), torch.autocast(images.device.type, torch.bfloat16, enabled=bf16):

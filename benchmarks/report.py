@@ -2,10 +2,10 @@
 
     python -m benchmarks.report [--kinds replicated many]
 
-The results are made, not measured: power laws over images with noise, five methods and labels by epoch and
+The results are synthetic: power laws over images with noise, five methods and labels by epoch and
 temperature. `replicated` has 1,000 configurations with ten replicates; `many` has 10,000 configurations with
-one each, which is the most that a page can be asked to draw. Each is written in a process of its own, whose
-peak memory is given; compressed images are left out, because they do not grow with the evaluations.
+one each, the largest number that a page supports. Each report is written in its own process, whose peak
+memory is recorded; compressed images are omitted, because they do not grow with the number of evaluations.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import numpy as np
 from benchmarks.record import publish
 
 KINDS = {"replicated": (5, 5, 4, 10, 10), "many": (5, 5, 16, 25, 1)}
-"""Methods, numbers of images, teacher epochs, temperatures and seeds."""
+"""Numbers of methods, image counts, teacher epochs, temperatures and seeds."""
 METHODS = ("random", "herding", "el2n", "forgetting", "rded")
 IPCS = (1, 5, 10, 20, 50)
 

@@ -2,13 +2,14 @@
 
     python -m benchmarks.search --out DIR [--kinds tpe gp finals] [--searches 10] [--workers 2] [--name NAME]
 
-A grid over temperature, teacher epoch and augmentation on digits, and searches of the same values for some
-seeds of the sampler each: a quarter of the points by TPE and by a Gaussian process; for the same epochs more
-points with one replicate each, and finals of the best; and more points by TPE with a scheduler that stops
-weak students early. All choose by val_acc; the winners are run again with ten fresh replicates. The bar: no
-winner of a search is below the grid's by more than one standard error of the difference, in pairs of equal
-seeds. Every search has a store of its own, so none knows what was trained, and one worker, so that it asks
-the same on every machine; with more, points are asked while others are in training.
+A grid over temperature, teacher epoch and augmentation on digits, and searches over the same values with
+several sampler seeds each: a quarter of the points by TPE and by a Gaussian process; for the same number of
+epochs, more points with one replicate each and finals of the best; and more points by TPE with a pruner that
+stops weak students early. All choose by val_acc; the winners are run again with ten fresh replicates. The
+criterion: no winner of a search is below the grid's by more than one standard error of the difference, in
+pairs of equal seeds. Every search has its own store, so that no results are reused, and one worker, so that
+it suggests the same points on every machine; with more workers, points are suggested while others are in
+training.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "asha": {"trials": POINTS // 2, "sampler": "tpe", "scheduler": "asha"},
 }
 ONE_REPLICATE = ("finals",)
-"""Kinds whose points have one replicate before the finals."""
+"""Kinds of searches whose points have one replicate before the finals."""
 STOPPED_AFTER = re.compile(r"after (\d+) of")
 BASE: dict[str, Any] = {
     "dataset": "digits",
@@ -65,20 +66,20 @@ BASE: dict[str, Any] = {
 
 
 def run(name: str, out: Path, store: str = "store", **blocks: Any) -> raydc.Run:
-    """Run a study on the base with other blocks; those of one store train equal points once."""
+    """Run the base study with `blocks` replaced; studies with the same store train equal points once."""
     study = raydc.Study.from_dict({"name": name, **BASE, **blocks})
     return study.run(out / name, store=str(out / store))
 
 
 def steps_of(rows: pd.DataFrame) -> int:
-    """Steps that students took, also those that were stopped; an epoch of so small a set is one step."""
+    """Number of student steps, including stopped students; an epoch of this small set is one step."""
     stopped = rows.loc[rows["status"] == "stopped", "error"].str.extract(STOPPED_AFTER, expand=False)
     return int(rows["steps"].sum() + stopped.astype(int).sum())
 
 
 def fresh(name: str, out: Path, point: dict[str, Any]) -> pd.Series:
-    """Test accuracy of a point in the fresh replicates, by seed."""
-    # Tables hold lists of augmentations as one text.
+    """Test accuracies of a point in the fresh replicates, by seed."""
+    # Tables store a list of augmentations as one string.
     chosen = {
         key: [value.split("+") if isinstance(value, str) else float(value)] for key, value in point.items()
     }
@@ -87,7 +88,7 @@ def fresh(name: str, out: Path, point: dict[str, Any]) -> pd.Series:
 
 
 def search(kind: str, seed: int, workers: int, out: Path, expected: pd.Series) -> dict[str, Any]:
-    """One search, and its winner beside the test accuracies of the grid's winner."""
+    """Run one search and compare its winner with the test accuracies of the grid's winner."""
     name = f"{kind}-{seed}"
     space = {key: {"categorical": values} for key, values in GRID.items()}
     block = {**KINDS[kind], "seed": seed, "winner_seeds": 0, "space": space}
@@ -117,9 +118,9 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS))
-    parser.add_argument("--searches", type=int, default=3, help="seeds of each kind; 3 unless given")
-    parser.add_argument("--workers", type=int, default=1, help="of a search; 1 unless given")
-    parser.add_argument("--name", default="search", help="of the file in benchmarks/results")
+    parser.add_argument("--searches", type=int, default=3, help="number of seeds per kind (default: 3)")
+    parser.add_argument("--workers", type=int, default=1, help="workers per search (default: 1)")
+    parser.add_argument("--name", default="search", help="name of the file in benchmarks/results")
     arguments = parser.parse_args()
     out = arguments.out
     table = run("grid", out, grid=GRID).results

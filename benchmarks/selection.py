@@ -1,12 +1,13 @@
-"""(f) Selection: seconds and peak memory of every method for 10 images a class of 50,000, on two cores.
+"""(f) Selection: seconds and peak memory of every method for 10 images per class of 50,000, on two cores.
 
     python -m benchmarks.selection [--ipc N] [--arch ARCH] [--forward N]
 
 The pool has the size of CIFAR-10: 10 classes of 5,000 images of 3 x 32 x 32, records of a scorer of 30
-epochs, features of 512 or 2,048 numbers an image; all made, in files that are mapped. Each method runs
-in a process of its own, and its seconds hold reading what it needs and turning records into scores. The
-forward of the scorer is timed apart, in images a second: the features of all images are made once and
-stored, and RDED's observer sees 5 crops of 300 images a class (a stand-in scores them in rded's own row).
+epochs, features of 512 or 2,048 numbers per image; all are synthetic, in memory-mapped files. Each method
+runs in its own process, and its seconds include reading its inputs and computing scores from records. The
+forward pass of the scorer is timed separately, in images per second: the features of all images are computed
+once and stored, and RDED's observer scores 5 crops of 300 images per class (a stand-in scores them in the row
+of rded).
 """
 
 from __future__ import annotations
@@ -43,11 +44,11 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "pca": [{"images.combine": "1x1"}, {"images.combine": "2x2"}, {"images.combine": "3x3"}],
     "rded": [{"images.combine": "1x1"}, {"images.combine": "2x2"}],
 }
-"""Settings of some methods that are measured instead of their defaults."""
+"""Settings of some methods that are measured instead of the defaults."""
 
 
 def make(folder: Path, ipc: int) -> None:
-    """What a pool is made of, as files."""
+    """Write the files of a pool."""
     generator = np.random.default_rng(0)
     images = CLASSES * OF_EACH
     np.save(folder / "labels.npy", generator.permutation(np.repeat(np.arange(CLASSES), OF_EACH)))
@@ -61,7 +62,7 @@ def make(folder: Path, ipc: int) -> None:
 
 
 def select(folder: Path, method: Method, point: dict[str, Any], ipc: int, features: int | None) -> None:
-    """Run one method and print what it took; the process does nothing else."""
+    """Run one method and print its cost; the process does nothing else."""
     code = method.load()
     start, used = time.perf_counter(), time.process_time()
     records = np.load(folder / "records.npy", mmap_mode="r")
@@ -85,7 +86,7 @@ def select(folder: Path, method: Method, point: dict[str, Any], ipc: int, featur
 
 
 def look(folder: Path, arch: str, images: int) -> None:
-    """Make the features of some images with a network, and print what it took."""
+    """Compute the features of some images with a network, and print the cost."""
     network = Teacher(build(arch, SHAPE[0], CLASSES, SHAPE[1]), torch.device("cpu"))
     pixels = torch.from_numpy(np.load(folder / "pixels.npy", mmap_mode="c")[:images])
     inputs = PixelInputs(pixels, lambda batch: batch.float() / 255)
@@ -95,14 +96,14 @@ def look(folder: Path, arch: str, images: int) -> None:
 
 
 def report(start: float, used: float) -> None:
-    """One line of JSON: seconds, those of all cores, and the most memory that the process ever held."""
+    """Print one line of JSON: wall seconds, CPU seconds, and the peak memory of the process."""
     wall, processor = time.perf_counter() - start, time.process_time() - used
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     print(json.dumps({"seconds": wall, "CPU seconds": processor, "peak MiB": round(peak / MIB)}))
 
 
 def measured(folder: Path, *arguments: str) -> dict[str, Any]:
-    """What this module prints when it is started with `arguments`, on two cores."""
+    """The output of this module when started with `arguments`, on two cores."""
     cores = sorted(os.sched_getaffinity(0))[:CORES]
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.selection", "--within", str(folder), *arguments],
@@ -118,7 +119,7 @@ def measured(folder: Path, *arguments: str) -> dict[str, Any]:
 
 
 def methods(folder: Path, ipc: int) -> list[dict[str, Any]]:
-    """A row for every method at its defaults, or at its variants."""
+    """One row per method with its default settings, or per variant."""
     rows = []
     for method in catalog.METHODS:
         defaults = {key.name: str(folder / "set.pt") if key.file else key.default for key in method.keys}
@@ -135,9 +136,11 @@ def methods(folder: Path, ipc: int) -> list[dict[str, Any]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--ipc", type=int, default=10, help="images a class")
-    parser.add_argument("--arch", default="convnet-d3-w128", help="network that the passes are timed with")
-    parser.add_argument("--forward", type=int, default=5_000, help="images that it sees, to be timed")
+    parser.add_argument("--ipc", type=int, default=10, help="images per class")
+    parser.add_argument("--arch", default="convnet-d3-w128", help="network whose forward pass is timed")
+    parser.add_argument(
+        "--forward", type=int, default=5_000, help="number of images in the timed forward pass"
+    )
     parser.add_argument("--within", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--method", help=argparse.SUPPRESS)
     parser.add_argument("--point", type=json.loads, help=argparse.SUPPRESS)

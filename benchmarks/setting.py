@@ -1,4 +1,4 @@
-"""The data and evaluations that figures are measured on, without pydantic or Ray."""
+"""Data and evaluations for the benchmarks, without pydantic or Ray."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def plan_of(dataset: Dataset, evaluations: list[Evaluation]) -> Plan:
 
 
 def bench_of(dataset: Dataset, work: Path, device: str, plan: Plan | None = None) -> Workbench:
-    """A workbench; everything that `plan` waits for is made."""
+    """A workbench, with everything made that `plan` needs."""
     bench = Workbench(dataset, open_store(str(work / "store")), torch.device(device))
     if plan is not None:
         make_everything(plan, bench)

@@ -1,12 +1,12 @@
-"""(a) Students: raydc beside a plain reference loop, in turns, on one device.
+"""(a) Students: raydc against a plain reference loop, in turns, on one device.
 
     python -m benchmarks.students                       digits, one CPU thread each
     python -m benchmarks.students --data DIR            CIFAR-10, ConvNetD3 width 128, IPC 1, 10, 50
     python -m benchmarks.students --data DIR --device cuda [--precision tf32|bf16]
 
-Each measurement is a process of its own (they set allocator and precision differently), rounds take turns,
-and medians are compared. A student of the label-worth protocol is 3,000 epochs and 16 test passes; both
-sides do the same.
+Each measurement has its own process (they set allocator and precision differently), the sides alternate, and
+medians are compared. A student of the label-worth protocol has 3,000 epochs and 16 test passes, on both
+sides.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ EPOCHS, TEST_EVERY = 3000, 200
 CPU_STEPS = {1: 120, 10: 30, 50: 8}
 SMALL_STEPS = 300
 GPU_STEPS = 960
-"""Fifteen chunks of parameters, so that what is drawn before the first timed step counts little."""
+"""Fifteen chunks of parameters, so that the draws before the first timed step have little effect."""
 GPU_STUDY = 1000
-"""Students of a shape in the study whose road is chosen."""
+"""Number of students of a shape in the study for which the kernel is selected."""
 
 
 def protocol_steps(ipc: int) -> int:
-    """Steps of a student of the protocol on sets of ten classes."""
+    """Number of steps of a student of the protocol on sets of ten classes."""
     return EPOCHS * -(-ipc * 10 // reference_loop.BATCH)
 
 
@@ -76,7 +76,7 @@ def raydc_cpu(bench: Workbench, arch: str, ipc: int, steps: int, precision: str,
     """One student as a worker on a CPU core trains it."""
     keep_pages()
     use_cache(Path(bench.store.uri) / "compiled")
-    # Long enough to be compiled as a whole student of the protocol would be.
+    # Long enough to be compiled, as a complete student of the protocol would be.
     planned = planned_student(bench, arch, ipc, steps, precision, seed)
     slot = bench.engines.slot(arch)
     whole = planned_student(bench, arch, ipc, protocol_steps(ipc), precision, seed).evaluation.recipe
@@ -94,7 +94,7 @@ def raydc_cpu(bench: Workbench, arch: str, ipc: int, steps: int, precision: str,
 
 
 def timed_test(bench: Workbench, slot: NetworkSlot, engine: str, precision: str) -> tuple[float, float]:
-    """(median seconds of a test pass, accuracy) of the network as it is."""
+    """(median seconds of a test pass, accuracy) of the network in its current state."""
     images, labels = bench.test
     forward = slot.forward(engine)
     seconds, accuracy = [], 0.0
@@ -108,7 +108,7 @@ def timed_test(bench: Workbench, slot: NetworkSlot, engine: str, precision: str)
 def raydc_cuda(
     bench: Workbench, arch: str, ipc: int, steps: int, precision: str, students: int
 ) -> dict[str, Any]:
-    """A pack of `students`, or (0) of as many as `raydc run` would take."""
+    """Train a pack of `students`; 0 for as many as `raydc run` would use."""
     use_cache(Path(bench.store.uri) / "compiled")
     slot = bench.engines.slot(arch)
     images = ipc * bench.dataset.classes
@@ -128,7 +128,7 @@ def raydc_cuda(
         )
         for p in ready
     ]
-    # Chosen as for whole students of the protocol.
+    # Selected as for complete students of the protocol.
     whole = planned_student(bench, arch, ipc, protocol_steps(ipc), precision, 0).evaluation.recipe
     kernel = bench.engines.kernel(
         arch, [replace(m, recipe=whole) for m in members], None, max(most, GPU_STUDY)
@@ -200,7 +200,7 @@ def reference(bench: Workbench, arch: str, ipc: int, steps: int, precision: str,
 
 
 def measure_one(side: str, arguments: argparse.Namespace, ipc: int, steps: int, seed: int) -> dict[str, Any]:
-    """One measurement in a process of its own."""
+    """One measurement in its own process."""
     command = [sys.executable, "-m", "benchmarks.students", "--side", side, "--device", arguments.device]
     command += ["--arch", arguments.arch, "--precision", arguments.precision, "--work", str(arguments.work)]
     command += ["--ipc", str(ipc), "--steps", str(steps), "--seed", str(seed)]
@@ -214,7 +214,7 @@ def measure_one(side: str, arguments: argparse.Namespace, ipc: int, steps: int, 
 
 
 def side(arguments: argparse.Namespace) -> None:
-    """What a measuring process does."""
+    """The main function of a measuring process."""
     torch.set_num_threads(1)
     dataset = dataset_of(arguments.data, arguments.work)
     bench = bench_of(dataset, arguments.work, arguments.device)
@@ -229,12 +229,13 @@ def side(arguments: argparse.Namespace) -> None:
 
 
 def student_seconds(found: dict[str, Any], steps: int) -> float:
-    """A whole student of the protocol: all its steps, a test every 200 epochs and one at the end."""
+    """Seconds of a complete student of the protocol: all steps, a test every 200 epochs and one at the
+    end."""
     return float(found["step_seconds"] * steps + found["test_seconds"] * (EPOCHS // TEST_EVERY + 1))
 
 
 def compare(arguments: argparse.Namespace) -> None:
-    """Take turns and print ratios."""
+    """Measure both sides in turns and print ratios."""
     rows = []
     for ipc in arguments.ipc:
         if arguments.device == "cuda":
@@ -274,7 +275,7 @@ def compare(arguments: argparse.Namespace) -> None:
 
 
 def accuracies(arguments: argparse.Namespace) -> None:
-    """Paired test accuracies of whole trainings on both sides."""
+    """Paired test accuracies of complete trainings on both sides."""
     ipc, steps, seeds = arguments.ipc[0], arguments.steps, range(arguments.accuracy)
     if arguments.device == "cuda":
         ours = measure_one("raydc", arguments, ipc, steps, 0)["accuracies"]
@@ -311,8 +312,10 @@ def main() -> None:
     parser.add_argument("--arch", help="default: convnet-d3-w128 on CIFAR-10, convnet-d2-w16 on digits")
     parser.add_argument("--ipc", type=int, nargs="+", default=ALL_IPC)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--accuracy", type=int, default=0, help="compare accuracies over so many seeds")
-    parser.add_argument("--steps", type=int, default=300, help="steps of a training with --accuracy")
+    parser.add_argument(
+        "--accuracy", type=int, default=0, help="compare accuracies over this number of seeds"
+    )
+    parser.add_argument("--steps", type=int, default=300, help="training steps with --accuracy")
     parser.add_argument("--work", type=Path, default=Path("runs/benchmarks"), help="store and compiled code")
     parser.add_argument("--side", choices=["raydc", "reference"], help=argparse.SUPPRESS)
     parser.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)

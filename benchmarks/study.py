@@ -3,7 +3,7 @@
     python -m benchmarks.study [STUDY] [--set KEY=VALUE]...
 
 Default: quickstart with ten times its steps (300 students). The study runs into a new folder with a new
-store, MLflow included; the efficiency is what `raydc run` prints at its end.
+store, including MLflow; the efficiency is the one that `raydc run` prints at its end.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""(h) 10,000 evaluations in MLflow: what logging costs, and what looking at them takes.
+"""(h) 10,000 evaluations in MLflow: the cost of logging, and the time to view them.
 
     python -m benchmarks.tracking [--evaluations 10000] [--screenshot FILE]
 
-The students do nothing, as in `benchmarks.orchestration`, so what MLflow takes is not hidden by training.
-The same study runs with and without MLflow (SQLite in its folder); then a real MLflow server shows it to a
-headless Chromium, if there is one, and to raydc's own commands, each in a process of its own.
+The students do nothing, as in `benchmarks.orchestration`, so that training does not hide the cost of MLflow.
+The same study runs with and without MLflow (SQLite in its folder); then a real MLflow server serves it to a
+headless Chromium, if one is installed, and to raydc's own commands, each in its own process.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from benchmarks.processes import descendants, kill
 from benchmarks.record import publish
 
 PATIENCE_SECONDS = 180.0
-"""For a page to be drawn."""
+"""Time limit for rendering a page."""
 ROWS_SHOWN = "document.querySelectorAll('[role=row] a[href*=\"/runs/\"]').length"
-"""Runs that MLflow's table shows."""
+"""JavaScript expression for the number of runs in MLflow's table."""
 
 
 def run_here(count: int, out: Path, *, tracked: bool) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def run_here(count: int, out: Path, *, tracked: bool) -> dict[str, Any]:
 
 
 def apart(count: int, out: Path, *, tracked: bool) -> tuple[dict[str, Any], float]:
-    """As `run_here`, in a process of its own; also its peak memory in MB."""
+    """As `run_here`, in a separate process; also returns its peak memory in MB."""
     kind = "with" if tracked else "without"
     command = ["-m", "benchmarks.tracking", "--evaluations", str(count), "--side", kind, "--out", str(out)]
     text, _, peak = timed(command)
@@ -63,12 +63,12 @@ def apart(count: int, out: Path, *, tracked: bool) -> tuple[dict[str, Any], floa
 def timed(command: Sequence[str], folder: Path | None = None) -> tuple[str, float, float]:
     """(output, wall seconds, peak MB) of a Python command, run in `folder`; `SystemExit` if it fails."""
     began = time.perf_counter()
-    with tempfile.TemporaryFile("w+") as said:
-        process = subprocess.Popen([sys.executable, *command], stdout=said, stderr=said, cwd=folder)
+    with tempfile.TemporaryFile("w+") as output:
+        process = subprocess.Popen([sys.executable, *command], stdout=output, stderr=output, cwd=folder)
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - began
-        said.seek(0)
-        text = said.read()
+        output.seek(0)
+        text = output.read()
     if status:
         raise SystemExit(f"{' '.join(command)} failed:\n{text[-4000:]}")
     return text, seconds, usage.ru_maxrss / 1024
@@ -90,11 +90,11 @@ class Browser:
         return found
 
     async def until(self, expression: str) -> float:
-        """Seconds until a JavaScript expression is true."""
+        """Wait until a JavaScript expression is true; returns the seconds."""
         began = time.perf_counter()
         while time.perf_counter() - began < PATIENCE_SECONDS:
-            said = await self.ask("Runtime.evaluate", expression=expression, returnByValue=True)
-            if said["result"].get("value"):
+            reply = await self.ask("Runtime.evaluate", expression=expression, returnByValue=True)
+            if reply["result"].get("value"):
                 return time.perf_counter() - began
             await asyncio.sleep(0.05)
         raise SystemExit(f"the page never had {expression}")
@@ -102,7 +102,7 @@ class Browser:
 
 async def load(page: str, expression: str, screenshot: Path | None = None) -> list[float]:
     """Seconds until `expression` is true on a page, opened twice in a new browser."""
-    # Its processes may write for a moment longer.
+    # Its processes may still write for a moment.
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--window-size=1600,1000"]
         command += [f"--user-data-dir={folder}", "--remote-debugging-port=0", "about:blank"]
@@ -122,7 +122,7 @@ async def load(page: str, expression: str, screenshot: Path | None = None) -> li
                         await browser.ask("Page.navigate", url=page)
                         seconds.append(await browser.until(expression))
                     if screenshot is not None:
-                        await asyncio.sleep(1.0)  # what fades in has faded in
+                        await asyncio.sleep(1.0)  # wait for fade-in effects
                         shot = await browser.ask("Page.captureScreenshot", format="png")
                         screenshot.write_bytes(base64.b64decode(shot["data"]))
                     return seconds
@@ -136,7 +136,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--evaluations", type=int, default=10_000)
-    parser.add_argument("--screenshot", type=Path, help="write the page of the runs here, as PNG")
+    parser.add_argument("--screenshot", type=Path, help="write a PNG of the page of runs to this file")
     parser.add_argument("--side", choices=("with", "without"), help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
@@ -169,7 +169,7 @@ def measure(count: int, folder: Path, screenshot: Path | None) -> list[dict[str,
             found.append(row)
             print(*row, flush=True)
         if shutil.which("chromium") is None:
-            print("no chromium: the pages of MLflow are not timed")
+            print("no Chromium is installed: the pages of MLflow are not timed")
         else:
             found += pages(server.uri, screenshot)
     finally:
@@ -195,7 +195,7 @@ def commands(uri: str, out: Path) -> Iterator[tuple[str, float, float | None]]:
 
 
 def pages(uri: str, screenshot: Path | None) -> Iterator[tuple[str, float, float | None]]:
-    """(what, seconds, None) of MLflow's pages in a new browser, and once more in it."""
+    """(what, seconds, None) of MLflow's pages in a new browser, and again in the same browser."""
     runs = f"{uri}/#/experiments/1/runs?workflowType=machine_learning"
     for what, page, wanted, shot in (
         ("MLflow's page of the runs by raydc's link", f"{runs}&viewStateShareKey=raydc", 25, screenshot),

@@ -1,1 +1,1 @@
-"""Studies under faults: processes killed by their ids, servers stopped, files damaged; see `__main__`."""
+"""Studies under faults: processes killed by id, servers stopped, files damaged; see `__main__`."""

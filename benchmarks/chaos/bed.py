@@ -1,4 +1,4 @@
-"""One study that is run for real while it is tormented: its folder, its services, and who watches it.
+"""A real study under fault injection: its folder, its services, and its monitoring.
 
 injector (here) --signals, damage--> driver, nodes, workers, MLflow, store
       ^                                   |
@@ -39,16 +39,16 @@ seeds: {seeds}
 resources: {{workers: 2, evaluation_timeout_seconds: {timeout}}}
 """
 POINTS = 3 * 2 * 2
-"""Of the grid: evaluations a replicate."""
+"""Number of points of the grid, which is the number of evaluations per replicate."""
 TIMEOUT_SECONDS = 20.0
-"""Longest time for one evaluation, which takes less than one second."""
+"""Time limit of an evaluation, which takes less than a second."""
 STUDENTS = ("ray::ResourceTrainable", "ray::StudentWorker")
-"""How the names of their processes begin; the first is Tune's for a trainable that asks for cores."""
+"""Prefixes of the names of student processes; the first is Tune's for a trainable that requests cores."""
 TEACHERS = ("ray::TeacherActor",)
 COUNTER = Path(__file__).with_name("counting.py")
 LOOK_SECONDS = 0.05
 MOST_STARTS = 40
-"""A study that is not finished after so many starts of its driver never will be."""
+"""A study that is not finished after this number of driver starts counts as stuck."""
 
 
 class StuckError(Exception):
@@ -56,7 +56,7 @@ class StuckError(Exception):
 
 
 class Bed:
-    """A study with its surroundings, none of which it shares with others but the MLflow server."""
+    """A study with its own folder, store and cluster; only the MLflow server is shared with other studies."""
 
     def __init__(
         self,
@@ -86,7 +86,7 @@ class Bed:
             variables |= self.cluster.client
         self.driver = Driver(folder, arguments, variables)
         self.codes: list[int] = []
-        """How the driver's processes ended by themselves."""
+        """Exit codes of driver processes that ended by themselves."""
         self.seen: dict[str, float] = {}
         """When each finished row was first seen in the ledger, in seconds of the monotonic clock."""
         self._family: dict[int, psutil.Process] = {}
@@ -104,7 +104,7 @@ class Bed:
             self._read()
 
     def _read(self) -> None:
-        """Note what is new in the ledger."""
+        """Record new rows of the ledger."""
         path = self.out / FILE
         with self._reading:
             if not path.exists():
@@ -119,18 +119,18 @@ class Bed:
                     self.seen.setdefault(row["evaluation_id"], time.monotonic())
 
     def roots(self) -> list[int]:
-        """Processes whose descendants all others are."""
+        """Ids of the processes from which all others descend."""
         own = [] if self.driver.pid is None else [self.driver.pid]
         return own + ([] if self.cluster is None else self.cluster.roots())
 
     def family(self) -> list[psutil.Process]:
-        """All processes of the study that run now; they are remembered."""
+        """All running processes of the study, which are also recorded."""
         found = descendants(self.roots())
         self._family |= {process.pid: process for process in found}
         return found
 
     def named(self, names: tuple[str, ...]) -> list[psutil.Process]:
-        """Those whose names begin with one of `names`, in the order of their ids."""
+        """The processes whose names start with one of `names`, in the order of their ids."""
         found = [process for process in self.family() if title(process).startswith(names)]
         return sorted(found, key=lambda process: process.pid)
 
@@ -143,7 +143,8 @@ class Bed:
         }
 
     def wait(self, until: Callable[[], bool], seconds: float = float("inf")) -> bool:
-        """Whether it came true in this time; `StuckError` when the study's own limit is over."""
+        """Wait until a condition is true; returns whether it was in time. `StuckError` after the study's
+        limit."""
         deadline = time.monotonic() + seconds
         while not until():
             if time.monotonic() - self._began > self._limit:
@@ -154,13 +155,13 @@ class Bed:
         return True
 
     def ended(self) -> bool:
-        """Whether the driver's process is over."""
+        """Whether the driver's process has ended."""
         return self.driver.pid is None
 
     # --- acting -------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Start the cluster, if there is one, then the clock and the driver."""
+        """Start the cluster, if any, then the clock and the driver."""
         if self.cluster is not None:
             self.cluster("start")
         self._watch.start()
@@ -168,7 +169,7 @@ class Bed:
         self.driver.start()
 
     def kill_driver(self) -> None:
-        """SIGKILL it; `resume` goes on."""
+        """SIGKILL the driver; `resume` restarts it."""
         self.family()
         self.driver.kill()
 
@@ -180,30 +181,30 @@ class Bed:
         self.driver.start()
 
     def reach(self, rows: int) -> bool:
-        """Wait until so many evaluations are finished; whether the study still goes on then."""
+        """Wait until `rows` evaluations are finished; returns whether the study is still running."""
         while True:
             self.wait(lambda: self.ended() or len(self.seen) >= rows)
             if not self.ended():
                 return True
-            if not self._go_on():
+            if not self._restart():
                 return False
 
     def finish(self) -> float:
-        """Run the study to its end; seconds since it began."""
+        """Run the study to its end; returns the seconds since its start."""
         while True:
             self.wait(self.ended)
-            if not self._go_on():
+            if not self._restart():
                 return time.monotonic() - self._began
 
     def note_end(self) -> int:
-        """The exit code of a driver that has ended by itself."""
+        """Record and return the exit code of a driver that has ended by itself."""
         code = self.driver.code
         assert code is not None
         self.codes.append(code)
         return code
 
-    def _go_on(self) -> bool:
-        """Start a driver again that ended before its study was finished and recorded."""
+    def _restart(self) -> bool:
+        """Restart a driver that ended before its study was finished and recorded."""
         code = self.note_end()
         if code == 0:
             return False
@@ -215,7 +216,7 @@ class Bed:
         return True
 
     def dump(self) -> None:
-        """Write down what every process does, for whoever looks into it."""
+        """Write the stack of every process to a file, for debugging."""
         tool = Path(sys.executable).with_name("py-spy")
         with (self.folder / "stuck.txt").open("w") as file:
             for process in self.family():
@@ -232,11 +233,11 @@ class Bed:
                     file.write(told.stdout + told.stderr)
 
     def left_over(self) -> list[psutil.Process]:
-        """Processes of the study that are still there, when none should be."""
+        """Processes of the study that still run when none should."""
         return [process for process in self._family.values() if process.is_running()]
 
     def close(self) -> None:
-        """End whatever is left of the study."""
+        """End all remaining processes of the study."""
         self.family()
         self.driver.close()
         if self.cluster is not None:

@@ -1,4 +1,4 @@
-"""What must be true of a study however it was tormented, counted from its files and from MLflow."""
+"""Invariants of a study under faults, counted from its files and from MLflow."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from raydc.tracking.ledger import FILE, decode
 from raydc.tracking.study_folder import RESULTS
 
 MOST_RUNS = 50_000
-"""That MLflow gives at once."""
+"""Largest number of runs that MLflow returns at once."""
 
 
 class Start(NamedTuple):
-    """A student whose training began."""
+    """The start of a student's training."""
 
     at: float
     """Seconds of the machine's monotonic clock."""
@@ -31,30 +31,30 @@ class Start(NamedTuple):
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was counted; a study that kept all promises has `trainings` and zeros."""
+    """Counts of violations; all are zero, except `trainings`, if every invariant holds."""
 
     trainings: int
-    """Students whose training began."""
+    """Number of student trainings that started."""
     lost: int
-    """Evaluations of the plan without a finished row."""
+    """Number of evaluations of the plan without a finished row."""
     doubled: int
-    """Finished rows beyond the first of an evaluation."""
+    """Number of finished rows beyond the first of an evaluation."""
     duplicates: int
-    """Trainings that began when the evaluation's result was in the ledger."""
+    """Number of trainings that started after the evaluation's result was in the ledger."""
     damaged: int
-    """Lines of the ledger that cannot be read."""
+    """Number of unreadable lines in the ledger."""
     unrecorded: int
-    """Evaluations without a run in MLflow that is finished."""
+    """Number of evaluations without a finished run in MLflow."""
     recorded_twice: int
-    """Runs in MLflow beyond the first of an evaluation."""
+    """Number of runs in MLflow beyond the first of an evaluation."""
     missing_rows: int
-    """Evaluations that results.parquet does not hold exactly once, as finished."""
+    """Number of evaluations that are not in results.parquet exactly once, as finished."""
     changed: int
-    """Evaluations whose test accuracy is not, bit for bit, that of the calm run."""
+    """Number of evaluations whose test accuracy is not bit-identical to that of the run without faults."""
 
     @property
     def kept(self) -> bool:
-        """Whether every promise was kept."""
+        """Whether every invariant holds."""
         return not any(value for name, value in asdict(self).items() if name != "trainings")
 
 
@@ -67,7 +67,7 @@ def read_starts(path: Path) -> list[Start]:
 
 
 def finished_rows(folder: Path) -> tuple[list[Row], int]:
-    """Every finished row of a ledger, doubles included, and the number of lines that cannot be read."""
+    """All finished rows of a ledger, including duplicates, and the number of unreadable lines."""
     path = folder / FILE
     lines = path.read_bytes().splitlines() if path.exists() else []
     rows = [decode(line) for line in lines]
@@ -75,16 +75,17 @@ def finished_rows(folder: Path) -> tuple[list[Row], int]:
 
 
 def trained_again(starts: Iterable[Start], seen: Mapping[str, float]) -> int:
-    """Trainings that began after their evaluation's finished row was `seen` in the ledger."""
+    """Number of trainings that started after their evaluation's finished row was `seen` in the ledger."""
     return sum(1 for start in starts if start.at > seen.get(start.evaluation, float("inf")))
 
 
 def in_flight(
     starts: Sequence[Start], driver_starts: Sequence[float], seen: Mapping[str, float]
 ) -> list[int]:
-    """For each driver that another followed: evaluations that its workers began and that had no row then.
+    """For each driver but the last: the number of evaluations in progress when the next driver started.
 
-    Workers live a moment longer than their driver: what one begins is its first driver's, whenever it begins.
+    Workers live slightly longer than their driver: an evaluation counts for the driver that started its
+    worker.
     """
     born: dict[int, float] = {}
     for start in starts:
@@ -96,7 +97,7 @@ def in_flight(
 
 
 def mlflow_runs(uri: str, experiment: str) -> Counter[tuple[str, str]]:
-    """How many runs there are of each (evaluation, status)."""
+    """Number of runs by (evaluation, status)."""
     client = MlflowClient(uri)
     known = client.get_experiment_by_name(experiment)
     if known is None:
@@ -113,9 +114,9 @@ def check(
     seen: Mapping[str, float],
     recorded: Mapping[tuple[str, str], int],
 ) -> Verdict:
-    """Count what a study's `folder` holds beside the test accuracies of the plan's evaluations by id.
+    """Compare a study's `folder` with the expected test accuracies of the plan's evaluations, by id.
 
-    `seen` tells when each finished row was first in the ledger; `recorded` is of `mlflow_runs`.
+    `seen`: when each finished row was first seen in the ledger; `recorded`: the result of `mlflow_runs`.
     """
     rows, damaged = finished_rows(folder)
     times = Counter(row["evaluation_id"] for row in rows)

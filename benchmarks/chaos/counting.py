@@ -1,7 +1,7 @@
-"""A raydc plugin that notes every student whose training begins.
+"""A raydc plugin that logs the start of every student's training.
 
-One line a student in the file that RAYDC_CHAOS_STARTS names: seconds of the machine's monotonic clock, which
-all processes share, process id, evaluation id. Short appends are whole, whoever else appends.
+One line per student in the file that RAYDC_CHAOS_STARTS names: seconds of the machine's monotonic clock,
+which all processes share, process id, evaluation id. Short appends are atomic.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _new_student = evaluate.new_student
 
 
 def note(evaluation: str) -> None:
-    """Append the line of a student that begins now."""
+    """Append a line for a student that starts now."""
     line = f"{time.monotonic():.4f} {os.getpid()} {evaluation}\n"
     file = os.open(os.environ[VARIABLE], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     try:

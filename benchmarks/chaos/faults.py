@@ -1,7 +1,7 @@
-"""Faults: what can happen to a study, and a schedule of it drawn from a seed.
+"""Faults that can happen to a study, and a schedule of them drawn from a seed.
 
-A schedule says what, after how many finished evaluations, how long after that, and which of several victims:
-so it is the same on a fast machine and on a slow one.
+A schedule defines the fault, the number of finished evaluations before it, the delay after that, and the
+victim: so it is the same on a fast machine and on a slow one.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ from raydc.store.artifact import MANIFEST
 from raydc.tracking.ledger import FILE
 
 EARLY_SECONDS = 15.0
-"""Faults before the first result come within this time."""
+"""Faults before the first result happen within this time."""
 LATEST = 0.85
-"""Part of the evaluations after which no fault comes."""
+"""Fraction of finished evaluations after which no fault happens."""
 APPEARS_SECONDS = 60.0
-"""How long a victim is waited for."""
+"""Longest wait for a victim to appear."""
 AWAY_SECONDS = 12.0
-"""Longest time for which a server or a node is away."""
+"""Longest time for which a server or a node is down."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that happens."""
+    """One fault."""
 
     kind: str
     after: int
-    """Finished evaluations before it."""
+    """Number of finished evaluations before it."""
     delay: float
-    """Seconds from then."""
+    """Seconds after that."""
     draw: float
-    """In [0, 1): which victim, how long, which bit."""
+    """Random number in [0, 1) that selects the victim, the duration or the bit."""
 
 
 def schedule(seed: int, evaluations: int, kinds: Sequence[str], count: int) -> list[Fault]:
@@ -48,7 +48,7 @@ def schedule(seed: int, evaluations: int, kinds: Sequence[str], count: int) -> l
     chance = random.Random(seed)
     faults = []
     for kind in chance.sample(list(kinds), count):
-        # One in six comes before the first result; teachers are there only then.
+        # One in six happens before the first result; teachers run only then.
         after = max(0, chance.randrange(-evaluations // 6, int(LATEST * evaluations)))
         if kind in NEEDS_ROWS:
             after = max(after, 1)
@@ -60,7 +60,7 @@ def schedule(seed: int, evaluations: int, kinds: Sequence[str], count: int) -> l
 
 
 def inflict(fault: Fault, bed: Bed) -> bool:
-    """Do it; False if there was nobody to do it to."""
+    """Inject a fault; returns False if there was no victim."""
     if not bed.reach(fault.after):
         return False
     time.sleep(fault.delay)
@@ -84,12 +84,12 @@ def student_killed(bed: Bed, draw: float) -> bool:
 
 
 def student_stopped(bed: Bed, draw: float) -> bool:
-    """SIGSTOP a student's worker, which hangs from then on, whatever it was at."""
+    """SIGSTOP a student's worker, which hangs from then on."""
     return _student(bed, draw, signal.SIGSTOP)
 
 
 def teachers_killed(bed: Bed, draw: float) -> bool:
-    """SIGKILL every replica of the teacher, some seconds after the first was there."""
+    """SIGKILL every replica of the teacher, some seconds after the first has started."""
     bed.wait(lambda: bed.ended() or bool(bed.named(TEACHERS)), APPEARS_SECONDS)
     time.sleep(draw)
     there = bed.named(TEACHERS)
@@ -101,7 +101,7 @@ def teachers_killed(bed: Bed, draw: float) -> bool:
 
 
 def driver_killed(bed: Bed, draw: float) -> bool:
-    """SIGKILL the driver, and go on."""
+    """SIGKILL the driver, and restart it."""
     del draw
     bed.kill_driver()
     bed.resume()
@@ -109,7 +109,7 @@ def driver_killed(bed: Bed, draw: float) -> bool:
 
 
 def node_lost(bed: Bed, draw: float) -> bool:
-    """The worker node dies with all that is on it, and another joins."""
+    """Kill the worker node with all its processes; another one joins."""
     assert bed.cluster is not None
     bed.family()
     bed.cluster("lose")
@@ -119,13 +119,13 @@ def node_lost(bed: Bed, draw: float) -> bool:
 
 
 def cluster_lost(bed: Bed, draw: float) -> bool:
-    """Both nodes die, the head among them; the driver ends, and goes on with a new cluster."""
+    """Kill both nodes, including the head; the driver ends and resumes on a new cluster."""
     del draw
     assert bed.cluster is not None
     bed.family()
     bed.cluster.lose_all()
     bed.wait(bed.ended)
-    bed.note_end()  # 2 of one that was just beginning: there is no cluster
+    bed.note_end()  # exit code 2 if the driver was just starting: there is no cluster
     bed.cluster("start")
     bed.resume()
     return True
@@ -135,7 +135,7 @@ def cluster_lost(bed: Bed, draw: float) -> bool:
 
 
 def mlflow_away(bed: Bed, draw: float) -> bool:
-    """The MLflow server is gone for some seconds."""
+    """Stop the MLflow server for some seconds."""
     assert bed.server is not None
     bed.server.stop()
     time.sleep(draw * AWAY_SECONDS)
@@ -144,7 +144,7 @@ def mlflow_away(bed: Bed, draw: float) -> bool:
 
 
 def mlflow_away_at_start(bed: Bed, draw: float) -> bool:
-    """The driver is killed and goes on while the MLflow server is gone."""
+    """Kill the driver and restart it while the MLflow server is down."""
     assert bed.server is not None
     bed.server.stop()
     bed.kill_driver()
@@ -162,7 +162,8 @@ def _artifacts(bed: Bed) -> list[Path]:
 
 
 def _between_runs(damage: Callable[[Bed, float], bool]) -> Callable[[Bed, float], bool]:
-    """Files are damaged while nobody runs: what a running process has checked and mapped stays as it is."""
+    """Damage files while no driver runs, because a running process has already checked and mapped its
+    files."""
 
     def inflicted(bed: Bed, draw: float) -> bool:
         bed.kill_driver()
@@ -175,7 +176,7 @@ def _between_runs(damage: Callable[[Bed, float], bool]) -> Callable[[Bed, float]
 
 
 def _damaged_file(bed: Bed, draw: float) -> Path | None:
-    """A file of an artifact: each kind of artifact is as likely as any other."""
+    """A random file of an artifact; each kind of artifact is equally likely."""
     by_kind: dict[str, list[Path]] = {}
     for folder in _artifacts(bed):
         files = [path for path in sorted(folder.iterdir()) if path.stat().st_size]
@@ -188,7 +189,7 @@ def _damaged_file(bed: Bed, draw: float) -> Path | None:
 
 @_between_runs
 def bit_flipped(bed: Bed, draw: float) -> bool:
-    """A bit of an artifact's file is flipped."""
+    """Flip a bit of an artifact's file."""
     path = _damaged_file(bed, draw)
     if path is None:
         return False
@@ -200,7 +201,7 @@ def bit_flipped(bed: Bed, draw: float) -> bool:
 
 @_between_runs
 def file_truncated(bed: Bed, draw: float) -> bool:
-    """An artifact's file loses its end."""
+    """Truncate an artifact's file."""
     path = _damaged_file(bed, draw)
     if path is None:
         return False
@@ -211,7 +212,7 @@ def file_truncated(bed: Bed, draw: float) -> bool:
 
 @_between_runs
 def draft_left(bed: Bed, draw: float) -> bool:
-    """What a process that died had half written: a draft, and a folder without its manifest."""
+    """Leave a draft and a folder without a manifest, as a process that died while writing would."""
     there = _artifacts(bed)
     if not there:
         return False
@@ -223,7 +224,7 @@ def draft_left(bed: Bed, draw: float) -> bool:
 
 @_between_runs
 def line_torn(bed: Bed, draw: float) -> bool:
-    """The ledger ends in half a line."""
+    """End the ledger with half a line."""
     path = bed.out / FILE
     lines = path.read_bytes().splitlines() if path.exists() else []
     if not lines:
@@ -248,4 +249,5 @@ FAULTS: dict[str, Callable[[Bed, float], bool]] = {
     "line torn": line_torn,
 }
 NEEDS_ROWS = ("MLflow away", "MLflow away at start", "line torn")
-"""Only a study that has results may go on without its MLflow server; only a ledger with lines can be torn."""
+"""Faults that need results: only a study with results resumes without MLflow, and only a ledger with lines
+can be torn."""

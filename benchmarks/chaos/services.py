@@ -1,4 +1,4 @@
-"""What a study runs on and what dies under it: a cluster of two nodes, the driver."""
+"""Services of a study that can fail: a cluster of two nodes, and the driver."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class Cluster:
         self.address = f"127.0.0.2:{port}"
         own = self.folder / "t"
         self.client = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(own / "token")}
-        """Variables of those who may come in."""
+        """Environment variables of clients with the token."""
         self._environment = environment(RAYDC_TRY_DIR=str(own), RAYDC_TRY_PORT=str(port), **variables)
 
     def __call__(self, word: str) -> None:
-        """`start`, `lose` (the worker node), `join` (another) or `stop`."""
+        """Run a command: `start`, `lose` (the worker node), `join` (another one) or `stop`."""
         subprocess.run(
             [str(SCRIPT), word],
             env=self._environment,
@@ -41,23 +41,23 @@ class Cluster:
         )
 
     def roots(self) -> list[int]:
-        """Processes whose descendants the nodes are."""
+        """Ids of the processes from which the nodes descend."""
         files = [self.folder / "t" / f"{node}.pid" for node in ("head", "worker")]
         return [int(file.read_text()) for file in files if file.exists()]
 
     def lose_all(self) -> None:
-        """Both nodes die at once, as when the head's machine is lost."""
+        """Kill both nodes at once, as if the head's machine were lost."""
         kill(descendants(self.roots()))
         self("stop")
 
     def close(self) -> None:
-        """Lose it for good."""
+        """Stop the cluster."""
         self.lose_all()
         shutil.rmtree(self.folder)
 
 
 class Driver:
-    """`raydc run` of one study, started as often as it takes."""
+    """`raydc run` of one study, which can be restarted."""
 
     def __init__(self, folder: Path, arguments: Sequence[str], variables: Mapping[str, str]) -> None:
         self._folder = folder
@@ -66,16 +66,16 @@ class Driver:
         self._process: subprocess.Popen[bytes] | None = None
         self._log: IO[bytes] = (folder / "driver.log").open("ab")
         self.starts: list[float] = []
-        """When each of its processes was started, in seconds of the monotonic clock."""
+        """Start time of each of its processes, in seconds of the monotonic clock."""
 
     @property
     def pid(self) -> int | None:
-        """Of the process that runs now."""
+        """Id of the running process; None if none runs."""
         return None if self._process is None or self._process.poll() is not None else self._process.pid
 
     @property
     def code(self) -> int | None:
-        """How the last process ended; None while it runs."""
+        """Exit code of the last process; None while it runs."""
         return None if self._process is None else self._process.poll()
 
     def start(self) -> None:
@@ -87,7 +87,7 @@ class Driver:
         )
 
     def kill(self) -> None:
-        """SIGKILL; what Ray it had started ends by itself."""
+        """SIGKILL the process; the Ray that it started ends by itself."""
         if self._process is not None:
             self._process.send_signal(signal.SIGKILL)
             self._process.wait()

@@ -1,4 +1,4 @@
-"""What is shown: random faults by seed, a node that dies, a driver that is killed again and again."""
+"""The experiments: random faults by seed, a node that dies, a driver that is killed repeatedly."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from benchmarks.mlflow_server import Server
 from benchmarks.record import publish
 
 JOIN_AFTER_SECONDS = 5.0
-"""After a worker node was killed, another joins."""
+"""Time after which a killed worker node is replaced."""
 MOST_OVER_CALM = 1.5
-"""A study whose worker node is replaced halfway may take this many times what a calm one takes."""
+"""Most wall time of a study whose worker node is replaced halfway, relative to one without faults."""
 GONE_SECONDS = 30.0
-"""Within this time, what a driver had started is gone when the driver is."""
+"""Time within which the processes of a killed driver must have ended."""
 
 
 @dataclass(frozen=True)
 class Calm:
-    """A study that nothing befell."""
+    """A study without faults."""
 
     wall_seconds: float
     accuracies: Mapping[str, float]
@@ -40,7 +40,7 @@ class Calm:
 
 @contextmanager
 def _server(out: Path) -> Iterator[Server]:
-    """An MLflow server with a database of its own."""
+    """An MLflow server with its own database."""
     out.mkdir(parents=True, exist_ok=True)
     server = Server(Path(tempfile.mkdtemp(prefix="mlflow-", dir=out)))
     try:
@@ -53,7 +53,7 @@ def _server(out: Path) -> Iterator[Server]:
 
 @contextmanager
 def _bed(out: Path, name: str, evaluations: int, **options: Any) -> Iterator[Bed]:
-    """A study in a new folder; what an earlier try left there is removed."""
+    """A study in a new folder; an earlier one is removed."""
     shutil.rmtree(out / name, ignore_errors=True)
     bed = Bed(out / name, name, evaluations, **options)
     try:
@@ -78,7 +78,7 @@ def _tell(text: str) -> None:
 
 
 class _Kept:
-    """What is known of studies of one setting, a line for each that is over: the calm one, and by seed."""
+    """Results of the studies of one setting, one line each: the one without faults, and those by seed."""
 
     def __init__(self, path: Path, **setting: Any) -> None:
         self._path = path
@@ -169,7 +169,7 @@ def tormented(bed: Bed, plan: Sequence[Fault], calm: Calm) -> dict[str, Any]:
 
 
 def two_nodes(out: Path, *, evaluations: int, **options: Any) -> bool:
-    """The same study twice on two nodes, once with the worker node killed halfway and another joined."""
+    """Run the same study twice on two nodes, once with the worker node killed and replaced halfway."""
 
     def lose(bed: Bed) -> None:
         assert bed.cluster is not None
@@ -214,11 +214,11 @@ def two_nodes(out: Path, *, evaluations: int, **options: Any) -> bool:
     return all(row["kept"] for row in rows)
 
 
-# --- a driver killed again and again ----------------------------------------------------------
+# --- a driver killed repeatedly ---------------------------------------------------------------
 
 
 def driver_kills(out: Path, kills: int, *, seed: int, evaluations: int, **options: Any) -> bool:
-    """Kill the driver, and with it the Ray that it started, at random moments of one study."""
+    """Kill the driver, and with it the Ray that it started, at random times of one study."""
     chance = random.Random(seed)
     moments = sorted(max(0, chance.randrange(-evaluations // 4, evaluations)) for _ in range(kills))
     with _bed(out, "undisturbed", evaluations, **options) as bed:

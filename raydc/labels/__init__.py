@@ -1,1 +1,1 @@
-"""Labels: from teachers' logits to what students learn."""
+"""Labels: from teachers' logits to the targets of students."""

@@ -1,4 +1,4 @@
-"""How the logits of a label are stored: what is lost, and how many bytes a record takes.
+"""Codecs: how the logits of a label are stored, with what precision and in how many bytes.
 
 | codec | a record of n values                                     | source |
 | ----- | -------------------------------------------------------- | ------ |
@@ -8,11 +8,11 @@
 | q4    | n / 2 + 4: 4-bit steps                                   | |
 
 With `store_top_k` only the k largest logits of a record are stored, each with a 16-bit class number;
-the others come back as -inf, so that the softmax runs over the kept ones alone (the variant MR-k of
+the others are decoded as -inf, so that the softmax runs over the stored ones only (the variant MR-k of
 arXiv 2604.18135).
 
-fp16 ends at 65,504, and so do the ranges of q8 and q4. Logits beyond that are refused: cut off, they would
-be labels that no teacher gave.
+The largest value of fp16, and of the ranges of q8 and q4, is 65,504. Larger logits are refused, because
+clipping them would change the teacher's labels.
 """
 
 from __future__ import annotations
@@ -34,23 +34,23 @@ assert NUMBERED_CLASSES == 256**_CLASS_BYTES
 
 
 class Codec(Protocol):
-    """How records of n values are stored; the target of a catalogue entry makes one without arguments."""
+    """A way to store records of n values; the target of a catalogue entry creates one without arguments."""
 
     largest: float
-    """The largest absolute value that it holds."""
+    """The largest absolute value that it can store."""
 
     def encode(self, values: Tensor) -> tuple[Tensor, ...]:
-        """Values [N, n] float32 as they are stored: tensors whose first dimension is N."""
+        """Encode values [N, n] float32; returns tensors whose first dimension is N."""
 
     def decode(self, parts: tuple[Tensor, ...], count: int) -> Tensor:
-        """[N, n] float32 of what `encode` returned; n is `count`."""
+        """Decode what `encode` returned to [N, n] float32; n is `count`."""
 
     def record_bytes(self, count: int) -> int:
-        """Bytes of a record of `count` values, those of its tensors together."""
+        """Bytes of a record of `count` values, over all of its tensors."""
 
 
 class Float32:
-    """fp32: as they are."""
+    """fp32: single precision, lossless."""
 
     largest = torch.finfo(torch.float32).max
 
@@ -91,7 +91,7 @@ class Quantised8:
         most = 2**self.bits - 1
         low = values.amin(1).half()
         step = ((values.amax(1) - low.float()) / most).half()
-        # Steps are counted in the range as it is stored.
+        # Steps are computed from the range as it is stored.
         width = step.float().clamp_min(1e-12)[:, None]
         steps = ((values - low.float()[:, None]) / width).round().clamp(0, most).to(torch.uint8)
         return self._packed(steps), torch.stack([low, step], 1)
@@ -134,16 +134,16 @@ def codec_of(name: str) -> Codec:
 
 @dataclass(frozen=True)
 class Encoded:
-    """N records as they are stored."""
+    """N encoded records."""
 
     codec: str
     parts: tuple[Tensor, ...]
     """What the codec's `encode` returned."""
     classes: int
     count: int
-    """n, values a record."""
+    """n, values per record."""
     places: Tensor | None = None
-    """[N, n] int16, the 16 bits of the class of each value (from 32,768 on a negative number); None where all
+    """[N, n] int16, the class of each value as 16 bits (classes from 32,768 are negative); None if all
     classes are stored in order."""
 
     @property
@@ -153,7 +153,7 @@ class Encoded:
         return sum(part.numel() * part.element_size() for part in (*self.parts, *places))
 
     def decode(self) -> Tensor:
-        """Logits [N, C] float32; -inf where nothing was stored."""
+        """Logits [N, C] float32; -inf for values that were not stored."""
         values = codec_of(self.codec).decode(self.parts, self.count)
         if self.places is None:
             return values
@@ -162,7 +162,7 @@ class Encoded:
 
 
 def size_of(logits: Tensor) -> float:
-    """Largest absolute value of logits; NaN if one of them is, 0 if there are none."""
+    """Largest absolute value of logits; NaN if any is NaN, 0 if there are none."""
     if not logits.numel():
         return 0.0
     low, high = torch.aminmax(logits.detach())
@@ -170,22 +170,22 @@ def size_of(logits: Tensor) -> float:
 
 
 def check(codec: str, size: float) -> None:
-    """Raise `EvaluationError` unless `codec` holds logits of this size (`size_of`)."""
+    """Raise `EvaluationError` unless `codec` can store logits of this size (`size_of`)."""
     if not math.isfinite(size):
         raise EvaluationError(
-            f"the logits hold {size}, of which no label can be made; choose another teacher or epoch"
+            f"the logits contain {size} and cannot be labels; choose another teacher or epoch"
         )
     if size > (largest := codec_of(codec).largest):
         raise EvaluationError(
-            f"labels.codec is {codec}, which holds at most {largest:,.0f}, but the logits reach "
+            f"labels.codec is {codec}, which stores at most {largest:,.0f}, but the logits reach "
             f"{size:,.0f}; choose fp32"
         )
 
 
 def encode(logits: Tensor, codec: str, keep: int | None = None) -> Encoded:
-    """Logits [N, C] float32 with `codec`, the `keep` largest of each record or all.
+    """Encode logits [N, C] float32 with `codec`: the `keep` largest of each record, or all.
 
-    Raises `EvaluationError` for what cannot be stored so.
+    Raises `EvaluationError` for logits that the codec cannot store.
     """
     check(codec, size_of(logits))
     return _encoded(logits, codec, keep)
@@ -204,16 +204,16 @@ def _encoded(logits: Tensor, codec: str, keep: int | None) -> Encoded:
 def _check_numbers(classes: int) -> None:
     if classes > NUMBERED_CLASSES:
         raise EvaluationError(
-            f"the labels are of {classes:,} classes, but the class numbers beside the largest of them have "
-            f"16 bits, which end at {NUMBERED_CLASSES:,}; leave labels.store_top_k and labels.top_k out"
+            f"the labels have {classes:,} classes, but the 16-bit class numbers of top-k labels allow "
+            f"at most {NUMBERED_CLASSES:,}; remove labels.store_top_k and labels.top_k"
         )
 
 
 def round_trip(logits: Tensor, codec: str, store_top_k: int | None = None) -> Tensor:
-    """Logits [N, C] float32 as they come back from storage.
+    """Logits [N, C] float32 after encoding and decoding.
 
-    They must have passed `check`: students ask for their labels at every step, where a look at the values
-    would make a GPU wait.
+    They must have passed `check`: students request their labels at every step, where reading the values would
+    make the GPU wait.
     """
     return _encoded(logits, codec, store_top_k).decode()
 

@@ -1,9 +1,9 @@
-"""What a kind of labels is given, and what it returns.
+"""The inputs and outputs of a label kind.
 
     kind.load()(inputs: LabelInputs, **kind.arguments(point)) -> LabelOutputs
 
-Each method of `LabelInputs` stands for one of `raydc.spec.entries.NEEDS`. A kind may call those that its
-entry declares; only these are planned for.
+Each method of `LabelInputs` corresponds to one of `raydc.spec.entries.NEEDS`. A kind may only call the
+methods that its entry declares, because only these are planned.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from raydc.training.targets import TargetSource
 
 @dataclass(frozen=True)
 class LabelCost:
-    """What labels cost beside their bytes."""
+    """Cost of labels, apart from their bytes."""
 
     seconds: float = 0.0
-    """What it took to make them, at whatever time; labels that are shared count in full."""
+    """Seconds that it took to make them, in this run or an earlier one; shared labels count in full."""
     wait_seconds: float = 0.0
-    """How long this evaluation waited for them."""
+    """Seconds that this evaluation waited for them."""
     teacher_test_acc: float | None = None
-    """Mean test accuracy of the networks that label, in [0, 1], where it is known."""
+    """Mean test accuracy of the labelling networks, in [0, 1]; None if it is not known."""
 
 
 class LabelInputs(Protocol):
-    """What labels of one evaluation are made of. Tensors are on the CPU.
+    """Inputs from which the labels of one evaluation are made. Tensors are on the CPU.
 
-    A method raises `EvaluationError` or `ArtifactError` if what it stands for is not there or damaged, and
-    `InputError` if a file does not fit the set.
+    A method raises `EvaluationError` or `ArtifactError` if its input is missing or damaged, and `InputError`
+    if a file does not match the set.
     """
 
     @property
@@ -46,16 +46,17 @@ class LabelInputs(Protocol):
         """C, number of classes of the dataset."""
 
     def logits(self) -> tuple[Tensor, LabelCost]:
-        """Logits [K, N, C] float32 of the set's images by the K networks that label; waits for them."""
+        """Logits [K, N, C] float32 of the K labelling networks for the set's images; waits for them."""
 
     def view_logits(self) -> tuple[ViewLogits, LabelCost]:
-        """Logits of every view that the student meets, by the K networks that label; waits for them."""
+        """Logits of the K labelling networks for every view that the student uses; waits for them."""
 
     def soft_labels(self) -> Tensor:
         """Probabilities [N, C] float32 of the file `labels.path`, or of the set; rows need not sum to 1."""
 
     def labelled_views(self) -> tuple[Replayed, int]:
-        """The views in the folder `labels.path`, and how many (view, image) pairs the student meets."""
+        """The views in the folder `labels.path`, and the number of (view, image) pairs that the student
+        uses."""
 
     def learned(self) -> tuple[Tensor, LabelCost]:
         """Labels [N, C] float32 that were learned for the set, at least 0."""
@@ -63,11 +64,11 @@ class LabelInputs(Protocol):
 
 @dataclass(frozen=True)
 class LabelOutputs:
-    """Targets of a compressed set, and what they cost."""
+    """Targets of a compressed set, and their cost."""
 
     source: TargetSource
     labels_bytes: int
-    """What the labels take to store, in bytes."""
+    """Storage size of the labels, in bytes."""
     cost: LabelCost = LabelCost()
     replayed: Replayed | None = None
-    """Views that replace those of the recipe, where labels are of such."""
+    """Views that replace those of the recipe, if the labels are of stored views."""

@@ -1,4 +1,4 @@
-"""Kinds of labels, one function each: from what an evaluation offers to targets and what they cost.
+"""Label kinds, one function each: from the inputs of an evaluation to targets and their cost.
 
 The entries of `raydc.spec.label_kinds` name these functions, their keyword arguments and what they need.
 """
@@ -26,7 +26,7 @@ def hard(inputs: LabelInputs) -> LabelOutputs:
 
 
 def smooth(inputs: LabelInputs, *, smoothing: float) -> LabelOutputs:
-    """(1 - s) onehot + s / C; stored as a class number, since the rest is known."""
+    """(1 - s) onehot + s / C; stored as a class number, because s and C are known."""
     one_hot = _one_hot(inputs)
     probabilities = one_hot * (1 - smoothing) + smoothing / inputs.classes
     size = len(one_hot) * codecs.hard_bytes(inputs.classes)
@@ -44,7 +44,7 @@ def learned(inputs: LabelInputs) -> LabelOutputs:
 
 
 def soft(inputs: LabelInputs, **keys: Any) -> LabelOutputs:
-    """One fixed vector an image: softmax of the mean logits over T, then transforms; keys: `Softening`."""
+    """One fixed vector per image: softmax of the mean logits over T, then transforms; keys: `Softening`."""
     softening = Softening(**keys)
     logits, cost = inputs.logits()
     codecs.check(softening.codec, codecs.size_of(transforms.ensemble(logits)))
@@ -57,7 +57,7 @@ def soft(inputs: LabelInputs, **keys: Any) -> LabelOutputs:
 def per_view(inputs: LabelInputs, **keys: Any) -> LabelOutputs:
     """A vector for every view of every image (FKD, RDED, arXiv 2502.06434); keys: `Softening`.
 
-    A view's geometry is named by its seed and costs nothing.
+    A view's geometry follows from its seed, so it needs no storage.
     """
     softening = Softening(**keys)
     views, cost = inputs.view_logits()
@@ -67,7 +67,7 @@ def per_view(inputs: LabelInputs, **keys: Any) -> LabelOutputs:
 
 
 def fkd(inputs: LabelInputs, **keys: Any) -> LabelOutputs:
-    """Logits that others stored for their own views, with FKD's record of each view; keys: `Softening`."""
+    """Third-party logits stored with their views in FKD's format; keys: `Softening`."""
     softening = Softening(**keys)
     replayed, rows = inputs.labelled_views()
     source = TeacherViewTargets(replayed, inputs.labels, _one_hot(inputs), softening)
@@ -81,7 +81,7 @@ def _one_hot(inputs: LabelInputs) -> Tensor:
 
 
 def _fp16(inputs: LabelInputs, probabilities: Tensor, cost: LabelCost) -> LabelOutputs:
-    """Targets of probabilities [N, C], as they come back from fp16."""
+    """Targets from probabilities [N, C], rounded to fp16."""
     targets = Targets(probabilities.half().float(), _one_hot(inputs))
     size = len(inputs.labels) * codecs.record_bytes("fp16", inputs.classes)
     return LabelOutputs(StaticTargets(targets), size, cost)

@@ -1,10 +1,10 @@
-"""Labels learnt by back-propagation through a student's training, the images fixed.
+"""Labels learnt by back-propagation through a student's training, with fixed images.
 
 Truncated back-propagation with a random window (RaT-BPTT, arXiv 2311.07025;
-fengyzpku/Simple_Dataset_Distillation), as arXiv 2406.10485 uses it on labels alone. Each outer step trains a
-fresh network on (images, labels) for a random number of plain steps and then for `unroll_steps` that are
-differentiated, and moves the labels down the gradient of its cross-entropy on real images. Labels stay at or
-above 0 and are not renormalised.
+fengyzpku/Simple_Dataset_Distillation), as arXiv 2406.10485 applies it to labels only. Each outer step trains
+a fresh network on (images, labels) for a random number of plain steps and then for `unroll_steps` steps that
+are differentiated, and updates the labels by gradient descent on its cross-entropy on real images. Labels
+stay at or above 0 and are not renormalised.
 """
 
 from __future__ import annotations
@@ -29,29 +29,30 @@ from raydc.training.inputs import Inputs
 from raydc.training.optimizer import tensor_cores
 
 BETAS, TINY = (0.9, 0.999), 1e-8
-"""Of the inner Adam."""
+"""Betas and epsilon of the inner Adam."""
 CLIP, CLIP_MEMORY = 2.0, 0.9
-"""A gradient longer than CLIP times the moving average of its length is cut to that."""
+"""A gradient whose norm exceeds CLIP times the moving average of the norm is scaled down to that; CLIP_MEMORY
+is the decay of the average."""
 
 Weights = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
 class InnerProblem:
-    """What labels are learnt on."""
+    """The inner problem: the data and the training for which labels are learnt."""
 
     images: Tensor
     """[N, C, H, W] float32, the compressed set as network inputs."""
     real: Inputs
-    """Real images that the student should get right."""
+    """M real images on which the student's loss is measured."""
     classes: Tensor
-    """[M] int64, their classes."""
+    """[M] int64, classes of the real images."""
     recipe: Recipe
-    """The student's; its augmentations and batch size make the views of the inner training."""
+    """The student's recipe; its augmentations and batch size determine the views of the inner training."""
     fresh: Callable[[int], nn.Module]
-    """A newly initialised network for an outer step, on the device."""
+    """Returns a newly initialised network for an outer step, on the device."""
     name: str
-    """Seeds everything that is random."""
+    """Name from which all random seeds are derived."""
     grid: tuple[int, int] = (1, 1)
     """Rows and columns of tiles in an image."""
 
@@ -63,20 +64,20 @@ class BpttSettings:
     unroll_steps: int = 60
     """Steps of the inner training that are differentiated (M)."""
     inner_steps: int = 200
-    """Longest inner training (T)."""
+    """Largest number of steps of the inner training (T)."""
     inner_lr: float = 1e-3
     """Learning rate of the inner Adam."""
     outer_steps: int = 1000
-    """Moves of the labels."""
+    """Number of updates of the labels."""
     lr: float = 1e-3
-    """Learning rate of the Adam that moves the labels."""
+    """Learning rate of the outer Adam, which updates the labels."""
     real_batch: int = 5000
-    """Real images of an outer step, at most."""
+    """Largest number of real images per outer step."""
 
 
 @dataclass
 class Progress:
-    """Labels under way; everything that a later step depends on."""
+    """State of the labels being learnt: everything that later steps depend on."""
 
     labels: Tensor
     """[N, C] float32, at least 0."""
@@ -84,13 +85,13 @@ class Progress:
     second_moment: Tensor
     """[N, C], Adam's averages of the gradient and of its square."""
     length: Tensor
-    """Scalar, moving average of the gradient's length; 0 before the first step."""
+    """Scalar, moving average of the gradient norm; 0 before the first step."""
     losses: list[float] = field(default_factory=list)
     """Cross-entropy on real images, by outer step."""
 
     @staticmethod
     def begin(labels: Tensor) -> Progress:
-        """Before the first step; labels [N, C]."""
+        """The state before the first step; labels [N, C]."""
         zeros = torch.zeros_like(labels)
         return Progress(labels.clone(), zeros, zeros.clone(), torch.zeros((), device=labels.device))
 
@@ -101,10 +102,10 @@ class Progress:
 
 
 def learn(problem: InnerProblem, settings: BpttSettings, progress: Progress) -> Iterator[Progress]:
-    """Move the labels of `progress`, in place, until `outer_steps` are done; yields it after each step.
+    """Update the labels of `progress` in place until `outer_steps` are done; yields it after each step.
 
-    A step is a function of (lesson, course, step, labels and averages before it), so a learning that was
-    interrupted ends as it would have. Raises `EvaluationError` if a loss is not finite.
+    A step is a function of (problem, settings, step, labels and averages before it), so a run that was
+    interrupted ends with the same labels. Raises `EvaluationError` if a loss is not finite.
     """
     while progress.step < settings.outer_steps:
         labels = progress.labels.detach().requires_grad_(True)
@@ -124,7 +125,7 @@ def learn(problem: InnerProblem, settings: BpttSettings, progress: Progress) -> 
 def _real_loss(problem: InnerProblem, settings: BpttSettings, step: int, labels: Tensor) -> Tensor:
     """Cross-entropy on real images after an inner training, differentiable in the labels [N, C].
 
-    The network stays in training mode: batch norm takes the statistics of the real batch.
+    The network stays in training mode: batch norm uses the statistics of the real batch.
     """
     rng = np.random.Generator(np.random.Philox(seed_of("label lesson", problem.name, step)))
     plain = int(rng.integers(0, settings.inner_steps - settings.unroll_steps + 1))
@@ -149,7 +150,7 @@ def _views(problem: InnerProblem, key: int, steps: int) -> Iterator[View]:
 
 
 class _Student:
-    """A network under Adam whose weights are functions of the labels that they were trained on."""
+    """A network trained by Adam whose weights are differentiable functions of its labels."""
 
     def __init__(self, network: nn.Module, lr: float) -> None:
         self._network = network
@@ -165,7 +166,7 @@ class _Student:
         return logits
 
     def step(self, view: View, labels: Tensor, *, differentiable: bool) -> None:
-        """One step of Adam on the soft cross-entropy of a view; its graph is kept if `differentiable`."""
+        """One Adam step on the soft cross-entropy of a view; its graph is retained if `differentiable`."""
         loss = F.cross_entropy(self(view.images), view.mix(labels))
         names = list(self._weights)
         gradients = torch.autograd.grad(loss, [self._weights[n] for n in names], create_graph=differentiable)
@@ -180,13 +181,13 @@ class _Student:
         first = self._first[name] = BETAS[0] * self._first[name] + (1 - BETAS[0]) * gradient
         second = self._second[name] = BETAS[1] * self._second[name] + (1 - BETAS[1]) * gradient**2
         first = first / (1 - BETAS[0] ** self._steps)
-        # TINY under the root too: the root of 0 has no derivative.
+        # TINY inside the square root too: its derivative at 0 is infinite.
         root = (second / (1 - BETAS[1] ** self._steps) + TINY**2).sqrt()
         self._weights[name] = self._weights[name] - self._lr * first / (root + TINY)
 
 
 def _move(progress: Progress, gradient: Tensor, lr: float) -> None:
-    """One step of Adam on the labels, with the gradient's length bounded, in place."""
+    """One Adam step on the labels, in place, with a bounded gradient norm."""
     length = gradient.norm()
     known = progress.length if progress.length > 0 else length
     gradient = gradient * (CLIP * known / length.clamp_min(TINY)).clamp_max(1.0)

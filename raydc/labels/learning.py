@@ -1,7 +1,7 @@
-"""Labels being learnt: their state is saved on the way (raydc.store.saved), so that a kill costs a minute.
+"""Learning of labels with saved states (raydc.store.saved), so that a kill loses at most a minute.
 
-store: learned/NAME            the labels, as logits are stored, with the loss of each outer step
-       progress/NAME-STEP      states under way, removed at the end
+store: learned/NAME            the labels, in the format of logits, with the loss of each outer step
+       progress/NAME-STEP      intermediate states, removed at the end
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ def learn_stored(
     saved: Saved,
     on_progress: OnProgress,
 ) -> None:
-    """Learn labels from `first` [N, C], or from where `saved` ends, and store them as `learned/NAME`.
+    """Learn labels from `first` [N, C], or from the newest state in `saved`, and store them as
+    `learned/NAME`.
 
     `on_progress` is called with (outer steps done, outer steps in total).
     """
@@ -38,7 +39,7 @@ def learn_stored(
 
 
 def _resumed(first: Tensor, saved: Saved) -> Progress:
-    """The newest saved state of a learning, on the device of `first`; or its beginning."""
+    """The newest saved state, on the device of `first`; or the initial one."""
     state = saved.newest()
     if state is None:
         return Progress.begin(first)

@@ -1,8 +1,8 @@
-"""Logits at rest: Arrow IPC files that all workers of a machine map into memory and share.
+"""Stored logits: Arrow IPC files that all workers of a machine map into memory and share.
 
-One record batch with one column `logits`, a fixed-size list of C float32 an image. Reading copies
-nothing; the array is read-only, so nobody can damage what others read. A sum says that a file is as it was
-written, not that it is what its reader expects, so rows and classes are looked at too.
+One record batch with one column `logits`, a fixed-size list of C float32 per image. Reading copies nothing;
+the array is read-only, so no process can change what others read. A checksum shows that a file is unchanged,
+not that it is what its reader expects, so rows and classes are checked too.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ def write_logits(folder: Path, logits: NDArray[np.float32]) -> None:
 
 
 def read_logits(folder: Path, rows: int | None = None, classes: int | None = None) -> NDArray[np.float32]:
-    """Logits [N, C] float32, mapped and read-only; `ArtifactError` if the file holds anything else.
+    """Logits [N, C] float32, mapped and read-only; `ArtifactError` if the file contains anything else.
 
-    rows, classes: N and C where the reader knows them.
+    rows, classes: N and C, if the reader knows them.
     """
     file = folder / FILE
     try:
@@ -48,11 +48,11 @@ def read_logits(folder: Path, rows: int | None = None, classes: int | None = Non
         read = values.reshape(len(column), kind.list_size)
     except (pa.ArrowException, OSError, ValueError, IndexError) as error:
         reason = " ".join(str(error).split())[:120]
-        raise not_as_made(folder, f"{file} holds no logits ({reason})") from None
+        raise not_as_made(folder, f"{file} contains no logits ({reason})") from None
     if read.shape != (rows if rows is not None else len(read), classes or kind.list_size):
         raise not_as_made(
             folder,
-            f"{file} holds logits of {len(read):,} images and {kind.list_size:,} classes, but there are "
+            f"{file} contains logits of {len(read):,} images and {kind.list_size:,} classes, but must have "
             f"{len(read) if rows is None else rows:,} and {classes or kind.list_size:,}",
         )
     return read
@@ -61,7 +61,7 @@ def read_logits(folder: Path, rows: int | None = None, classes: int | None = Non
 def read_together(
     folders: Iterable[Path], rows: int | None = None, classes: int | None = None
 ) -> NDArray[np.float32]:
-    """Logits [K, N, C] float32 of K networks; N and C are those of the first where they are not given."""
+    """Logits [K, N, C] float32 of K networks; N and C default to those of the first network."""
     read: list[NDArray[np.float32]] = []
     for folder in folders:
         read.append(read_logits(folder, rows, classes))
@@ -70,5 +70,5 @@ def read_together(
 
 
 def not_as_made(folder: Path, what: str) -> ArtifactError:
-    """What is said of an artifact whose bytes are intact, but not what it should hold."""
+    """The error for an artifact whose bytes are intact but whose content is wrong."""
     return ArtifactError(f"{what}; remove the folder {str(folder)!r}, and it is made again")

@@ -1,10 +1,10 @@
-"""Views that others made and labelled, met again: students that learn from a folder of FKD labels.
+"""Third-party labelled views, replayed: students that learn from a folder of FKD labels.
 
     folder of FKD files --order of the images--> batch b of epoch e: images, crops, mixes, logits
 
-Which images a batch holds is not in FKD's files. raydc's own folders say it in order.npy, whole numbers
-[epochs, images]; without it the order is that of the sampler that labels and trains with them
-(VILA-Lab/SRe2L, relabel/generate_soft_label.py): torch's RandomSampler with a generator that is seeded once.
+FKD files do not record which images a batch contains. Folders written by raydc have this order in order.npy,
+whole numbers [epochs, images]; without it, the order is that of the original sampler (VILA-Lab/SRe2L,
+relabel/generate_soft_label.py): torch's RandomSampler with a generator that is seeded once.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from raydc.spec.evaluation import Recipe
 from raydc.spec.label_kinds import ORDER_SEED
 
 ORDER = "order.npy"
-LOOKED_AT = 32
-"""Batches that are read before anything runs, to see whether they fit."""
+CHECKED_BATCHES = 32
+"""Number of batches that are read before anything runs, to check that they match."""
 HELD = 64
-"""Batches that are kept; students of a small set meet few others."""
-LOOKED_AT_BYTES = 1 << 30
-"""Every worker looks at labels of up to this size again, whether they are still those of the plan."""
+"""Number of batches held in memory; students of a small set use few others."""
+RECHECK_BYTES = 1 << 30
+"""Every worker checks the digest of labels of up to this size again."""
 
 
 def digest_of_labels(path: str) -> str:
@@ -53,8 +53,8 @@ def _files_of(root: Path) -> list[Path]:
 
 
 def check_unchanged(path: str, expected: str) -> None:
-    """Raise `ArtifactError` if the labels at `path` have another digest than when the study was planned."""
-    if sum(file.stat().st_size for file in _files_of(Path(path))) > LOOKED_AT_BYTES:
+    """Raise `ArtifactError` if the digest of the labels at `path` has changed since the study was planned."""
+    if sum(file.stat().st_size for file in _files_of(Path(path))) > RECHECK_BYTES:
         return
     if digest_of_labels(path) != expected:
         raise ArtifactError(f"labels.path is {path!r}, whose contents have changed since the run was planned")
@@ -63,8 +63,8 @@ def check_unchanged(path: str, expected: str) -> None:
 class Replayed:
     """A folder of labelled views of a set of `images` images, with the images of each batch.
 
-    `order_seed`: seed of the sampler where the folder does not say the order. `InputError` if the labels are
-    not of such a set, or their mixes of larger images.
+    `order_seed`: seed of the sampler if the folder does not record the order. `InputError` if the labels do
+    not match such a set, or if their mixes are of larger images.
     """
 
     def __init__(self, path: str, images: int, classes: int, resolution: int, order_seed: int) -> None:
@@ -80,13 +80,13 @@ class Replayed:
         """The views of (epoch, batch)."""
         if self._order is not None and order_seed != ORDER_SEED:
             raise InputError(
-                f"labels.order_seed is {order_seed}, but {path!r} has {ORDER}, which says the order; leave "
-                "the seed out"
+                f"labels.order_seed is {order_seed}, but {path!r} has {ORDER}, which defines the order; "
+                "remove the seed"
             )
         if (self.folder.images, self.folder.classes) != (images, classes):
             raise InputError(
                 f"labels.path is {path!r}, which labels {self.folder.images} images of "
-                f"{self.folder.classes} classes an epoch, but the set has {images} images and the data "
+                f"{self.folder.classes} classes per epoch, but the set has {images} images and the data "
                 f"{classes} classes"
             )
 
@@ -106,19 +106,19 @@ class Replayed:
         try:
             order = torch.from_numpy(mapped_array(file))
         except (ValueError, TypeError) as error:
-            raise InputError(f"{file}: it is no array ({error})") from None
+            raise InputError(f"{file}: it is not an array ({error})") from None
         shape = (self.folder.epochs, self.folder.images)
         if order.shape != shape or order.dtype not in (torch.int32, torch.int64):
             raise InputError(
-                f"{file}: it holds {order.dtype} of shape {list(order.shape)}, but must hold whole numbers "
-                f"[epochs, images], {shape[0]} x {shape[1]}"
+                f"{file}: it contains {order.dtype} of shape {list(order.shape)}, but must contain whole "
+                f"numbers [epochs, images], {shape[0]} x {shape[1]}"
             )
         if not bool((order.sort(1).values == torch.arange(shape[1])).all()):
-            raise InputError(f"{file}: each of its rows must name every image once")
+            raise InputError(f"{file}: each row must contain every image once")
         return order.long()
 
     def index(self, epoch: int, batch: int) -> Tensor:
-        """Images [B] int64 of a batch of an epoch."""
+        """Indices [B] int64 of the images of a batch of an epoch."""
         return self._of_epoch(epoch)[batch * self.batch_size : (batch + 1) * self.batch_size]
 
     def _of_epoch(self, epoch: int) -> Tensor:
@@ -129,8 +129,8 @@ class Replayed:
         return self._sampled[epoch]
 
     def check(self, recipe: Recipe, keep_views: float) -> None:
-        """Raise `InputError` if a training by `recipe` needs other batches than there are, or more."""
-        for step in range(min(LOOKED_AT, self.folder.steps)):
+        """Raise `InputError` if training by `recipe` needs batches of another size, or more batches."""
+        for step in range(min(CHECKED_BATCHES, self.folder.steps)):
             self.batch(*divmod(step, self.folder.per_epoch))
         if min(recipe.batch_size, self.images) != self.batch_size:
             raise InputError(
@@ -141,13 +141,13 @@ class Replayed:
         if steps > there:
             raise InputError(
                 f"labels.path is {self.path!r}, which has {there} batches, but a training of "
-                f"{recipe.total_steps(self.images)} steps meets {steps} of them (labels.keep_views "
+                f"{recipe.total_steps(self.images)} steps uses {steps} of them (labels.keep_views "
                 f"{keep_views:g}); train shorter, or set labels.keep_views to at most "
                 f"{floor(1000 * there / recipe.total_steps(self.images)) / 1000:g}"
             )
 
     def rows(self, steps: int) -> int:
-        """(View, image) pairs of the first `steps` batches."""
+        """Number of (view, image) pairs in the first `steps` batches."""
         epochs, batches = divmod(steps, self.folder.per_epoch)
         return epochs * self.images + min(batches * self.batch_size, self.images)
 
@@ -157,9 +157,9 @@ class Replayed:
 
 
 class ReplayedViews(Views):
-    """The views of one training on replayed batches: each round of them in an order of `key`'s own.
+    """The views of one training on replayed batches; each round is in an order derived from `key`.
 
-    The first round is in the order of the files; after `pool` batches they are met again.
+    The first round is in the order of the files; after `pool` batches they are repeated.
     """
 
     def __init__(
@@ -183,7 +183,7 @@ class ReplayedViews(Views):
 
 
 def remaining(batch: FkdBatch, images: Tensor) -> Tensor | None:
-    """The part [B] of each image itself in its mix; None where nothing is mixed."""
+    """The weight [B] of each image itself in its mix; None if nothing is mixed."""
     if batch.partner is None:
         return None
     share = batch.share

@@ -1,10 +1,10 @@
-"""Soft labels that others made for a compressed set, read from a file.
+"""Third-party soft labels of a compressed set, read from a file.
 
     labels.pt, labels_best.pt    a tensor [N, C], or a dict with one as `labels`, `label` or `soft_labels`
     labels.npy                   an array [N, C]
 
 Row n is the label of image n of the set, which is ordered class by class. Files are read without executing
-anything.
+code.
 """
 
 from __future__ import annotations
@@ -20,27 +20,29 @@ from raydc.data.torch_file import flat, read_tensors
 from raydc.errors import InputError
 
 LARGEST = torch.finfo(torch.float16).max
-"""Labels are stored as fp16."""
+"""Largest value of a label, because labels are stored as fp16."""
 NAMES = ("labels", "label", "soft_labels")
-"""Names under which a file holds labels."""
+"""Keys of a dict that may hold labels, in order of preference."""
 
 
 def read_soft_labels(path: str, images: int, classes: int) -> Tensor:
     """Probabilities [images, classes] float32 of the file `path`; rows need not sum to one.
 
-    `InputError` if there is no such file, or if it holds anything else.
+    `InputError` if the file does not exist or contains anything else.
     """
     file, where = Path(path), f"labels.path is {path!r}"
     if file.is_dir():
-        raise InputError(f"{where}, a folder, but labels.kind stored reads one file; FKD's folders need fkd")
+        raise InputError(
+            f"{where}, a folder, but labels.kind stored reads a file; an FKD folder needs kind fkd"
+        )
     if not file.is_file():
-        raise InputError(f"{where}, but there is no such file")
+        raise InputError(f"{where}, which does not exist")
     if file.suffix.lower() not in (".pt", ".pth", ".npy"):
         raise InputError(f"{where}, but must be a .pt, .pth or .npy file")
     try:
         labels = torch.as_tensor(flat(_content(file)))
     except (ValueError, TypeError, RuntimeError) as error:
-        raise InputError(f"{where}, which holds no labels ({_reason(error)})") from None
+        raise InputError(f"{where}, which contains no labels ({_reason(error)})") from None
     if labels.shape != (images, classes) or labels.is_complex():
         raise InputError(
             f"{where}, whose labels have the shape {list(labels.shape)}, but the set has {images} images and "

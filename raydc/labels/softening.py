@@ -1,4 +1,4 @@
-"""From the logits of a teacher to the probabilities that a student learns: the keys of soft labels."""
+"""From the logits of a teacher to the probabilities that a student learns; the keys of soft labels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from raydc.labels import codecs, transforms
 
 @dataclass(frozen=True)
 class Softening:
-    """From the logits of K networks to the probabilities that a student learns.
+    """Converts the logits of K networks to the probabilities that a student learns.
 
     mean of logits -> codec -> divide by T, softmax -> drop_class -> swap_rank -> top_k -> renormalise
     """
@@ -42,7 +42,7 @@ class Softening:
         return probabilities, transforms.fill_missing(stored)
 
     def record_bytes(self, classes: int) -> int:
-        """Bytes of one label; after `top_k` it is stored whole where that is smaller."""
+        """Bytes of one label; with `top_k` it is stored in full if that is smaller."""
         if self.store_top_k is not None:
             keep = min(self.store_top_k, self.top_k or classes)
             return codecs.record_bytes(self.codec, classes, keep)

@@ -21,7 +21,7 @@ def soften(logits: Tensor, temperature: float) -> Tensor:
 
 
 def fill_missing(logits: Tensor) -> Tensor:
-    """Logits [N, C] with the smallest of its row in place of what was not stored (-inf)."""
+    """Logits [N, C] with values that were not stored (-inf) replaced by the smallest of their row."""
     missing = logits == -torch.inf
     smallest = logits.masked_fill(missing, torch.inf).amin(1, keepdim=True)
     return torch.where(missing, smallest, logits)

@@ -1,4 +1,4 @@
-"""Targets of views by the logits of a teacher, made when a view is met or for all views at once."""
+"""Targets of views from the logits of a teacher, made for each view when it is used or for all at once."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class LabelledViews(Protocol):
 
 
 class TeacherViewTargets:
-    """Targets of each view, made of its logits when a student meets it."""
+    """Targets of each view, made from its logits when a student uses it."""
 
     def __init__(
         self, labelled: LabelledViews, labels: Tensor, one_hot: Tensor, softening: Softening
@@ -45,7 +45,7 @@ class TeacherViewTargets:
 
 
 class ViewTargets(TeacherViewTargets):
-    """Targets of views whose logits are in one table, so that they can be made for all views at once."""
+    """Targets of views whose logits are in one table, so that all can be made at once."""
 
     def __init__(self, views: ViewLogits, labels: Tensor, one_hot: Tensor, softening: Softening) -> None:
         super().__init__(views, labels, one_hot, softening)
@@ -56,7 +56,7 @@ class ViewTargets(TeacherViewTargets):
         return self.softening.temperature
 
     def table_name(self) -> Hashable:
-        """Equal for sources whose targets are equal, view by view."""
+        """A key that is equal for sources with equal targets for every view."""
         return id(self.views), self.softening
 
     def span(self, epoch: int, batch: int) -> tuple[int, int]:
@@ -64,7 +64,7 @@ class ViewTargets(TeacherViewTargets):
         return self.views.span(epoch, batch)
 
     def softened(self) -> Tensor | None:
-        """Probabilities [rows, C] of all views; None if they are too many or depend on the images."""
+        """Probabilities [rows, C] of all views; None if they are too large or depend on the images."""
         whole = None if self.softening.drop_class is not None else self.views.whole()
         if whole is None:
             return None

@@ -1,7 +1,7 @@
-"""Logits of views: what a checkpoint says of every image of every step, in the order of the steps.
+"""Logits of views: a checkpoint's logits of every image of every step, in the order of the steps.
 
-A table is written in segments of whole steps, each an Arrow file of its own, so that labelling goes
-on where it was killed and a longer study adds only what is missing.
+A table is written in segments of whole steps, each in its own Arrow file, so that labelling resumes after a
+kill and a longer study adds only the missing segments.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from raydc.spec.plan import LabelPass
 from raydc.store.artifact import MANIFEST, Artifact, Store
 
 SEGMENT_ROWS = 32768
-"""Labels of one segment; 131 MB for 1,000 classes."""
+"""Number of labels per segment; 131 MB for 1,000 classes."""
 RESIDENT_BYTES = 1 << 30
 """Tables up to this size are held on the student's device."""
 
@@ -31,31 +31,31 @@ def segment_name(label_pass: LabelPass, start: int) -> str:
 
 
 def segments(label_pass: LabelPass, store: Store, steps: int) -> tuple[list[Artifact], int]:
-    """(segments in the store that follow each other from step 0, the first step that is missing)."""
+    """(contiguous segments in the store from step 0, the first missing step)."""
     found: list[Artifact] = []
     step = 0
     while step < steps and (artifact := store.find("logits", segment_name(label_pass, step))) is not None:
         found.append(artifact)
         stop = artifact.noted("stop")
         if not isinstance(stop, int) or stop <= step:
-            # It would be found again and again.
+            # Otherwise the loop would not end.
             manifest = artifact.path(MANIFEST)
             raise not_as_made(
-                artifact.folder, f"{manifest} says that labels from step {step} on end at step {stop!r}"
+                artifact.folder, f"{manifest} states that labels from step {step} end at step {stop!r}"
             )
         step = stop
     return found, step
 
 
 def row_of(step: int, images: int, batch_size: int) -> int:
-    """First row of the labels of a step, of a set of `images` images and steps of `batch_size` of them."""
+    """First row of the labels of a step, for a set of `images` images and steps of `batch_size` images."""
     batch_size = min(batch_size, images)
     epoch, batch = divmod(step, -(-images // batch_size))
     return epoch * images + batch * batch_size
 
 
 def spans(first: int, steps: int, images: int, batch_size: int) -> Iterator[tuple[int, int, int]]:
-    """(first step, step after the last, rows) of the segments that hold the steps first..steps-1."""
+    """(first step, step after the last, rows) of the segments for the steps first..steps-1."""
     while first < steps:
         begin, stop = row_of(first, images, batch_size), first + 1
         while stop < steps and row_of(stop, images, batch_size) - begin < SEGMENT_ROWS:
@@ -80,9 +80,9 @@ class _Table:
 
 
 class ViewLogits:
-    """Logits of the views of a set of `images` images, by K networks; `ArtifactError` if they are not.
+    """Logits of K networks for the views of a set; `ArtifactError` if the artifacts contain anything else.
 
-    images: images of the set; batch_size: images of a full step; steps: distinct views of the set;
+    images: number of images of the set; batch_size: images per full step; steps: distinct views of the set;
     classes: C.
     """
 
@@ -92,11 +92,11 @@ class ViewLogits:
         self.images = images
         self.batch_size = min(batch_size, images)
         self.rows = row_of(steps, images, batch_size)
-        """Distinct (view, image) pairs."""
+        """Number of distinct (view, image) pairs."""
         self._tables = [self._open(artifacts, classes) for artifacts in tables]
         self._resident: Tensor | None = None
         self.size = max((_size(artifact) for table in tables for artifact in table), default=0.0)
-        """How far they are from 0 at most."""
+        """Largest absolute value of the logits."""
 
     def _open(self, artifacts: Sequence[Artifact], classes: int) -> _Table:
         stops = [row_of(artifact.noted("stop"), self.images, self.batch_size) for artifact in artifacts]
@@ -120,7 +120,7 @@ class ViewLogits:
         return torch.stack([table.rows(first, end) for table in self._tables])
 
     def whole(self) -> Tensor | None:
-        """All logits [K, rows, C], or None if they are too many to be held."""
+        """All logits [K, rows, C], or None if they are too large to hold in memory."""
         if self._resident is not None or not self.rows:
             return self._resident
         if sum(part.nbytes for table in self._tables for part in table.parts) > RESIDENT_BYTES:
@@ -129,7 +129,7 @@ class ViewLogits:
         return torch.from_numpy(np.stack(whole))
 
     def to(self, device: torch.device) -> ViewLogits:
-        """Itself, held on a GPU if it is not too large for that."""
+        """This object, with its table on a GPU if it is not too large."""
         if device.type == "cpu" or not self.rows:
             return self
         if self._resident is not None and self._resident.device.type == device.type:
@@ -140,9 +140,9 @@ class ViewLogits:
 
 
 def _size(artifact: Artifact) -> float:
-    """How far the logits of a segment are from 0 at most: as noted when they were said, or looked at now."""
+    """Largest absolute value of a segment's logits: from its manifest, or read now if not recorded."""
     noted = artifact.meta.get("size")
     if isinstance(noted, int | float):
         return float(noted)
-    said = read_logits(artifact.folder)
-    return float(np.maximum(said.max(), -said.min())) if said.size else 0.0
+    logits = read_logits(artifact.folder)
+    return float(np.maximum(logits.max(), -logits.min())) if logits.size else 0.0

@@ -1,13 +1,13 @@
-"""The feeder: what Tune asks for the next bundle, and tells what became of it.
+"""The bundle searcher: gives Tune the next bundle and takes its results.
 
-Queue --bundle--> Tune trial --rows--> sink (ledger, then everyone else) --> more (a search asks anew)
+Queue --bundle--> Tune trial --rows--> sink (ledger, then the rest) --> more (new points of a search)
   ^ ^                |                                                        |
   | +-- put back ----+ the worker died: each unfinished evaluation alone, at most `retries` times
   +---------------------------------------------------------------------------+
 
 In a search, evaluations whose compressed set or learned labels are not made wait for that work
-(raydc.orchestration.pending), which is handed out as a bundle of its own. What met an artifact that is
-missing or damaged is set aside (`lost`), for the runner to mend.
+(raydc.orchestration.pending), which is handed out as a separate bundle. Evaluations that found an artifact
+missing or damaged are set aside in `lost`, for the runner to rebuild the artifact.
 """
 
 from __future__ import annotations
@@ -30,26 +30,27 @@ from raydc.worker.work import Work
 
 Sink = Callable[[Sequence[Row]], None]
 More = Callable[[Sequence[Row]], Sequence[Planned]]
-"""What is to be evaluated next, now that some rows are there."""
+"""Returns the evaluations to run next, given new rows."""
 
 
 OnWork = Callable[[Work, int, int], None]
-"""A piece of work, its steps done and its steps in total; both are 0 when it has ended."""
+"""Called with (work, steps done, steps in total); both counts are 0 when the work has ended."""
 
 
 def no_more(rows: Sequence[Row]) -> Sequence[Planned]:
-    """Of a study whose evaluations are known from the start."""
+    """No further evaluations, for a study whose evaluations are known from the start."""
     del rows
     return ()
 
 
-def unseen(work: Work, done: int, total: int) -> None:
-    """Work that nobody watches."""
+def ignore_work(work: Work, done: int, total: int) -> None:
+    """Ignore the progress of work."""
     del work, done, total
 
 
 class CannotGoOn(BaseException):
-    """A result cannot be kept, or nothing more be asked. No `Exception`: Tune goes on after those."""
+    """A result cannot be stored, or the search failed. Not an `Exception`, because Tune continues after
+    those."""
 
     def __init__(self, reason: Exception) -> None:
         super().__init__(str(reason))
@@ -57,7 +58,7 @@ class CannotGoOn(BaseException):
 
 
 class BundleSearcher(Searcher):
-    """Hands out bundles and takes in rows; all on the driver's thread."""
+    """Hands out bundles and takes in rows; runs entirely on the driver's thread."""
 
     def __init__(
         self,
@@ -73,18 +74,18 @@ class BundleSearcher(Searcher):
         timeout_seconds: float | None = None,
         packed: bool = False,
         attempts: dict[str, int] | None = None,
-        mends: bool = True,
+        rebuilds: bool = True,
         pending: PendingWork | None = None,
-        on_work: OnWork = unseen,
+        on_work: OnWork = ignore_work,
     ) -> None:
-        """`attempts`: how often evaluations and work were tried before, by id, which is counted on; `mends`:
-        whether somebody looks after `lost`, or such evaluations have failed; `pending`: the work that
-        evaluations wait for, None where all is made."""
+        """`attempts`: number of earlier attempts of evaluations and work, by id, updated in place;
+        `rebuilds`: whether the caller rebuilds artifacts and retries `lost`, otherwise such evaluations fail;
+        `pending`: the work that evaluations wait for, None if all is made."""
         super().__init__()
         self._pending = pending
         self._on_work = on_work
         self._making: dict[str, dict[str, Work]] = {}
-        """Work that is not made, by the trial that makes it."""
+        """Unfinished work, by the trial that makes it."""
         ready = evaluations if pending is None else pending.admit(evaluations)
         self.queue = Queue(ready, cost, workers, shape=pack_key if packed else None)
         self._packed = packed
@@ -95,16 +96,16 @@ class BundleSearcher(Searcher):
         self._more = more
         self._timeout = timeout_seconds
         self._attempts = {} if attempts is None else attempts
-        self._rebuilds = mends
+        self._rebuilds = rebuilds
         self.lost: list[Planned] = []
-        """Evaluations that met a missing or damaged artifact and may be tried again."""
+        """Evaluations that found an artifact missing or damaged and may be tried again."""
         self._running: dict[str, dict[str, Planned]] = {}
-        self._heard: dict[str, float] = {}
+        self._heard_at: dict[str, float] = {}
         self._broken: dict[str, str] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        # Quick work first: it frees many students, which are then packed together. Long work comes when no
-        # student waits, so that points are told early.
+        # Quick work first: it releases many students, which are then packed together. Long work starts only
+        # if no student waits, so that points are told early.
         works = [] if self._pending is None else self._pending.take_quick()
         bundle = [] if works else self.queue.take()
         if self._pending is not None and not works and not bundle:
@@ -112,10 +113,10 @@ class BundleSearcher(Searcher):
         if works:
             return self._hand_out(trial_id, works)
         if not bundle:
-            # A bundle that is still out may come back.
+            # A running bundle may be put back.
             return None if self._running or self._making else str(Searcher.FINISHED)
         self._running[trial_id] = {planned.id: planned for planned in bundle}
-        self._heard[trial_id] = time.monotonic()
+        self._heard_at[trial_id] = time.monotonic()
         for planned in bundle:
             self._attempts[planned.id] = self._attempts.get(planned.id, 0) + 1
         return {
@@ -124,7 +125,7 @@ class BundleSearcher(Searcher):
         }
 
     def seconds_left(self, unknown: int = 0) -> float | None:
-        """Worker-seconds of evaluations that are not done and of `unknown` others; None before the first."""
+        """Worker-seconds of the unfinished evaluations and `unknown` others; None before the first result."""
         waiting = 0 if self._pending is None else len(self._pending)
         return self.queue.seconds_left(unknown + waiting)
 
@@ -140,7 +141,7 @@ class BundleSearcher(Searcher):
         if "broken" in result:
             self._broken[trial_id] = result["broken"]
         if trial_id in self._making:
-            self._hear_of_work(trial_id, result)
+            self._take_work_result(trial_id, result)
             return
         for row in map(compact, json.loads(result.get("rows", "[]"))):
             planned = running.pop(row["evaluation_id"], None)
@@ -150,11 +151,11 @@ class BundleSearcher(Searcher):
             if planned is not None:
                 self.queue.learn(planned, row["finished_at"] - row["started_at"])
             rows.append(row)
-        self._heard[trial_id] = time.monotonic()
+        self._heard_at[trial_id] = time.monotonic()
         self._pass_on(rows)
 
     def _may_try(self, tried: Planned | Work) -> bool:
-        """Whether what has just been tried may be tried again."""
+        """Whether an evaluation or work that has just failed may be tried again."""
         return self._attempts[tried.id] <= self._retries
 
     def _pass_on(self, rows: Sequence[Row]) -> None:
@@ -162,13 +163,13 @@ class BundleSearcher(Searcher):
             self._sink(rows)
             more = self._more(rows)
             self.queue.add(more if self._pending is None else self._pending.admit(more))
-        except Exception as error:  # of whatever kind: the run ends with it
+        except Exception as error:  # any error ends the run
             raise CannotGoOn(error) from error
 
     # --- work that evaluations wait for -------------------------------------------------------
 
-    def _hear_of_work(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Take in what a worker says of the work that it makes."""
+    def _take_work_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Process a worker's report on the work that it makes."""
         making = self._making[trial_id]
         if (steps := result.get("work_steps")) is not None and steps[0] in making:
             self._on_work(making[steps[0]], steps[1], steps[2])
@@ -177,7 +178,7 @@ class BundleSearcher(Searcher):
                 self._end_work(work, error)
 
     def _end_work(self, work: Work, error: str | None) -> None:
-        """A piece of work is made, or cannot be; its evaluations can start, or have failed."""
+        """Process the end of a piece of work: its evaluations can start, or fail with `error`."""
         assert self._pending is not None
         self._on_work(work, 0, 0)
         if error is None:
@@ -197,7 +198,7 @@ class BundleSearcher(Searcher):
             self._pass_on(rows)
 
     def _end_of_worker(self, trial_id: str, reason: str | None) -> None:
-        """See to the work that a worker has left; only its first piece was under way when it died."""
+        """Put back or fail the work of a dead worker; only its first piece was in progress when it died."""
         assert self._pending is not None
         for number, work in enumerate(self._making.pop(trial_id).values()):
             self._attempts[work.id] -= number > 0
@@ -217,11 +218,11 @@ class BundleSearcher(Searcher):
             self._end_of_worker(trial_id, self._broken.pop(trial_id, None))
             return
         lost = list(self._running.pop(trial_id, {}).values())
-        since = self._heard.pop(trial_id, time.monotonic())
+        since = self._heard_at.pop(trial_id, time.monotonic())
         broken = self._broken.pop(trial_id, None)
         given_up = []
         for number, planned in enumerate(lost):
-            # Only the first was under way, unless they were trained together; the others had not begun.
+            # Only the first was in progress, unless they were trained together; the others had not started.
             innocent = number > 0 and not self._packed
             self._attempts[planned.id] -= innocent
             if innocent or self._may_try(planned):
@@ -237,8 +238,8 @@ class BundleSearcher(Searcher):
         reason = _died(attempts, broken)
         if broken is None and self._timeout is not None and waited > self._timeout:
             reason += (
-                f", at last {waited:.0f} s after it was given the evaluation, which may take "
-                f"{self._timeout:g} s (resources.evaluation_timeout_seconds) and is ended then"
+                f", the last time {waited:.0f} s after it was given the evaluation, whose time limit is "
+                f"{self._timeout:g} s (resources.evaluation_timeout_seconds)"
             )
         return self._row(planned, attempts, f"WorkerDied: {reason}")
 
@@ -246,17 +247,17 @@ class BundleSearcher(Searcher):
         return failed(planned, study=self._study, dataset_id=self._dataset_id, attempts=attempts, error=error)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Tune pickles its searcher for a restore that raydc never asks for."""
+        """Empty: Tune pickles its searcher for a restore that raydc never uses."""
         return {}
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: the ledger is the truth."""
+        """Do nothing: raydc resumes from its ledger."""
 
     def restore(self, checkpoint_path: str) -> None:
         raise AssertionError("raydc resumes from its ledger")
 
 
 def _died(attempts: int, broken: str | None) -> str:
-    """That a worker died so often, and of what, where it said so."""
+    """The message for a worker that died `attempts` times, with the last error if it reported one."""
     text = f"its worker process died {attempts} time{'s' * (attempts > 1)}"
-    return text if broken is None else f"{text}, at last of {broken}"
+    return text if broken is None else f"{text}, the last time with {broken}"

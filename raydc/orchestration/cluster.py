@@ -1,4 +1,4 @@
-"""Ray itself: started on this machine with explicit sizes, or joined where it runs."""
+"""Ray clusters: started on this machine with explicit sizes, or joined at an address."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ from raydc.spec.study_file import Resources
 
 PROBE_SECONDS = 5.0
 JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
-"""Variable of the environment of a job of Ray."""
+"""Environment variable that is set inside a Ray job."""
 OBJECT_STORE_BYTES = 256 * 2**20
-"""Of a local cluster; images and labels travel through the raydc store, not through Ray's."""
+"""Object store size of a local cluster; images and labels go through the raydc store, not through Ray's."""
 
 
 @dataclass(frozen=True)
 class Capacity:
-    """What a study may use at once."""
+    """Resources that a study may use at the same time."""
 
     cpus: int
     node_cpus: int
-    """Of the largest node; a task that asks for more waits without end."""
+    """CPU cores of the largest node; a task that requests more waits forever."""
     gpus: float
     workers: int
-    """Students trained at a time."""
+    """Number of students trained at the same time."""
 
     @property
     def places(self) -> int:
-        """Teachers that have a GPU of their own, or a core where there is none."""
+        """Number of teachers that can have their own GPU, or their own core without GPUs."""
         return max(1, int(self.gpus) or self.cpus)
 
 
 def local_cpus() -> int:
-    """Cores that this process may run on."""
+    """Number of cores that this process may run on."""
     return len(os.sched_getaffinity(0))
 
 
@@ -70,23 +70,23 @@ def probe(address: str) -> None:
 
 
 def token_refused(address: str) -> InputError:
-    """What to say where a cluster does not take our token; Ray sends none unless the mode is set."""
+    """The error if a cluster rejects the token; Ray sends none unless the mode is set."""
     if os.environ.get("RAY_AUTH_MODE") != "token":
         return InputError(
-            f"--address is {address!r}, a cluster that asks for a token; set RAY_AUTH_MODE=token, and its "
+            f"--address is {address!r}, a cluster that requires a token; set RAY_AUTH_MODE=token, and its "
             "token in RAY_AUTH_TOKEN or its file in RAY_AUTH_TOKEN_PATH"
         )
     return InputError(
-        f"--address is {address!r}, which refuses our token; put the cluster's own into RAY_AUTH_TOKEN, or "
-        "its file into RAY_AUTH_TOKEN_PATH (by default ~/.ray/auth_token)"
+        f"--address is {address!r}, which rejects the token; set RAY_AUTH_TOKEN to the cluster's token, or "
+        "RAY_AUTH_TOKEN_PATH to its file (by default ~/.ray/auth_token)"
     )
 
 
 @contextmanager
 def _plugins() -> Iterator[dict[str, Any] | None]:
-    """Ray's runtime environment that brings plugin files to a cluster's workers.
+    """Ray's runtime environment that copies plugin files to a cluster's workers.
 
-    None without such files, and in a job of Ray, whose workers begin where the job does.
+    None without such files, and in a Ray job, whose workers start in the job's folder.
     """
     if not plugins.files() or JOB in os.environ:
         yield None
@@ -97,13 +97,13 @@ def _plugins() -> Iterator[dict[str, Any] | None]:
 
 @contextmanager
 def connected(address: str | None, resources: Resources) -> Iterator[Capacity]:
-    """A connection to the cluster at `address`, or to one started here and ended with the block.
+    """Connect to the cluster at `address`, or to one that is started here and ended with the block.
 
     Raises `InputError` if there is no cluster at `address`.
     """
     for name in ("ray", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    # Of a trial that died the feeder tells; Tune would show the traceback of its own call.
+    # The bundle searcher reports trials that died; Tune would show the traceback of its own call.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     common = {"logging_level": logging.ERROR, "log_to_driver": False, "namespace": "raydc"}
     if address is None:
@@ -122,10 +122,10 @@ def connected(address: str | None, resources: Resources) -> Iterator[Capacity]:
         except AuthenticationError:
             raise token_refused(address) from None
         except ConnectionError:
-            # Ray does not say why a head that listens hung up.
+            # Ray does not report why a listening head closed the connection.
             raise InputError(
-                f"--address is {address!r}, which does not let us in: there is no Ray cluster, or its token "
-                "is another; set RAY_AUTH_MODE=token, and its token in RAY_AUTH_TOKEN or its file in "
+                f"--address is {address!r}, which refuses the connection: it is not a Ray cluster, or it has "
+                "another token; set RAY_AUTH_MODE=token, and its token in RAY_AUTH_TOKEN or its file in "
                 "RAY_AUTH_TOKEN_PATH, or leave out --address and RAY_ADDRESS"
             ) from None
         except (RuntimeError, ValueError) as error:
@@ -141,10 +141,10 @@ def connected(address: str | None, resources: Resources) -> Iterator[Capacity]:
 
 
 def _shut_down() -> None:
-    """End Ray, or the connection to it, without looking for garbage meanwhile.
+    """Shut down Ray, or disconnect from it, with garbage collection disabled.
 
-    A thread that finds a reference to one of Ray's objects among it while Ray's core ends would end this
-    process ("The core worker has already been shutdown").
+    If another thread collected a reference to a Ray object while Ray's core shuts down, this process would
+    end ("The core worker has already been shutdown").
     """
     gc.collect()
     enabled = gc.isenabled()
@@ -157,7 +157,7 @@ def _shut_down() -> None:
 
 
 def capacity(resources: Resources) -> Capacity:
-    """What the connected cluster offers a study."""
+    """The resources that the connected cluster offers to a study."""
     total = ray.cluster_resources()
     cpus, gpus = int(total.get("CPU", 1)), float(total.get("GPU", 0))
     node_cpus = max(int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"])

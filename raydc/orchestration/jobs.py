@@ -1,9 +1,9 @@
-"""A study as a Ray job: packed, submitted, followed, found again, stopped.
+"""Studies as Ray jobs: pack, submit, follow, find and stop them.
 
     raydc submit --HTTP, token--> job server of the head --> driver: python -m raydc run --address auto
 
-The driver lives on the cluster and reads its own log file, so nobody waits for who follows: a reader
-that leaves, or that loses its connection, changes nothing.
+The driver runs on the cluster, and followers read its log file, so the job does not depend on them: a
+follower can detach or lose its connection at any time.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ from raydc.spec.study import StudySpec
 
 STUDY_FILE = "study.yaml"
 STOP_SECONDS = 60
-"""How long a stopped driver may take to write what it has; Ray's own 3 s are less than MLflow's."""
+"""Time for a stopped driver to write its results; Ray's default of 3 s is too short for MLflow."""
 POLL_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
 class Job:
-    """What the driver of a job is told."""
+    """What the driver of a job runs."""
 
     study: StudySpec
-    """Where its files, store and server are is meant from the cluster."""
+    """The study; its paths, store and server are those seen from the cluster."""
     out: str | None = None
-    """Folder of the results on the driver's machine; None: raydc-runs/NAME in the home folder."""
+    """Folder of the results on the driver's machine; None is raydc-runs/NAME in the home folder."""
     options: Sequence[str] = ()
-    """More options of `raydc run`."""
+    """Further options of `raydc run`."""
 
     @property
     def entrypoint(self) -> str:
@@ -60,7 +60,7 @@ class Job:
 
 
 def is_loopback(address: str) -> bool:
-    """Whether a URL means this machine (or a tunnel that begins here)."""
+    """Whether a URL points to this machine (or to a tunnel that starts here)."""
     host = urlsplit(address).hostname or ""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
@@ -69,7 +69,7 @@ def is_loopback(address: str) -> bool:
 
 
 def check(job: Job, address: str) -> None:
-    """Raise `InputError` if the cluster behind `address` could not reach what the study names."""
+    """Raise `InputError` if the cluster at `address` could not reach the study's store or files."""
     study = job.study
     store = study.store_uri
     if not is_loopback(address) and (store is None or "://" not in store):
@@ -81,14 +81,14 @@ def check(job: Job, address: str) -> None:
     for option, uri in (("--store", store), ("--tracking-uri", study.tracking.uri)):
         if uri is not None and _holds_secret(uri):
             raise InputError(
-                f"{option} holds a password, which everybody who sees the cluster's jobs would read; leave "
-                "it out and set it in the environment of the cluster's nodes"
+                f"{option} holds a password, which everyone with access to the cluster's jobs could read; "
+                "leave it out and set it in the environment of the cluster's nodes"
             )
     for key, path in _paths(study):
         if "://" not in path and not Path(path).is_absolute():
             raise InputError(
-                f"{study.source}: {key} is {path!r}, a relative path, which means nothing on a cluster; give "
-                "the absolute path there"
+                f"{study.source}: {key} is {path!r}, a relative path, but on a cluster must be "
+                "absolute; give the path on the cluster's nodes"
             )
 
 
@@ -117,7 +117,7 @@ def _paths(study: StudySpec) -> Iterator[tuple[str, str]]:
 
 
 def connect(address: str) -> JobSubmissionClient:
-    """The job server at a URL; `InputError` if none answers there, or if it refuses our token."""
+    """The job server at a URL; `InputError` if none answers there, or if it rejects the token."""
     parts = urlsplit(address)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise InputError(
@@ -142,14 +142,14 @@ def connect(address: str) -> JobSubmissionClient:
 def _silent(address: str, error: Exception) -> InputError:
     reason = " ".join(str(error).split())[:200]
     return InputError(
-        f"--address is {address!r}, where no job server of Ray answers ({reason}); start the cluster, or the "
+        f"--address is {address!r}, where no Ray job server answers ({reason}); start the cluster, or a "
         "tunnel to its head"
     )
 
 
 @contextmanager
 def _asking(address: str) -> Iterator[None]:
-    """Turn what goes wrong between us and the job server into one sentence."""
+    """Convert errors of the job server's client into one-sentence `InputError`s."""
     try:
         yield
     except InputError:
@@ -161,7 +161,7 @@ def _asking(address: str) -> Iterator[None]:
 
 
 def submit(client: JobSubmissionClient, address: str, job: Job) -> str:
-    """Submit a study with its plugins; the job's id."""
+    """Submit a study with its plugins; returns the job's id."""
     name = f"raydc-{job.study.name}-{uuid.uuid4().hex[:8]}"
     with tempfile.TemporaryDirectory(prefix="raydc-job-") as folder:
         variables = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS), **pack(job.study, Path(folder))}
@@ -176,18 +176,18 @@ def submit(client: JobSubmissionClient, address: str, job: Job) -> str:
 
 
 def pack(study: StudySpec, folder: Path) -> dict[str, str]:
-    """Write the study as merged and the plugin files; the environment that names them.
+    """Write the merged study and the plugin files to `folder`; returns the environment that names them.
 
-    Every process of a job begins in the packed folder.
+    Every process of a job starts in this folder.
     """
     (folder / STUDY_FILE).write_text(study.to_yaml(), encoding="utf-8")
     return plugins.copy_to(folder)
 
 
 def follow(client: JobSubmissionClient, address: str, job: str, write: Callable[[str], None]) -> int:
-    """Write a job's log as it grows; the exit code of its run (130 if it was stopped).
+    """Write a job's log as it grows; returns the exit code of its run (130 if it was stopped).
 
-    Raises `InputError` if there is no such job, if it never began, or if the cluster is lost.
+    Raises `InputError` if there is no such job, if it never started, or if the cluster is lost.
     """
     seen = 0
     while True:
@@ -198,7 +198,7 @@ def follow(client: JobSubmissionClient, address: str, job: str, write: Callable[
 
 
 async def _tail(client: JobSubmissionClient, job: str, write: Callable[[str], None], seen: int) -> int:
-    """Write the log after its first `seen` characters until the connection ends; characters seen."""
+    """Write the log after its first `seen` characters until the connection ends; returns the new `seen`."""
     place = 0
     try:
         async for text in client.tail_job_logs(job):
@@ -206,12 +206,12 @@ async def _tail(client: JobSubmissionClient, job: str, write: Callable[[str], No
             place += len(text)
             seen = max(seen, place)
     except (aiohttp.ClientError, OSError, RuntimeError):
-        pass  # The job is asked next; who answers there is asked for the rest of the log.
+        pass  # The caller checks the job's status next, and reconnects for the rest of the log.
     return seen
 
 
 def ended(client: JobSubmissionClient, address: str, job: str) -> int | None:
-    """The exit code of a job's run, or None while it is going."""
+    """The exit code of a job's run, or None while it is running."""
     with _asking(address):
         try:
             details = client.get_job_info(job)
@@ -226,7 +226,7 @@ def ended(client: JobSubmissionClient, address: str, job: str) -> int | None:
     if details.driver_exit_code is None:
         reason = " ".join(str(details.message).split())[:300]
         raise InputError(
-            f"the job {job} did not begin or lost its machine ({reason}); submit the study again"
+            f"the job {job} did not start or lost its machine ({reason}); submit the study again"
         )
     code = int(details.driver_exit_code)
     return code if code >= 0 else 128 - code
@@ -239,7 +239,7 @@ def _unknown(job: str, address: str) -> InputError:
 
 
 def stop(client: JobSubmissionClient, address: str, job: str) -> bool:
-    """Have a job's run write what it has and end; whether it was going."""
+    """Stop a job after it has written its results; returns whether it was running."""
     if ended(client, address, job) is not None:
         return False
     with _asking(address):
@@ -247,6 +247,6 @@ def stop(client: JobSubmissionClient, address: str, job: str) -> bool:
     deadline = time.monotonic() + 2 * STOP_SECONDS
     while ended(client, address, job) is None:
         if time.monotonic() > deadline:
-            raise InputError(f"the job {job} has not ended in {2 * STOP_SECONDS} s; ask again")
+            raise InputError(f"the job {job} has not ended in {2 * STOP_SECONDS} s; try again")
         time.sleep(POLL_SECONDS)
     return True

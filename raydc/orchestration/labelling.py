@@ -1,10 +1,11 @@
-"""The label stage: passes asked of the teachers, and as many teachers as there is work for.
+"""The label stage: sends passes to the teachers and scales their number with the work.
 
     passes --by checkpoint--> queue of each replica --at most OPEN_PASSES--> teacher actor --> the store
                                 | long for some seconds: one more replica starts; when it is ready, some
-                                | checkpoints move to it. Nothing to do for some seconds: the last one ends.
+                                | checkpoints move to it. Idle for some seconds: the last replica ends.
 
-Replicas come and go in this stage only: students, which may ask for labels of views, know those that stay.
+Replicas are added and removed in this stage only: students, which may request labels of views, know only the
+permanent ones.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ from raydc.orchestration.teacher_actor import TeacherPool
 from raydc.spec.plan import LabelPass
 
 OPEN_PASSES = 64
-"""Label passes that are asked of one replica at a time."""
+"""Most label passes that are open at one replica at a time."""
 
 
 def label_all(
     passes: Iterable[LabelPass], pool: TeacherPool, autoscaler: Autoscaler
 ) -> Iterator[tuple[LabelPass, int | Exception]]:
-    """Each pass when it is in the store, with the images that were forwarded for it; or why it is not."""
+    """Yield each pass when it is in the store with the number of images forwarded for it, or its error."""
     # By checkpoint, so that a replica loads each once and forwards its sets together.
     queues = _routed(sorted(passes, key=_checkpoint), pool)
     asked: dict[Any, tuple[LabelPass, int]] = {}
@@ -53,7 +54,7 @@ def label_all(
 
 
 def _routed(waiting: Iterable[LabelPass], pool: TeacherPool) -> list[list[LabelPass]]:
-    """What waits for each replica, the first one last."""
+    """The passes that wait for each replica, in reverse order."""
     queues: list[list[LabelPass]] = [[] for _ in pool.replicas]
     for label_pass in waiting:
         queues[pool.serves(label_pass)].append(label_pass)

@@ -1,4 +1,4 @@
-"""What every node of a cluster is, found out by a task on each."""
+"""Survey of a cluster's nodes, with a task on each."""
 
 from __future__ import annotations
 
@@ -22,47 +22,47 @@ from raydc.store.opening import open_store
 from raydc.tracking.reach import probe
 
 PATIENCE_SECONDS = 120.0
-"""A node may have to import torch before it answers."""
+"""Time for a node to answer; it may have to import torch first."""
 HEAD = "node:__internal_head__"
 KIND, FILE = "probe", "bytes"
 
 
 @dataclass(frozen=True)
-class Look:
-    """What one node says of itself."""
+class NodeReport:
+    """What one node reports about itself."""
 
     versions: dict[str, str]
     gpus: int
-    """GPUs that torch sees there."""
+    """Number of GPUs that torch sees on the node."""
     store_problem: str | None
-    """Why the store cannot be read and written there; None if it can."""
+    """Why the store cannot be read and written on the node; None if it can."""
 
 
 @dataclass(frozen=True)
 class Node:
-    """A node that is alive."""
+    """A live node."""
 
     id: str
     address: str
     is_head: bool
     gpus: int
-    """That Ray counts there."""
-    look: Look | None = None
+    """Number of GPUs that Ray counts on the node."""
+    look: NodeReport | None = None
     problem: str | None = None
-    """Why it says nothing of itself."""
+    """Why the node gave no report; None if it did."""
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """The nodes, and what the head says of MLflow."""
+    """The nodes of a cluster, and whether its head reaches MLflow."""
 
     nodes: Sequence[Node]
     tracking_problem: str | None
-    """Why MLflow does not answer there; None if it does, or is not asked."""
+    """Why MLflow does not answer the head; None if it does, or was not checked."""
 
 
 def versions() -> dict[str, str]:
-    """Of what must be equal on all nodes."""
+    """Versions of the software that must be equal on all nodes."""
     return {
         "python": platform.python_version(),
         "ray": ray.__version__,
@@ -72,7 +72,7 @@ def versions() -> dict[str, str]:
 
 
 def survey(store_uri: str | None, tracking_uri: str | None) -> Cluster:
-    """Ask every node of the connected cluster; each reads what we write to the store, and writes."""
+    """Query every node of the connected cluster; each reads an artifact of the driver and writes one."""
     alive = [_node(entry) for entry in ray.nodes() if entry["Alive"]]
     head = next(node for node in alive if node.is_head)
     asked = None if tracking_uri is None else _ask(head, tracking_problem, tracking_uri)
@@ -83,7 +83,7 @@ def survey(store_uri: str | None, tracking_uri: str | None) -> Cluster:
 
 
 def _ask(node: Node, question: Callable[..., Any], *given: Any) -> ray.ObjectRef:
-    """A task on one node, in a process of its own, which takes nothing from the students there."""
+    """Start a task on one node, in its own process, that uses none of the students' resources."""
     strategy = NodeAffinitySchedulingStrategy(node.id, soft=False)
     task = ray.remote(num_cpus=0, max_calls=1, scheduling_strategy=strategy)(question)
     return task.remote(*given)
@@ -98,7 +98,7 @@ def _answered(node: Node, asked: ray.ObjectRef) -> Node:
 
 @contextmanager
 def _written(store_uri: str | None, nodes: Sequence[Node]) -> Iterator[str]:
-    """An artifact of ours in the store, and afterwards none of anybody's; its name."""
+    """Write a test artifact to the store and yield its name; on exit, remove it and those of the nodes."""
     ours = f"driver-{uuid.uuid4().hex}"
     if store_uri is None:
         yield ours
@@ -113,18 +113,18 @@ def _written(store_uri: str | None, nodes: Sequence[Node]) -> Iterator[str]:
 
 
 def write(store: Store, name: str) -> None:
-    """An artifact of a few bytes."""
+    """Write an artifact of a few bytes."""
     with store.draft(KIND) as draft:
         draft.path(FILE).write_bytes(name.encode())
         draft.commit(name)
 
 
-def look(store_uri: str | None, ours: str, own: str) -> Look:
-    """This node: its versions, its GPUs, and whether it reads the driver's bytes and writes its own."""
-    # Ray hides the GPUs from a task that asks for none.
+def look(store_uri: str | None, ours: str, own: str) -> NodeReport:
+    """Report this node's versions and GPUs, and whether it reads the driver's artifact and writes its own."""
+    # Ray hides the GPUs from a task that requests none.
     os.environ.pop("CUDA_VISIBLE_DEVICES", None)
     problem = None if store_uri is None else _store_problem(store_uri, ours, own)
-    return Look(versions(), torch.cuda.device_count(), problem)
+    return NodeReport(versions(), torch.cuda.device_count(), problem)
 
 
 def _store_problem(store_uri: str, ours: str, own: str) -> str | None:

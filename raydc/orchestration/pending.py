@@ -1,11 +1,11 @@
-"""The work of points that a search asks for, made by the workers of students without a time limit.
+"""The work that points of a search need, made by the student workers without a time limit.
 
     point --its work is in the store--> queue of students
       | not yet                              ^
       +--> work that can start --> worker ---+ made: the point's evaluations that wait for nothing else
-                                     +-------- failed: they fail for its reason
+                                     +-------- failed: they fail with its error
 
-Decisions alone, tested without Ray.
+Only decisions, which are tested without Ray.
 """
 
 from __future__ import annotations
@@ -17,31 +17,31 @@ from raydc.store.artifact import Store
 from raydc.worker.work import Work
 
 PIECES_TOGETHER = 16
-"""Quick pieces of work that a worker is given at a time."""
+"""Most quick pieces of work that a worker is given at a time."""
 
 
 class PendingWork:
-    """Evaluations that wait for work, and that work."""
+    """Evaluations that wait for work, and the work that they wait for."""
 
     def __init__(self, work_of: Callable[[Planned], Sequence[Work]], store: Store, workers: int) -> None:
-        """`work_of`: what an evaluation waits for; what is needed comes first."""
+        """`work_of`: the work that an evaluation waits for; dependencies come first."""
         self._work_of = work_of
         self._store = store
         self._workers = max(1, workers)
         self._waiting: dict[str, tuple[Planned, set[str]]] = {}
         """Evaluations by id, with the work that each waits for."""
         self._left: dict[str, Work] = {}
-        """Work that is not made, in the order in which it was asked for."""
+        """Unfinished work, in the order in which it was requested."""
         self._taken: set[str] = set()
         self._alone: set[str] = set()
-        """Work whose worker died, which is given out alone."""
+        """Work whose worker died, which is handed out alone."""
 
     def __len__(self) -> int:
-        """Evaluations that wait."""
+        """Number of evaluations that wait."""
         return len(self._waiting)
 
     def admit(self, evaluations: Iterable[Planned]) -> list[Planned]:
-        """Those of some evaluations that can start; the others wait for their work."""
+        """The evaluations that can start now; the others wait for their work."""
         ready = []
         for planned in evaluations:
             works = [w for w in self._work_of(planned) if w.id in self._left or not w.is_made(self._store)]
@@ -54,7 +54,7 @@ class PendingWork:
         return ready
 
     def take_quick(self) -> list[Work]:
-        """Quick pieces of work that can start, a worker's part of them."""
+        """A worker's share of the quick pieces of work that can start."""
         able = [work for work in self._able() if not work.trains]
         if able and able[0].id in self._alone:
             return self._give(able[:1])
@@ -77,13 +77,13 @@ class PendingWork:
         return works
 
     def put_back(self, work: Work, *, alone: bool) -> None:
-        """Give a piece of work back that was taken and is not made."""
+        """Put back a piece of work that was taken but not made."""
         self._taken.discard(work.id)
         if alone:
             self._alone.add(work.id)
 
     def made(self, work: Work) -> list[Planned]:
-        """A piece of work is in the store; returns the evaluations that can start now."""
+        """Mark a piece of work as made; returns the evaluations that can start now."""
         self._drop(work.id)
         ready = []
         for planned, left in list(self._waiting.values()):
@@ -94,7 +94,7 @@ class PendingWork:
         return ready
 
     def failed(self, work: Work) -> list[Planned]:
-        """A piece of work cannot be made; returns the evaluations that wait for it, which do no more."""
+        """Mark a piece of work as failed; returns and removes the evaluations that wait for it."""
         self._drop(work.id)
         lost = [planned for planned, left in self._waiting.values() if work.id in left]
         for planned in lost:

@@ -1,12 +1,12 @@
-"""What evaluations wait for, made on Ray: one loop for every kind of work (raydc.worker.work).
+"""Makes the prerequisites of evaluations on Ray: one loop for every kind of work (raydc.worker.work).
 
-    work that trains  -- a task each, of its share of the machine, or several processes (teacher_workers)
-    quick work        -- some pieces a task, in one process first
-    label passes      -- asked of the teacher actors (raydc.orchestration.labelling)
+    work that trains  -- one task each, with a share of the machine, or several processes (teacher_workers)
+    quick work        -- several pieces per task, first in one process
+    label passes      -- requested from the teacher actors (raydc.orchestration.labelling)
 
-Kinds are made one after the other. What is in the store is not made again, and a task whose process dies is
-started again and goes on from the last saved state. Work that cannot be made is remembered with its reason,
-and so is what needs it; where the reason is an artifact that is missing or damaged, the runner tries again.
+Kinds are made one after the other. Work in the store is not made again, and a task whose process dies is
+restarted and resumes from the last saved state. Work that cannot be made is recorded with its error, and so
+is the work that needs it; if the error is a missing or damaged artifact, the runner tries again.
 """
 
 from __future__ import annotations
@@ -35,24 +35,24 @@ from raydc.worker.making import make
 from raydc.worker.work import Cores, Work
 
 PIECES_TOGETHER = 16
-"""Quick pieces of work that one task makes."""
+"""Most quick pieces of work that one task makes."""
 PROCESS_START_SECONDS = 6.0
-"""What a worker process takes to start and to load torch; shorter work is not spread."""
+"""Time for a worker process to start and load torch; shorter work is not distributed."""
 REPORT_SECONDS = 0.5
-"""Least time between two reports of a piece of work."""
+"""Minimum time between two reports of a piece of work."""
 RAY_PARTS = 10_000
-"""Ray counts in such parts of a GPU, and rounds."""
+"""Ray's resolution of fractional GPUs: it rounds to 1 / RAY_PARTS."""
 TEACHERS_SHARE = 0.05
-"""Part of each GPU that is kept for teacher actors, which live as long as the run."""
+"""Fraction of each GPU that is reserved for teacher actors, which live as long as the run."""
 
 
 def gpu_share(resources: Resources, capacity: Capacity) -> float:
-    """Part of a GPU that a student, a training or a scorer takes; the teachers keep theirs."""
+    """Fraction of a GPU for a student, a training or a scorer, without the share of the teachers."""
     return resources.gpu_share * (1 - TEACHERS_SHARE) if capacity.gpus else 0.0
 
 
 def teacher_share(teachers: int, gpus: float) -> float:
-    """Part of a GPU that each of the teachers takes that share GPUs with students; 0 where there is none."""
+    """Fraction of a GPU for each teacher that shares GPUs with students; 0 without GPUs."""
     if not gpus:
         return 0.0
     together = math.ceil(teachers / gpus)
@@ -60,7 +60,7 @@ def teacher_share(teachers: int, gpus: float) -> float:
 
 
 def steps_of(work: Work, facts: DataFacts) -> int:
-    """Steps of a piece of work as its stage counts them; quick work and unknown steps count as one."""
+    """Number of steps of a piece of work in its stage; quick work and unknown numbers count as one."""
     return max(1, work.cost(facts).steps or 1) if work.trains else 1
 
 
@@ -95,33 +95,33 @@ def _train(context: WorkerContext, work: Work, together: Together | None) -> Any
 
 @ray.remote(max_retries=2)
 def _make_some(context: WorkerContext, works: list[Work]) -> list[Exception | None]:
-    """Make quick pieces of work; for each None, or why it cannot be made."""
+    """Make quick pieces of work; returns None or the error for each."""
     outcomes: list[Exception | None] = []
     for work in works:
         try:
             make(work, context.bench())
             outcomes.append(None)
-        except Exception as error:  # what waits for this piece fails, and only that
+        except Exception as error:  # fails only what waits for this piece
             outcomes.append(_portable(error))
     return outcomes
 
 
 def _portable(error: Exception) -> Exception:
-    """An error that any process can read: raydc's own, or its text."""
+    """An error that any process can unpickle: raydc's own, or its text."""
     return error if isinstance(error, RaydcError) else RuntimeError(f"{type(error).__name__}: {error}")
 
 
 @dataclass(frozen=True)
 class _Event:
-    """What was heard of a piece of work that is made."""
+    """A report on a piece of work in progress."""
 
     work: Work
     steps: tuple[int, int] | None = None
     """(steps done, steps in total); None when it has ended."""
     error: Exception | None = None
-    """Why it cannot be made."""
+    """Why it cannot be made; None if it can."""
     images: int = 0
-    """Images that teachers labelled for it."""
+    """Number of images that teachers labelled for it."""
 
 
 @dataclass
@@ -132,12 +132,12 @@ class _Tasks:
     capacity: Capacity
     resources: Resources
     open: dict[Any, list[Work]] = field(default_factory=dict)
-    """Pieces by the reference, or the stream, of their task."""
+    """Pieces by the object reference or generator of their task."""
 
     def run(self, works: Sequence[Work]) -> Iterator[_Event | None]:
-        """What is heard of all pieces until each has ended; None now and then."""
+        """Yield the reports on all pieces until each has ended, and None from time to time."""
         long = [work for work in works if work.trains]
-        # Work of one group stays together: what it reads is read once.
+        # Work of one group stays together, so that its inputs are read once.
         quick = sorted((w for w in works if not w.trains), key=lambda w: (w.group, w.id), reverse=True)
         threads = spread(range(len(long)), self.capacity.cpus, self.capacity.node_cpus)
         for work, share in zip(long, threads, strict=True):
@@ -153,7 +153,7 @@ class _Tasks:
             for reference in ready:
                 yield from self._hear(reference)
             if time.monotonic() - started > PROCESS_START_SECONDS:
-                # Long enough to be worth the start of more processes.
+                # Long enough to be worth starting more processes.
                 lanes = self.capacity.workers
             yield None
 
@@ -174,7 +174,7 @@ class _Tasks:
         return task.options(**asked)
 
     def _start(self, work: Work, share: int) -> Any:
-        """The stream of a long piece of work, made by one process or by several workers."""
+        """Start a long piece of work in one process or several workers; returns its generator of reports."""
         workers = self.resources.teacher_workers
         if workers == 1 or not work.request.together:
             cores = share if work.request.cores is Cores.SHARE else self.student_cores
@@ -185,7 +185,7 @@ class _Tasks:
         return _train.options(num_cpus=0).remote(self._with(cpus), work, together)
 
     def _hear(self, reference: Any) -> Iterator[_Event]:
-        """What a task that is ready says; it is closed where that is the last."""
+        """The reports of a ready task; the task is removed after its last report."""
         works = self.open[reference]
         try:
             if works[0].trains:
@@ -201,7 +201,7 @@ class _Tasks:
 
 
 class Prerequisites:
-    """The work that the evaluations of a plan wait for."""
+    """Makes the work that the evaluations of a plan need."""
 
     def __init__(
         self,
@@ -218,16 +218,16 @@ class Prerequisites:
         self.resources = resources
         self.progress = progress
         self.broken: dict[str, str] = {}
-        """Work that could not be made, with the reason."""
+        """Errors of the work that could not be made, by id."""
         self.lost: set[str] = set()
-        """The part of it whose reason is an artifact that is missing or damaged."""
+        """Ids of the work in `broken` whose error is a missing or damaged artifact."""
         self.images_forwarded = 0
-        """Images that teachers labelled."""
+        """Number of images that teachers labelled."""
 
     def make(self, works: Sequence[Work], pool: TeacherPool | None) -> None:
         """Make work of one kind; what it needs must be made, or be in `broken`.
 
-        `pool`: the teachers, where there is anything to be asked of them.
+        `pool`: the teachers; None if there are no label passes.
         """
         possible = [work for work in works if self._possible(work)]
         if not possible:
@@ -273,7 +273,8 @@ class Prerequisites:
             self._failed(work, event.error)
 
     def _possible(self, work: Work) -> bool:
-        """Whether all that a piece of work needs was made; it is broken for the same reason otherwise."""
+        """Whether all that a piece of work needs was made; otherwise it is marked broken with the same
+        error."""
         need = next((need for need in work.needs if need in self.broken), None)
         if need is None:
             return True
@@ -283,7 +284,7 @@ class Prerequisites:
         return False
 
     def _failed(self, work: Work, error: Exception) -> None:
-        """Remember why a piece of work cannot be made."""
+        """Record why a piece of work cannot be made."""
         reason = _cause(error)
         self.broken[work.id] = f"{work.title}: {reason}" if work.title else reason
         if isinstance(getattr(error, "cause", error), ArtifactError):
@@ -293,6 +294,6 @@ class Prerequisites:
 
 
 def _cause(error: Exception) -> str:
-    """The last line of a remote error, which says what happened."""
+    """The last line of a remote error, which is its message."""
     cause = getattr(error, "cause", None) or error
     return " ".join(str(cause).strip().split("\n")[-1].split())[:300]

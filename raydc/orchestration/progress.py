@@ -1,4 +1,4 @@
-"""What a run tells while it goes."""
+"""Progress of a run: events and step rates."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ from typing import Protocol
 from raydc.spec.result import Row
 
 RECENT_SECONDS = 600.0
-"""Steps before that do not count for the rate."""
+"""Window of the rate; older steps do not count."""
 
 
 class Progress(Protocol):
-    """Someone who watches a run; all calls come from the driver's thread."""
+    """An observer of a run; all calls come from the driver's thread."""
 
     def stage(self, name: str, total: int, unit: str) -> None:
-        """A stage with `total` units of work begins; the one before has ended."""
+        """A stage with `total` units of work starts; the previous one has ended."""
 
     def advance(
         self, done: float, detail: str = "", *, total: int | None = None, per_minute: float | None = None
     ) -> None:
-        """So much of the stage is done; `total`: units of the stage, where they have become known since."""
+        """Report the progress of the stage; `total`: its units, if they were not known before."""
 
     def results(self, rows: Sequence[Row], seconds_left: float | None) -> None:
         """Evaluations have ended; how long the rest will take, once that is known."""
 
     def beside(self, text: str) -> None:
-        """What is made while evaluations run, such as `sets: 120/200 steps`; empty when nothing is."""
+        """Show work that is made while evaluations run, such as `sets: 120/200 steps`; empty if none is."""
 
     def note(self, text: str) -> None:
-        """Something worth a line."""
+        """Show a message on its own line."""
 
 
 class Silent:
-    """Watches and says nothing."""
+    """A progress observer that shows nothing."""
 
     def stage(self, name: str, total: int, unit: str) -> None:
         return
@@ -55,7 +55,7 @@ class Silent:
 
 
 class Steps:
-    """Steps of several pieces of work, and how fast they come."""
+    """Steps of several pieces of work, and their rate."""
 
     def __init__(self) -> None:
         self._done: dict[str, int] = {}
@@ -65,20 +65,20 @@ class Steps:
         self._sum = 0
 
     def begin(self, piece: str, total: int) -> None:
-        """A piece of work of `total` steps, none of which is done."""
+        """Add a piece of work with `total` steps, none of which is done."""
         self._done[piece], self._total[piece] = 0, total
 
     def report(self, now: float, piece: str, done: int, total: int) -> None:
-        """So many steps of a piece are done at the time `now`, in seconds.
+        """Report that `done` steps of a piece are done at the time `now`, in seconds.
 
-        What is done at its first report was done in an earlier run, and does not count for the rate.
+        Steps done at its first report are from an earlier run and do not count for the rate.
         """
         known = piece in self._reported
         self._reported.add(piece)
         self._count(now, piece, done, total, counts=known)
 
     def finish(self, now: float, piece: str) -> None:
-        """A piece of work has ended."""
+        """Mark a piece of work as ended."""
         self._count(now, piece, self._total[piece], self._total[piece], counts=True)
 
     def _count(self, now: float, piece: str, done: int, total: int, *, counts: bool) -> None:
@@ -97,17 +97,17 @@ class Steps:
 
     @property
     def done(self) -> int:
-        """Steps that are done."""
+        """Number of steps that are done."""
         return sum(self._done.values())
 
     @property
     def total(self) -> int:
-        """Steps of all pieces."""
+        """Number of steps of all pieces."""
         return sum(self._total.values())
 
     @property
     def per_minute(self) -> float | None:
-        """Steps a minute of late; None before two reports."""
+        """Recent steps per minute; None before two reports."""
         if len(self._made) < 2 or self._made[-1][0] <= self._made[0][0]:
             return None
         (first, before), (last, after) = self._made[0], self._made[-1]

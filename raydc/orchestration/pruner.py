@@ -1,11 +1,10 @@
-"""The judge: an actor beside the driver that stops students of a search early.
+"""The pruner actor: runs next to the driver and stops students of a search early.
 
-    student --(point, rung, val_acc)--> judge --goes on?--> student      it waits for the answer
+    student --(point, rung, val_acc)--> pruner --continue?--> student    it waits for the answer
 
-Optuna's pruners decide (raydc.orchestration.points.Referee), and not Tune's schedulers: a Tune trial is a
-bundle of students, of which one may be stopped and the others not; and what was reported is in Optuna's
-storage, so that a search goes on after a kill with all that it had seen. The actor runs on the driver's
-machine, where the storage is.
+Optuna's pruners decide (raydc.search.points.PointPruner), not Tune's schedulers: a Tune trial is a bundle of
+students, of which one may be stopped and the others not; and reports are in Optuna's storage, so that a
+search resumes after a kill with all of them. The actor runs on the driver's machine, where the storage is.
 """
 
 from __future__ import annotations
@@ -22,31 +21,32 @@ from raydc.spec.search import SearchSpec
 
 @ray.remote
 class PrunerActor:
-    """A referee for students of other processes."""
+    """A pruner for students in other processes."""
 
     def __init__(self, path: Path, name: str, search: SearchSpec) -> None:
         self._pruner = PointPruner(path, name, search)
 
     def should_continue(self, trial: int, rung: int, val_acc: float) -> bool:
-        """As `PointPruner.should_continue`; a report that is sent again after a restart changes nothing."""
+        """As `PointPruner.should_continue`; repeating a report after a restart has no effect."""
         return self._pruner.should_continue(trial, rung, val_acc)
 
 
 class RemotePruner:
-    """The judge as students see it (`raydc.workbench.Pruner`); it may be sent to other processes."""
+    """The students' client of the actor (`raydc.worker.workbench.Pruner`); it can be sent to other
+    processes."""
 
     def __init__(self, actor: Any) -> None:
         self._actor = actor
 
     @staticmethod
     def start(path: Path, name: str, search: SearchSpec) -> RemotePruner:
-        """Start an actor that outlives its failures."""
+        """Start an actor that Ray restarts after failures."""
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         remote_class: Any = PrunerActor
         actor = remote_class.options(
             num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=here
         )
-        return RemotePruner(actor.remote(path.absolute(), name, search))  # its folder is another
+        return RemotePruner(actor.remote(path.absolute(), name, search))  # its working folder differs
 
     def should_continue(self, trial: int, rung: int, val_acc: float) -> bool:
         answer: bool = ray.get(self._actor.should_continue.remote(trial, rung, val_acc))

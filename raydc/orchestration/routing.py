@@ -1,4 +1,4 @@
-"""Who does what next: pure decisions, tested without Ray."""
+"""Scheduling decisions as pure functions, tested without Ray."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 BUNDLE_SECONDS = 4.0
-"""What a bundle should take: long beside a Tune trial (13 to 34 ms), short beside a study."""
+"""Target duration of a bundle: long compared to a Tune trial (13 to 34 ms), short compared to a study."""
 LARGEST_BUNDLE = 256
 SHARE = 3
-"""A bundle holds at most 1 / SHARE of each worker's part of what is left, so that all end together."""
+"""A bundle has at most 1 / SHARE of a worker's part of the remaining work, so that all workers end
+together."""
 QUEUE_PER_REPLICA = 16
-"""Label passes that wait for one replica; more for CROWDED_SECONDS, and another one is started."""
+"""If more label passes wait per replica for CROWDED_SECONDS, another replica is started."""
 SCALE_UP_SECONDS = 5.0
 IDLE_SECONDS = 10.0
-"""A replica that has had nothing to do for so long is ended."""
+"""A replica that has been idle for this long is ended."""
 
 
 def replica_for(checkpoint: str, replicas: int) -> int:
     """Which of `replicas` teacher actors serves a checkpoint (rendezvous hashing).
 
-    The same checkpoint goes to the same replica, so it is resident once; another number of replicas
+    The same checkpoint goes to the same replica, so it is loaded once; a change of the number of replicas
     moves as few checkpoints as possible.
     """
 
@@ -36,7 +37,7 @@ def replica_for(checkpoint: str, replicas: int) -> int:
 
 @dataclass
 class Autoscaler:
-    """How many teacher replicas there are to be, by what waits for them."""
+    """Decides the number of teacher replicas from the number of waiting passes."""
 
     fewest: int
     most: int
@@ -44,9 +45,9 @@ class Autoscaler:
     _idle_since: float | None = None
 
     def wanted(self, now: float, replicas: int, waiting: int, *, helps: bool, last_idle: bool) -> int:
-        """One more replica than there are, one fewer, or as many.
+        """The wanted number of replicas: one more, one fewer, or unchanged.
 
-        now: seconds of a clock that is never set; waiting: label passes that are not made yet; helps: whether
+        now: seconds of a monotonic clock; waiting: label passes that are not made yet; helps: whether
         one more replica would serve any of them; last_idle: whether the last one serves none of them.
         """
         crowded = helps and waiting > QUEUE_PER_REPLICA * replicas and replicas < self.most
@@ -67,7 +68,7 @@ def _since(before: float | None, now: float) -> float:
 
 
 def spread(sizes: Iterable[int], slots: int, most: int) -> list[int]:
-    """How many of `slots` threads each of some jobs that run at once gets: at least one, at most `most`."""
+    """The number of `slots` threads for each of several concurrent jobs: at least one, at most `most`."""
     count = len(list(sizes))
     return [max(1, min(most, slots // max(1, count)))] * count
 
@@ -75,9 +76,8 @@ def spread(sizes: Iterable[int], slots: int, most: int) -> list[int]:
 class Queue(Generic[T]):
     """Evaluations that wait for a worker, the costliest first.
 
-    With `shape`, items of equal shape are handed out together, each worker its part of them. `cost` is in
-    any unit that is proportional to seconds; how many seconds a unit takes is learnt
-    from what has finished.
+    With `shape`, items of equal shape are handed out together, a share to each worker. `cost` is in any unit
+    proportional to seconds; the seconds per unit are estimated from finished items.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Queue(Generic[T]):
         self._cost = cost
         self._workers = max(1, workers)
         self._shape = None if shape is None else _remembered(shape)
-        # Items of one shape stay together, so that a bundle holds whole packs.
+        # Items of one shape stay together, so that a bundle contains whole packs.
         self._waiting = sorted(items, key=lambda i: (cost(i), self._shape(i) if self._shape else ""))
         self._alone: list[T] = []
         self._learnt = 0
@@ -102,28 +102,28 @@ class Queue(Generic[T]):
         return len(self._waiting) + len(self._alone)
 
     def add(self, items: Iterable[T]) -> None:
-        """Items that became known later; they wait behind all others."""
+        """Add items that became known later; they wait behind all others."""
         self._waiting[:0] = reversed(list(items))
 
     def put_back(self, item: T) -> None:
-        """Give an item back whose worker died; it is handed out again, alone."""
+        """Put back an item whose worker died; it is handed out again, alone."""
         self._alone.append(item)
 
     def learn(self, item: T, seconds: float) -> None:
-        """An item took this long."""
+        """Record the seconds that an item took."""
         self._learnt += 1
         self._seconds += seconds
         self._units += self._cost(item)
 
     def seconds_left(self, unknown: int = 0) -> float | None:
-        """Worker-seconds of what waits and of `unknown` items like those before; None before the first."""
+        """Worker-seconds of the waiting items and of `unknown` average ones; None before the first result."""
         if self._units == 0:
             return None
         cost = sum(map(self._cost, self._waiting)) + sum(map(self._cost, self._alone))
         return cost * self._seconds / self._units + unknown * self._seconds / self._learnt
 
     def later(self, item: T) -> int:
-        """Items of the shape of `item` that wait, a worker's part of them."""
+        """A worker's share of the number of waiting items with the shape of `item`."""
         if self._shape is None:
             return 0
         alike = sum(self._shape(other) == self._shape(item) for other in self._waiting)
@@ -152,7 +152,7 @@ class Queue(Generic[T]):
         return bundle
 
     def _pack(self, first: T, shape: Callable[[T], str]) -> list[T]:
-        """All that waits of one shape, or a worker's part of it."""
+        """All waiting items of one shape, or a worker's share of them."""
         alike = [item for item in self._waiting if shape(item) == shape(first)]
         count = min(LARGEST_BUNDLE, -(-(len(alike) + 1) // self._workers))
         chosen = alike[::-1][: count - 1]
@@ -162,11 +162,11 @@ class Queue(Generic[T]):
 
 
 def _remembered(shape: Callable[[T], str]) -> Callable[[T], str]:
-    """`shape`, asked once of each item, which need not be hashable."""
+    """`shape`, cached for each item by identity, because items need not be hashable."""
     known: dict[int, tuple[T, str]] = {}
 
     def remembered(item: T) -> str:
-        # The item is kept with its shape, so that no other one gets its id.
+        # The item is stored with its shape, so that its id is not reused.
         if id(item) not in known:
             known[id(item)] = item, shape(item)
         return known[id(item)][1]

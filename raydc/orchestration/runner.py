@@ -1,17 +1,17 @@
 """The runner: takes a plan through its stages on a Ray cluster.
 
-    trajectories   Ray tasks, side by side; each streams its progress and resumes from its checkpoints;
-                   with `teacher_workers` several workers of Ray Train a trajectory
+    trajectories   Ray tasks in parallel; each streams its progress and resumes from its checkpoints;
+                   with `teacher_workers`, several Ray Train workers per trajectory
     sets           Ray tasks
-    labels         teacher actors, asked for all passes with a bounded number open
+    labels         teacher actors, with a bounded number of open passes
     learned        Ray tasks, for labels that are learnt; each resumes from its last saved step
-    evaluations    Tune trials on workers that are used again; rows go to the sink as they end
+    evaluations    Tune trials on reused workers; rows go to the sink as they end
 
-A search makes its teachers, then goes to evaluations at once: the set and the learned labels of a point are
-made by the workers of students when it is asked, labels of teachers when a student asks for them. A stage
-starts when the one before has ended, and what is in the store is not made again. Work that cannot be made
-fails the evaluations that wait for it, and only those. Where an artifact that was there before is missing,
-all stages are gone through again, at most `retries` times.
+A search makes its teachers, then starts evaluations at once: the set and the learned labels of a point are
+made by the student workers when the point is suggested, labels of teachers when a student requests them. A
+stage starts when the previous one has ended, and work in the store is not made again. Work that cannot be
+made fails only the evaluations that wait for it. If an artifact that existed before is missing, all stages
+are repeated, at most `retries` times.
 """
 
 from __future__ import annotations
@@ -53,26 +53,26 @@ from raydc.worker.workbench import Pruner
 
 T = TypeVar("T")
 TUNE_FOLDERS = "raydc-tune-"
-"""Beginning of the names of Tune's own folders, followed by the process that owns them."""
+"""Prefix of the names of Tune's own folders, followed by the id of the owning process."""
 SEARCHED_TOGETHER = {"cpu": 2, "gpu": 16}
-"""Students of a search that are open for each worker: one that is trained and the next, or a pack."""
+"""Number of open students of a search per worker: one in training and the next one, or a pack."""
 
 
 @dataclass
 class Stages:
-    """What the stages took and did."""
+    """Times and counts of the stages."""
 
     seconds: dict[str, float] = field(default_factory=dict)
-    """Wall time by stage."""
+    """Wall time in seconds by stage."""
     student_seconds: float = 0.0
-    """Summed over the evaluations of this run, inside their workers."""
+    """Time inside the workers, summed over the evaluations of this run."""
     workers: int = 1
     images_forwarded: int = 0
-    """Images that teachers labelled in this run."""
+    """Number of images that teachers labelled in this run."""
 
     @property
     def efficiency(self) -> float | None:
-        """Part of the workers' time that students used; None if none ran."""
+        """Fraction of the workers' time used by students; None if none ran."""
         wall = self.seconds.get("evaluations", 0.0)
         return self.student_seconds / (self.workers * wall) if wall and self.student_seconds else None
 
@@ -93,7 +93,7 @@ class Runner:
         sink: Callable[[Sequence[Row]], None],
         decode: Callable[[], object],
     ) -> None:
-        """`decode` sees to it that the dataset's images are in the store."""
+        """`decode` ensures that the dataset's images are in the store."""
         self.plan = plan
         self.context = context
         self.facts = facts
@@ -106,9 +106,9 @@ class Runner:
         self._decode = decode
         self._pool: TeacherPool | None = None
         self._attempts: dict[str, int] = {}
-        """How often evaluations were tried, by id."""
+        """Number of attempts of evaluations and work, by id."""
         self._to_come: Callable[[], int] = lambda: 0
-        """Evaluations that a search has not asked for yet."""
+        """Returns the number of evaluations that a search has not suggested yet."""
 
     def _prerequisites(self, plan: Plan, capacity: Capacity) -> Prerequisites:
         check_workers(plan, self.facts, self.resources, capacity)
@@ -123,10 +123,10 @@ class Runner:
         return prerequisites
 
     def run(self, capacity: Capacity, before_evaluations: Callable[[], object]) -> Stages:
-        """Take the plan to its end; `KeyboardInterrupt` passes through between two reports.
+        """Run the plan to its end; `KeyboardInterrupt` passes through between two reports.
 
-        `before_evaluations` is called once what they wait for is made; it may raise. Raises `StoreError` or
-        `FolderError` when no result can be kept any more.
+        `before_evaluations` is called once their prerequisites are made; it may raise. Raises `StoreError` or
+        `FolderError` if results can no longer be stored.
         """
         plan = self.plan
         try:
@@ -138,14 +138,14 @@ class Runner:
                 again = self._timed("evaluations", evaluate)
                 if not again:
                     break
-                self._mend(len(again))
+                self._prepare_rebuild(len(again))
                 plan = plan.without({planned.id for planned in plan.evaluations} - again)
         finally:
             self._stop(self._pool)
         return self.stages
 
     def _make(self, prerequisites: Prerequisites, works: Sequence[Work]) -> None:
-        """Make work, one kind after the other, each in the order of `works`."""
+        """Make work, one kind after the other in the order of `works`."""
         if self._pool is None and any(work.label_pass is not None for work in works):
             self._pool = self._start_teachers(prerequisites.capacity)
         kinds = dict.fromkeys(work.kind for work in works)
@@ -153,21 +153,19 @@ class Runner:
             part = [work for work in works if work.kind is kind]
             self._timed(kind.name, partial(prerequisites.make, part, self._pool))
 
-    def _mend(self, count: int) -> None:
-        """See to it that what is missing or damaged is found so, and made again, for so many evaluations."""
-        self.progress.note(
-            f"an artifact is missing or damaged and is made again; evaluations that wait for it: {count}"
-        )
+    def _prepare_rebuild(self, count: int) -> None:
+        """Recheck the store so that missing or damaged artifacts are rebuilt, for `count` evaluations."""
+        self.progress.note(f"rebuilding a missing or damaged artifact; evaluations that wait for it: {count}")
         self.store.recheck()
         if self.store.is_intact("pixels", self.context.pixels):
             return
         try:
             self._decode()
         except InputError as error:
-            raise StoreError(f"the dataset's images are gone from the store, and {error}") from error
+            raise StoreError(f"the dataset's images are missing from the store, and {error}") from error
 
     def search(self, search: Search, capacity: Capacity, before_evaluations: Callable[[], object]) -> Stages:
-        """As `run`, of a search; the plan is of its examples."""
+        """As `run`, for a search; the plan contains its examples."""
         prerequisites = self._prerequisites(self.plan, capacity)
         pruner: RemotePruner | None = None
         try:
@@ -199,8 +197,8 @@ class Runner:
             self.stages.seconds[stage] = taken + time.monotonic() - start
 
     def _start_teachers(self, capacity: Capacity) -> TeacherPool:
-        """Those that stay share a little of the GPUs with students; others take a whole one while labels
-        are made, or a core where there is none, and students wait for the end of that."""
+        """Permanent replicas share a small part of the GPUs with students; further ones take a whole GPU, or
+        a core without GPUs, only during the label stage, before students start."""
         fewest, most = self.resources.replicas(capacity.places)
         common: dict[str, Any] = {"num_cpus": 0, "max_concurrency": 1000}
         if most > 1:
@@ -220,21 +218,21 @@ class Runner:
 
     # --- evaluations --------------------------------------------------------------------------
 
-    def _evaluations(self, plan: Plan, prerequisites: Prerequisites, mends: bool) -> set[str]:
-        """Run the evaluations that can start; returns which are to be tried again, none unless `mends`."""
+    def _evaluations(self, plan: Plan, prerequisites: Prerequisites, rebuilds: bool) -> set[str]:
+        """Run the evaluations that can start; returns the ids to try again, none unless `rebuilds`."""
         self.stages.images_forwarded += prerequisites.images_forwarded
         able, lost = not_started(
             plan, prerequisites.broken, study=self.study, dataset_id=self.facts.dataset_id
         )
         again: set[str] = set()
-        if mends:
+        if rebuilds:
             again = {p.id for p in plan.evaluations if not prerequisites.lost.isdisjoint(p.needs)}
             lost = [row for row in lost if row["evaluation_id"] not in again]
         self.progress.stage("evaluations", len(able) + len(lost), "evaluations")
         if lost:
             self._take(lost, None)
         if able:
-            again |= {p.id for p in self._tune(able, prerequisites.capacity, mends=mends)}
+            again |= {p.id for p in self._tune(able, prerequisites.capacity, rebuilds=rebuilds)}
         return again
 
     def _points(self, search: Search, prerequisites: Prerequisites, pruner: Pruner | None) -> None:
@@ -243,11 +241,11 @@ class Runner:
         self._to_come = search.to_come
         self.progress.stage("evaluations", search.to_come(), "evaluations at most")
         asked = search.ask()
-        # Each time round costs an evaluation one of its attempts.
+        # Each round costs an evaluation one of its attempts.
         while asked:
             asked = self._tune(asked, capacity, pruner, search.hear)
             if asked:
-                self._mend(len(asked))
+                self._prepare_rebuild(len(asked))
                 self._make(prerequisites, teachers_of(self.plan, self.store))
 
     def _tune(
@@ -257,9 +255,9 @@ class Runner:
         pruner: Pruner | None = None,
         more: More = no_more,
         *,
-        mends: bool = True,
+        rebuilds: bool = True,
     ) -> list[Planned]:
-        """Run evaluations; returns those that lack an artifact, to be tried again if somebody `mends`."""
+        """Run evaluations; with `rebuilds`, returns those that lack an artifact, to be tried again."""
         facts, resources = self.facts, self.resources
         tests = facts.test_images + facts.val_images
         searching = more is not no_more
@@ -277,7 +275,7 @@ class Runner:
             timeout_seconds=resources.evaluation_timeout_seconds,
             packed=bool(capacity.gpus),
             attempts=self._attempts,
-            mends=mends,
+            rebuilds=rebuilds,
             pending=PendingWork(work_of_point, self.store, workers) if searching else None,
             on_work=_Beside(self.progress),
         )
@@ -301,7 +299,7 @@ class Runner:
 
 
 class _Beside:
-    """Tells of work that the workers of students make."""
+    """Reports the progress of work that student workers make."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -309,7 +307,7 @@ class _Beside:
         self._open: dict[str, Work] = {}
 
     def __call__(self, work: Work, done: int, total: int) -> None:
-        """Steps of a piece of work; both are 0 when it has ended."""
+        """Report the steps of a piece of work; both counts are 0 when it has ended."""
         if not total:
             self._open.pop(work.id, None)
         elif work.trains:
@@ -331,16 +329,16 @@ class _Beside:
 
 
 def student_request(resources: Resources, capacity: Capacity) -> dict[str, float]:
-    """What Tune is asked for each worker of students, of which it starts as many as fit."""
+    """The resources that Tune requests per student worker; it starts as many workers as fit."""
     if capacity.gpus:
         return {"cpu": resources.threads, "gpu": gpu_share(resources, capacity)}
-    # Fewer workers than cores leave no room for more of them.
+    # With fewer workers than cores, each takes more cores, so that no further worker fits.
     part = min(capacity.cpus / capacity.workers, capacity.node_cpus)
     return {"cpu": max(resources.threads, part)}
 
 
 def _run_tune(worker: Any, bundle_searcher: BundleSearcher, workers: int) -> None:
-    """Let Tune run bundles until none is left; raises why it cannot go on, if it cannot."""
+    """Let Tune run bundles until none is left; raises the reason if it cannot continue."""
     _remove_leftovers()
     folder = tempfile.mkdtemp(prefix=f"{TUNE_FOLDERS}{os.getpid()}-")
     try:
@@ -351,7 +349,7 @@ def _run_tune(worker: Any, bundle_searcher: BundleSearcher, workers: int) -> Non
                 scheduler=WorkerScheduler(workers),
                 num_samples=-1,
                 reuse_actors=True,
-                # One more than runs waits for each worker, so that its actor is kept.
+                # One more trial than runs is pending per worker, so that its actor is reused.
                 max_concurrent_trials=2 * workers,
             ),
             run_config=tune.RunConfig(
@@ -369,7 +367,7 @@ def _run_tune(worker: Any, bundle_searcher: BundleSearcher, workers: int) -> Non
 
 
 def _remove_leftovers() -> None:
-    """Remove the folders of runs that were killed."""
+    """Remove Tune's folders of killed runs."""
     for path in Path(tempfile.gettempdir()).glob(f"{TUNE_FOLDERS}*"):
         owner = path.name.removeprefix(TUNE_FOLDERS).partition("-")[0]
         if owner.isdigit() and not Path(f"/proc/{owner}").exists() and path.stat().st_uid == os.getuid():

@@ -1,7 +1,7 @@
-"""Teacher actors: replicas of the label service (raydc.label_service) on Ray.
+"""Teacher actors: replicas of the label service (raydc.worker.label_service) on Ray.
 
-If an actor dies, Ray starts it anew and sends open requests again (labelling is a pure function, so
-at-least-once is enough), MOST_DEATHS times; what it had in memory is loaded from the store.
+If an actor dies, Ray restarts it and resends open requests (labelling is a pure function, so at-least-once is
+enough), MOST_DEATHS times; its state is loaded from the store again.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from raydc.spec.plan import LabelPass
 from raydc.worker.label_service import LabelService
 
 MOST_DEATHS = 10
-"""So often a pass is asked again whose replica has died; then it cannot be made."""
+"""Number of times that a pass is retried after its replica died; then it fails."""
 COUNTING_SECONDS = 5.0
-"""Longest wait for what replicas have labelled; one that starts anew does not answer."""
+"""Longest wait for the image counts of replicas; one that is restarting does not answer."""
 PLACING_SECONDS = 30.0
-"""Longest wait for a place on a GPU, which others may use."""
+"""Longest wait for a place on a GPU, which other users of the cluster may occupy."""
 
 
 @ray.remote
@@ -41,21 +41,21 @@ class TeacherActor:
         return await self._service.label(label_pass)
 
     async def images_forwarded(self) -> int:
-        """Images that it has labelled since it was started."""
+        """Number of images that it has labelled since it was started."""
         return 0 if self._service is None else self._service.images_forwarded
 
     async def ready(self) -> bool:
-        """Answers when the actor has started."""
+        """Return when the actor has started."""
         return True
 
     async def pid(self) -> int:
-        """Process id, for those who look after processes."""
+        """Process id, for monitoring."""
         return os.getpid()
 
 
 @ray.remote
 class _Holder:
-    """Takes what is asked of a GPU, and does nothing with it."""
+    """Reserves a share of a GPU and does nothing with it."""
 
     def ready(self) -> bool:
         return True
@@ -63,9 +63,9 @@ class _Holder:
 
 @contextmanager
 def only_free(share: float, gpus: int) -> Iterator[None]:
-    """Within, each of the GPUs has only `share` free, so that what starts there is on all of them.
+    """Within the block, each GPU has only `share` free, so that new actors are spread over all GPUs.
 
-    Ray puts small shares on one GPU for as long as they fit, and then no student fits beside them.
+    Ray packs small shares on one GPU as long as they fit, and then no student fits next to them.
     """
     holder_class: Any = _Holder
     holders = [holder_class.options(num_cpus=0, num_gpus=1 - share).remote() for _ in range(gpus)]
@@ -78,21 +78,21 @@ def only_free(share: float, gpus: int) -> Iterator[None]:
 
 
 class TeacherPool:
-    """The replicas as their clients see them; it may be sent to other processes, which know only these."""
+    """Client of the replicas; it can be sent to other processes, which see the replicas at that time."""
 
     def __init__(self, context: WorkerContext, more: dict[str, Any]) -> None:
-        """`more`: what Ray is asked for each replica that comes and goes."""
+        """`more`: resources that Ray is asked for per temporary replica."""
         self._context = context
         self._more = more
         self.replicas: list[Any] = []
         self._coming: list[tuple[Any, Any]] = []
-        """Replicas that are being started, each with the reference that is ready when it is."""
+        """Replicas that are starting, each with an object reference that is ready when the replica is."""
 
     @staticmethod
     def start(
         context: WorkerContext, replicas: int, options: dict[str, Any], more: dict[str, Any] | None = None
     ) -> TeacherPool:
-        """Start replicas that outlive their failures."""
+        """Start replicas that Ray restarts after failures."""
         pool = TeacherPool(context, more or options)
         pool.replicas = [pool._new(options) for _ in range(replicas)]
         return pool
@@ -105,18 +105,18 @@ class TeacherPool:
 
     @property
     def size(self) -> int:
-        """Replicas, those that are being started among them."""
+        """Number of replicas, including those that are starting."""
         return len(self.replicas) + len(self._coming)
 
     def wait(self) -> None:
-        """Return when all replicas have started, or those have that find a place."""
+        """Wait until all replicas, or those for which there is room, have started."""
         started = [replica.ready.remote() for replica in self.replicas]
         ray.wait(started, num_returns=len(started), timeout=PLACING_SECONDS)
 
     def staff(self, wanted: int) -> bool:
-        """Start or end replicas; whether others than before are asked from now on.
+        """Start or end replicas; returns whether the set of active replicas has changed.
 
-        One that is started is asked when it is ready; one that is ended must have nothing open.
+        A new replica becomes active when it is ready; one that is ended must have no open passes.
         """
         before = len(self.replicas)
         while self.size < wanted:
@@ -131,26 +131,27 @@ class TeacherPool:
         return len(self.replicas) != before
 
     def serves(self, label_pass: LabelPass, replicas: int | None = None) -> int:
-        """Which replica labels a pass, of so many: the same for all passes of a checkpoint."""
+        """Index of the replica that labels a pass; the same for all passes of a checkpoint."""
         checkpoint = f"{label_pass.trajectory}-{label_pass.epoch}"
         return replica_for(checkpoint, len(self.replicas) if replicas is None else replicas)
 
     def ask(self, label_pass: LabelPass) -> Any:
-        """Ask for a pass; the reference is ready when the pass is in the store."""
+        """Request a pass; the returned object reference is ready when the pass is in the store."""
         return self.replicas[self.serves(label_pass)].label.remote(label_pass)
 
     def ensure(self, label_pass: LabelPass) -> None:
-        """Return when the pass is in the store (`raydc.workbench.Labeller`); raises the teacher's error."""
+        """Wait until the pass is in the store (`raydc.worker.workbench.Labeller`); raises the teacher's
+        error."""
         try:
             ray.get(self.ask(label_pass))
         except ray.exceptions.RayTaskError as error:
             raise error.cause from None
 
     def images_forwarded(self) -> int:
-        """Images that the replicas have labelled; one that died has forgotten its own."""
+        """Number of images that the replicas have labelled; a replica that died loses its count."""
         asked = [replica.images_forwarded.remote() for replica in self.replicas]
-        said, _ = ray.wait(asked, num_returns=len(asked), timeout=COUNTING_SECONDS) if asked else ([], [])
-        return sum(ray.get(said))
+        answered, _ = ray.wait(asked, num_returns=len(asked), timeout=COUNTING_SECONDS) if asked else ([], [])
+        return sum(ray.get(answered))
 
     def stop(self) -> None:
         self.staff(0)

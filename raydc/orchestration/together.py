@@ -1,11 +1,11 @@
-"""Work that several workers make together, such as a teacher: Ray Train around the core's training.
+"""Work that several workers make together, such as a teacher, with Ray Train.
 
     task --fit--> controller of Ray Train --> workers, each with its part of every batch
      ^                                          |
-     +------ progress <--- queue <--- the first worker, which also measures and saves
+     +------ progress <--- queue <--- the first worker, which also evaluates and saves
 
-A worker that dies ends the others; Ray Train starts all anew, and they go on from the last state in the
-store. What comes out is what one worker alone would make, up to the order of sums.
+If a worker dies, the others end; Ray Train restarts all of them, and they resume from the last state in the
+store. The result is the same as with one worker, up to the order of sums.
 """
 
 from __future__ import annotations
@@ -31,24 +31,24 @@ from raydc.worker.making import make
 from raydc.worker.work import Work
 
 PATIENCE_SECONDS = 6 * 3600
-"""How long workers wait for the first one, which may be measuring."""
+"""Timeout for workers that wait for the first one, which may be evaluating."""
 
 
 @dataclass(frozen=True)
 class Together:
-    """How several workers make one piece of work."""
+    """Resources of several workers that make one piece of work."""
 
     workers: int
     cpus: int
-    """Of each worker."""
+    """CPU cores per worker."""
     gpu: float
-    """Part of a GPU that each worker takes; above a half, so that no two share one. 0 without GPUs."""
+    """Fraction of a GPU per worker; above a half, so that no two share a GPU. 0 without GPUs."""
     retries: int
-    """How often they are started anew after one has died."""
+    """How often the workers are restarted after one has died."""
 
 
 def check_workers(plan: Plan, facts: DataFacts, resources: Resources, capacity: Capacity) -> None:
-    """Raise `InputError` if teachers cannot be trained by as many workers as the study asks for."""
+    """Raise `InputError` if teachers cannot be trained by the requested number of workers."""
     workers = resources.teacher_workers
     if workers == 1:
         return
@@ -56,7 +56,7 @@ def check_workers(plan: Plan, facts: DataFacts, resources: Resources, capacity: 
     if workers > there:
         raise InputError(
             f"resources.teacher_workers is {workers}, but there are {there} "
-            f"{'GPUs' if capacity.gpus else 'CPU cores'}; choose at most that"
+            f"{'GPUs' if capacity.gpus else 'CPU cores'}; choose at most {there}"
         )
     for job in plan.trajectories.values():
         if job.teacher.trained_here:
@@ -67,14 +67,14 @@ def check_workers(plan: Plan, facts: DataFacts, resources: Resources, capacity: 
 
 def make_together(context: WorkerContext, work: Work, how: Together, on_progress: OnProgress) -> None:
     """Make a piece of work with several workers; raises raydc's own errors, or Ray Train's."""
-    # A second to load, which only such a training needs.
+    # Imported here because it takes a second, and only such a training needs it.
     from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
     from ray.train.torch import TorchConfig, TorchTrainer
 
     queue = Queue(actor_options={"num_cpus": 0})
     relay = Thread(target=_relay, args=(queue, on_progress), daemon=True)
     relay.start()
-    # Ray Train wants a place of its own; states travel through the store.
+    # Ray Train needs its own storage folder; states go through the store.
     folder = tempfile.mkdtemp(prefix="raydc-train-")
     try:
         TorchTrainer(
@@ -106,6 +106,6 @@ def _relay(queue: Queue, on_progress: OnProgress) -> None:
 
 
 def _work(config: dict[str, Any]) -> None:
-    """What each worker does."""
+    """The training function of each worker."""
     queue = config["queue"]
     make(config["work"], config["site"].bench(), lambda done, total: queue.put((done, total)))

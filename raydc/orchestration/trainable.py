@@ -1,6 +1,6 @@
-"""The student's worker: a Tune trial that runs a bundle of evaluations, then is used again.
+"""The student worker: a reusable Tune trial that runs bundles of evaluations.
 
-A bundle travels as text in the trial's config, so that Tune's own records stay small. A step runs
+A bundle is sent as text in the trial's config, so that Tune's own records stay small. A step runs
 evaluations until REPORT_SECONDS have passed and reports their rows; the driver writes them to the
 ledger before it asks for more. A bundle may also be work that evaluations of a search wait for, which has no
 time limit; its steps are reported as they are made.
@@ -36,21 +36,21 @@ from raydc.worker.workbench import Pruner, Workbench
 logger = logging.getLogger(__name__)
 
 REPORT_SECONDS = 0.5
-"""A step ends with the first evaluation that ends after this."""
+"""A step ends when the first evaluation ends after this time."""
 
 
 def pack(content: Any) -> str:
-    """Evaluations or work as text."""
+    """Encode evaluations or work as text."""
     return base64.b64encode(zlib.compress(pickle.dumps(content), 1)).decode()
 
 
 def unpack(text: str) -> Any:
-    """What `pack` was given; only for text that raydc's own driver made."""
+    """Decode text from `pack`; only for text made by raydc's own driver, because it unpickles."""
     return pickle.loads(zlib.decompress(base64.b64decode(text)))
 
 
 def pack_bundle(bundle: Sequence[Attempt]) -> str:
-    """Evaluations, each with the number of this attempt, as text."""
+    """Encode evaluations, each with the number of this attempt, as text."""
     return pack(list(bundle))
 
 
@@ -61,7 +61,7 @@ def unpack_bundle(text: str) -> list[Attempt]:
 
 
 class _Making:
-    """Work that is made in a thread, while its worker reports the steps."""
+    """Makes work in a thread, while the worker reports its steps."""
 
     def __init__(self, works: Sequence[Work], bench: Callable[[], Workbench]) -> None:
         self._events: SimpleQueue[tuple[str, str | None] | Exception | None] = SimpleQueue()
@@ -76,7 +76,7 @@ class _Making:
                 error: str | None = None
                 try:
                     make(work, bench(), partial(self._tell, work.id))
-                except Exception as problem:  # its evaluations fail for this reason, and others go on
+                except Exception as problem:  # only its evaluations fail
                     error = error_text(problem)
                 self._events.put((work.id, error))
             self._events.put(None)
@@ -87,7 +87,7 @@ class _Making:
         self._steps = name, done, total
 
     def report(self) -> dict[str, Any]:
-        """What has ended since the last report, some time after it; and the steps of what is under way."""
+        """Wait for REPORT_SECONDS and report the work that has ended and the steps of the current piece."""
         made: list[tuple[str, str | None]] = []
         until = time.monotonic() + REPORT_SECONDS
         while not self._ended and (left := until - time.monotonic()) > 0:
@@ -127,7 +127,7 @@ class StudentWorker(tune.Trainable):
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self._left = 1  # a bundle that cannot be read is not done
+        self._left = 1  # a bundle that cannot be read is unfinished
         self._packed = False
         self._error: Exception | None = None
         self._told = False
@@ -145,7 +145,7 @@ class StudentWorker(tune.Trainable):
         self._left = len(bundle)
         try:
             bench = self._bench()
-        except RaydcError as error:  # the store does not answer, or the dataset's images are gone from it
+        except RaydcError as error:  # the store does not answer, or the images are missing
             self._rows = iter([self._failed(bundle, error)])
             return
         if self._pruner is not None:
@@ -157,7 +157,7 @@ class StudentWorker(tune.Trainable):
         return self._context.bench(self._teachers)
 
     def _break(self, error: Exception) -> None:
-        """End with what nobody foresaw; it is of this process or its machine, so another may do better."""
+        """End this worker after an unexpected error, because another process or machine may succeed."""
         logger.error("a worker broke", exc_info=error)
         self._error = error
 
@@ -178,17 +178,17 @@ class StudentWorker(tune.Trainable):
         elif self._error is None:
             try:
                 self._run(rows)
-            except Exception as error:  # a training's own errors are in its row
+            except Exception as error:  # errors of a training are in its row
                 self._break(error)
         self._left -= len(rows)
-        said: dict[str, Any] = {"rows": json.dumps(rows, allow_nan=False), "done": not self._left}
+        result: dict[str, Any] = {"rows": json.dumps(rows, allow_nan=False), "done": not self._left}
         if self._error is not None:
-            # Tune does not say of what a worker died; so the worker does, before it dies.
+            # Tune does not report why a worker died, so the worker reports it first.
             if self._told:
                 raise self._error
             self._told = True
-            said["broken"] = one_line(self._error)
-        return said
+            result["broken"] = one_line(self._error)
+        return result
 
     def _run(self, rows: list[Row]) -> None:
         """Add the rows of this step to `rows`."""
@@ -200,4 +200,4 @@ class StudentWorker(tune.Trainable):
                 break
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Nothing: an evaluation is finished or it is not."""
+        """Do nothing: evaluations have no intermediate state."""

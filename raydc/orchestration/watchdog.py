@@ -1,7 +1,7 @@
-"""A watchdog: ends a process whose evaluation takes longer than it may, also one that is stopped as a whole.
+"""A watchdog: ends a process whose evaluation exceeds its time limit, even if the whole process hangs.
 
-faulthandler, a thread in C   ends it when an evaluation is over its time; the stacks stay in its log
-guard, a process beside it    kills it when its thread has not barked for that time
+faulthandler, a C thread      ends it when an evaluation exceeds its time; the stacks go to its log
+guard, a second process       kills it when its thread has sent no signal for that time
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ while select.select([0], [], [], silence)[0]:
 if os.getppid() == process:
     os.kill(process, signal.SIGKILL)
 """
-"""Told how long it may hear nothing from then on."""
+"""Source of the guard process; each line on its stdin sets the time that it waits for the next one."""
 
 
 class Watchdog:
@@ -42,7 +42,7 @@ class Watchdog:
             threading.Thread(target=self._bark, args=(guard, limit_seconds), daemon=True).start()
 
     def for_(self, evaluations: int) -> Watchdog:
-        """The same watchdog, patient for so many evaluations that go on together."""
+        """The same watchdog, with the time limit of `evaluations` evaluations that run together."""
         self._patience = evaluations
         return self
 
@@ -59,4 +59,4 @@ class Watchdog:
             while guard.poll() is None:
                 guard.stdin.write(f"{limit_seconds * self._patience}\n".encode())
                 time.sleep(BARK_SECONDS)
-        os._exit(1)  # nobody looks after it any more, so another process takes its place
+        os._exit(1)  # the guard is gone; another process takes over

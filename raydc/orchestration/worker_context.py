@@ -1,4 +1,4 @@
-"""A site: what any process of a cluster needs to set up its workbench."""
+"""The worker context: what a process of a cluster needs to set up its workbench."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from raydc.worker.workbench import Labeller, Workbench
 
 @dataclass(frozen=True)
 class WorkerContext:
-    """Where the data and the store of a study are; small, and the same for all processes."""
+    """The data and the store of a study; small, and the same for all processes."""
 
     dataset: DatasetSpec
     pixels: str
     """Name of the decoded images in the store."""
     store_uri: str
     threads: int = 1
-    """CPU threads of this process."""
+    """Number of CPU threads of this process."""
 
     def bench(self, labeller: Labeller | None = None) -> Workbench:
         """This process's workbench, on the GPU that Ray gave it, if any.
 
-        It is set up once, and anew when the dataset's images were made again; `ArtifactError` if they are
-        gone.
+        It is set up once, and again if the dataset's images were rebuilt; `ArtifactError` if they are
+        missing.
         """
         torch.set_num_threads(self.threads)
         bench, opened = _bench(self.dataset, self.pixels, self.store_uri)
@@ -47,7 +47,7 @@ class WorkerContext:
 
 @lru_cache(maxsize=1)
 def _bench(dataset: DatasetSpec, pixels: str, store_uri: str) -> tuple[Workbench, Artifact]:
-    """A workbench and the images that it has opened."""
+    """A workbench, and the artifact of images that it has opened."""
     store = open_store(store_uri)
     plugins.load()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

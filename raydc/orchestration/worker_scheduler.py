@@ -1,8 +1,8 @@
-"""Whose turn it is when a worker is free.
+"""Selects the trial that gets a free worker.
 
-Tune gives a free worker to the trial that its scheduler names, and ends the one that was being started for
-it. Its own scheduler names the oldest that waits: where a bundle takes less time than the start of a process,
-no second worker would ever come up, nor one in the place of another that died.
+Tune gives a free worker to the trial that its scheduler chooses, and cancels the start of that trial's own
+worker. The default scheduler chooses the oldest pending trial: if bundles take less time than the start of a
+process, a second worker, or a replacement for a dead one, would never start.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ray.tune.schedulers import FIFOScheduler
 
 
 class WorkerScheduler(FIFOScheduler):
-    """The oldest trial that waits, but not those whose own workers are being started."""
+    """Chooses the oldest pending trial, except those whose own workers are starting."""
 
     def __init__(self, workers: int) -> None:
         super().__init__()
@@ -26,6 +26,6 @@ class WorkerScheduler(FIFOScheduler):
         if not waiting:
             return None
         running = sum(1 for trial in trials if trial.status == Trial.RUNNING)
-        # One of those that do not run is the worker that is free.
+        # One of the trials that do not run is the one with the free worker.
         starting = max(0, self._workers - running - 1)
         return waiting[min(starting, len(waiting) - 1)]

@@ -1,11 +1,11 @@
 """The store: artifacts by kind and name, built once, checked when read, rebuilt when damaged.
 
-An artifact is a folder of files with a manifest that holds their sizes and CRC-32 sums and what
-they were made from. Local stores write to a temporary folder, fsync and rename; object stores
-upload the files and the manifest last, and keep a checked copy in a local cache. So an artifact is
-either complete or absent, whoever was killed when.
+An artifact is a folder of files with a manifest of their sizes, CRC-32 sums and metadata. Local
+stores write to a temporary folder, fsync and rename; object stores upload the files and the
+manifest last, and keep a checked copy in a local cache. So an artifact is either complete or
+absent, even if a process is killed at any time.
 
-    store/KIND/NAME/manifest.json   and the files beside it
+    store/KIND/NAME/manifest.json   with the files of the artifact
     store/results/DATASET/*.jsonl   finished results, appended in segments
 """
 
@@ -36,13 +36,13 @@ def checksum(path: Path) -> str:
 
 
 def check_file(path: Path, size: int, crc: str | None) -> None:
-    """Raise `ArtifactError` unless a file has the size and, where one was kept, the sum."""
+    """Raise `ArtifactError` unless a file has the size and, if `crc` is given, the checksum."""
     if path.stat().st_size != size or (crc is not None and checksum(path) != crc):
         raise ArtifactError(f"{path.name} does not have the bytes that were written")
 
 
 def plain(name: str) -> str:
-    """A file name of a manifest; `ArtifactError` if it leaves the artifact's folder."""
+    """Return a file name of a manifest; `ArtifactError` if it points outside the artifact's folder."""
     if Path(name).name != name or name in ("", ".."):
         raise ArtifactError(f"{name!r} is not a plain file name")
     return name
@@ -54,40 +54,41 @@ class Artifact:
 
     folder: Path
     meta: Mapping[str, Any]
-    """What it was made from and what was measured while it was made."""
+    """Metadata from its manifest: its inputs, and measurements made during its creation."""
     files: tuple[str, ...]
-    """Names of its files, without the manifest."""
+    """Names of its files, except the manifest."""
 
     def path(self, name: str) -> Path:
         return self.folder / name
 
     def noted(self, key: str) -> Any:
-        """What its manifest says of `key`; `ArtifactError` if it says nothing."""
+        """The value of `key` in its manifest; `ArtifactError` if the manifest has no such key."""
         try:
             return self.meta[key]
         except (KeyError, TypeError):
             raise ArtifactError(
-                f"{self.path(MANIFEST)} does not say {key!r}; remove the folder {str(self.folder)!r}, and it "
+                f"{self.path(MANIFEST)} has no key {key!r}; remove the folder {str(self.folder)!r}, and it "
                 "is made again"
             ) from None
 
 
 class Draft:
-    """An artifact that is being written; it is seen only after `commit`."""
+    """An artifact that is being written; it becomes visible only after `commit`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.name: str | None = None
         self.meta: dict[str, Any] = {}
         self.unsummed: set[str] = set()
-        """Files of which only the size is checked."""
+        """Files for which only the size is checked."""
 
     def path(self, name: str) -> Path:
         """Where to write the file `name`."""
         return self.folder / name
 
     def large(self, name: str) -> Path:
-        """As `path`, for a file that is too large to be read whole; its reader checks what it reads."""
+        """As `path`, for a file too large to be checked in full; its reader checks the parts that it
+        reads."""
         self.unsummed.add(name)
         return self.path(name)
 
@@ -98,46 +99,46 @@ class Draft:
 
 
 class Store(Protocol):
-    """Where artifacts and finished results are kept."""
+    """Storage for artifacts and finished results."""
 
     uri: str
 
     def find(self, kind: str, name: str) -> Artifact | None:
-        """The artifact, checked by each process, and again when its files have changed.
+        """The artifact, checked once by each process, and again when its files have changed.
 
-        None if it is absent or damaged (it is then set aside); `StoreError` if the store cannot be read.
+        None if it is absent or damaged (it is then removed); `StoreError` if the store cannot be read.
         """
 
     def recheck(self) -> None:
-        """Check everything anew that this process finds from now on."""
+        """Forget all checks, so that this process checks every artifact again."""
 
     def has(self, kind: str, name: str) -> bool:
-        """Whether it is there, unchecked."""
+        """Whether the artifact exists, without checking it."""
 
     def is_intact(self, kind: str, name: str) -> bool:
-        """Whether it is there and need not be made: as `find`, but nothing is fetched to be looked at."""
+        """Whether the artifact exists and is intact: as `find`, but without downloading it."""
 
     def names(self, kind: str) -> list[str]:
         """Names of all artifacts of a kind, sorted."""
 
     def draft(self, kind: str) -> Any:
-        """Context manager that yields a `Draft` and publishes it when it was committed.
+        """Context manager that yields a `Draft` and publishes it if it was committed.
 
         Leaves nothing behind if it fails; `StoreError` if the store is full or cannot be written.
         """
 
     def remove(self, kind: str, name: str) -> None:
-        """Delete an artifact, if it is there."""
+        """Delete an artifact, if it exists."""
 
     def append_results(self, dataset: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Keep finished results; durable on return."""
+        """Store finished results; durable on return."""
 
     def results(self, dataset: str) -> Iterator[dict[str, Any]]:
         """All finished results on a dataset, in no particular order."""
 
 
 def get(store: Store, kind: str, name: str) -> Artifact:
-    """The artifact, which must be there; `ArtifactError` otherwise."""
+    """The artifact; `ArtifactError` if it is absent or damaged."""
     artifact = store.find(kind, name)
     if artifact is None:
         shown = without_password(store.uri)

@@ -22,11 +22,11 @@ logger = logging.getLogger(__name__)
 
 
 STALE_SECONDS = 48 * 3600.0
-"""Age at which an unfinished artifact is a killed process's."""
+"""Age after which an unfinished artifact is assumed to be left by a killed process."""
 
 
 Stamp = tuple[tuple[int, int, int], ...]
-"""What changes when somebody writes to a file of an artifact."""
+"""(size, modification time, inode) of each file; changes when a file of an artifact is written."""
 
 
 def _stamp(folder: Path, artifact: Artifact) -> Stamp:
@@ -43,7 +43,7 @@ class LocalStore:
         self._checked: dict[tuple[str, str], tuple[Artifact, Stamp]] = {}
 
     def writing(self) -> AbstractContextManager[None]:
-        """Raise `StoreError` for what cannot be written here."""
+        """Context manager that turns write errors into `StoreError`."""
         return writing_store(self.root)
 
     def _folder(self, kind: str, name: str) -> Path:
@@ -78,14 +78,14 @@ class LocalStore:
             return None
         except OSError as error:
             raise StoreError(
-                f"the store {self.uri!r} cannot be read ({error.strerror}); see to it and run the study again"
+                f"the store {self.uri!r} cannot be read ({error.strerror}); fix this and run the study again"
             ) from error
         self._checked[kind, name] = artifact, stamp
         return artifact
 
     @staticmethod
     def _read(folder: Path) -> Artifact:
-        """The artifact in a folder, checked; raises what is wrong with it."""
+        """Read and check the artifact in a folder; raises an error if it is damaged."""
         manifest = parse_json((folder / MANIFEST).read_text())
         for file, (size, crc) in manifest["files"].items():
             check_file(folder / plain(file), size, crc)
@@ -95,7 +95,7 @@ class LocalStore:
         self._checked.clear()
 
     def _set_aside(self, folder: Path, reason: str) -> None:
-        logger.warning("%s is damaged (%s) and is made again", folder, reason)
+        logger.warning("%s is damaged (%s) and will be rebuilt", folder, reason)
         aside = folder.with_name(f".damaged-{folder.name}-{uuid.uuid4().hex[:8]}")
         try:
             with self.writing():
@@ -118,7 +118,7 @@ class LocalStore:
             shutil.rmtree(folder, ignore_errors=True)
 
     def sweep(self) -> None:
-        """Remove what killed processes left unfinished, once it is old enough to be nobody's."""
+        """Remove unfinished artifacts of killed processes that are older than STALE_SECONDS."""
         for folder in self.root.glob("*/.draft-*"):
             try:
                 if time.time() - folder.stat().st_mtime > STALE_SECONDS:
@@ -178,6 +178,6 @@ def parse_lines(content: bytes, path: str) -> Iterator[dict[str, Any]]:
         except ValueError:
             row = None
         if not isinstance(row, dict) or not isinstance(row.get("evaluation_id"), str):
-            logger.warning("%s line %d is damaged and is passed over", path, number)
+            logger.warning("%s line %d is damaged and is skipped", path, number)
             continue
         yield row

@@ -1,4 +1,4 @@
-"""Opening the store that a folder or a URI names."""
+"""Opens the store at a folder or a URI."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def _local(root: Path) -> LocalStore:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(
-            f"the store is {str(root)!r}, which cannot be made ({error.strerror}); give a folder (store.uri, "
-            "--store or RAYDC_STORE)"
+            f"the store is {str(root)!r}, which cannot be created ({error.strerror}); give a folder "
+            "(store.uri, --store or RAYDC_STORE)"
         ) from None
     store = LocalStore(root)
     store.sweep()

@@ -1,10 +1,10 @@
-"""A store behind an object store: checked copies on each node's disk, and patience with the network.
+"""A store on an object store: checked copies on each node's disk, and retries on network errors.
 
     find: cache -> (one process of the node at a time) download -> cache
     draft: made in the cache, then uploaded, the manifest last
 
-All processes of a node share one cache, `RAYDC_CACHE` (~/.cache/raydc). What was used longest ago leaves it
-when it holds more than `RAYDC_CACHE_GIB` (half of its disk); who has such a file open keeps it.
+All processes of a node share one cache, `RAYDC_CACHE` (~/.cache/raydc). If it exceeds `RAYDC_CACHE_GIB` (by
+default half of its disk), the least recently used artifacts are removed; open files stay readable.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 TRIES = 6
 FIRST_WAIT_SECONDS = 0.5
-"""Before the second try; each later wait is twice as long, 15 s in all."""
+"""Wait before the second try; each later wait is twice as long, 15 s in total."""
 LOCKS = 256
-"""Files by which processes of a node wait for each other's downloads."""
+"""Number of lock files that serialise the downloads of a node's processes."""
 IN_USE_SECONDS = 600.0
-"""Who has found an artifact has so long to open its files."""
+"""An artifact is not removed from the cache until this long after its last use, so that it can be opened."""
 LOOK_SHARE = 0.01
-"""A process looks at how much the cache holds when it has added this part of the limit."""
+"""A process measures the size of the cache after it has added this fraction of the limit."""
 
 
 def cache_of(uri: str) -> NodeCache:
-    """This node's cache of the store at `uri`; `InputError` if the environment asks for an impossible one."""
+    """This node's cache of the store at `uri`; `InputError` if an environment variable is invalid."""
     folder = Path(os.environ.get("RAYDC_CACHE", "~/.cache/raydc")).expanduser()
     given = os.environ.get("RAYDC_CACHE_GIB")
     try:
@@ -53,7 +53,7 @@ def cache_of(uri: str) -> NodeCache:
         limit = shutil.disk_usage(folder).total / 2 if given is None else float(given) * 2**30
     except OSError as error:
         raise InputError(
-            f"RAYDC_CACHE is {str(folder)!r}, which cannot be made ({error.strerror}); give a folder"
+            f"RAYDC_CACHE is {str(folder)!r}, which cannot be created ({error.strerror}); give a folder"
         ) from None
     except ValueError:
         limit = -1.0
@@ -71,7 +71,8 @@ class NodeCache(LocalStore):
         super().__init__(root)
         self._limit = limit_bytes
         self._added = limit_bytes
-        """Bytes since this process has last looked at how much there is; at first it does not know."""
+        """Bytes added since this process last measured the cache; starts at the limit to force a
+        measurement."""
 
     def writing(self) -> AbstractContextManager[None]:
         where = "set RAYDC_CACHE to a folder on a larger disk"
@@ -83,12 +84,12 @@ class NodeCache(LocalStore):
             try:
                 os.utime(artifact.path(MANIFEST))
             except FileNotFoundError:
-                return None  # another process has made room
+                return None  # another process has removed it to free space
         return artifact
 
     @contextmanager
     def alone(self, kind: str, name: str) -> Iterator[None]:
-        """Wait until no other process or thread of the node is here with the same artifact."""
+        """Lock an artifact against other processes and threads of the node."""
         path = self.root / ".locks" / str(zlib.crc32(f"{kind}/{name}".encode()) % LOCKS)
         with self.writing():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -98,7 +99,7 @@ class NodeCache(LocalStore):
             yield
 
     def make_room(self, new: Artifact) -> None:
-        """Remove what was used longest ago, while there is too much; the dataset's own images last."""
+        """Remove the least recently used artifacts while the cache is too large; dataset images last."""
         self._added += sum(new.path(file).stat().st_size for file in new.files)
         if self._added < LOOK_SHARE * self._limit:
             return
@@ -111,7 +112,7 @@ class NodeCache(LocalStore):
                 total -= size
 
     def _held(self) -> Iterator[tuple[bool, float, str, str, int]]:
-        """(whether it is the dataset's images, when it was used, kind, name, bytes) of each artifact."""
+        """(whether it is a dataset's images, time of last use, kind, name, bytes) of each artifact."""
         for manifest in self.root.glob(f"*/*/{MANIFEST}"):
             folder = manifest.parent
             try:
@@ -124,7 +125,7 @@ class NodeCache(LocalStore):
 
 
 class RemoteStore:
-    """A store behind pyarrow.fs, with a checked copy of what was read in a local cache."""
+    """A store on a pyarrow.fs file system, with checked copies of artifacts in a local cache."""
 
     def __init__(self, uri: str, filesystem: fs.FileSystem, root: str, cache: NodeCache) -> None:
         self.uri = uri
@@ -138,7 +139,7 @@ class RemoteStore:
         return "/".join((self._root, *parts))
 
     def _patiently(self, action: Callable[[], T]) -> T:
-        """What `action` returns; tried again when the object store does not answer, then `StoreError`."""
+        """Call `action`, with retries if the object store does not answer; then `StoreError`."""
         for number in range(TRIES):
             try:
                 return action()
@@ -150,7 +151,7 @@ class RemoteStore:
             if number < TRIES - 1:
                 time.sleep(FIRST_WAIT_SECONDS * 2**number)
         raise StoreError(
-            f"the store {self._shown!r} does not answer after {TRIES} tries ({reason}); see to it and run "
+            f"the store {self._shown!r} does not answer after {TRIES} tries ({reason}); fix this and run "
             "the study again"
         )
 
@@ -182,7 +183,7 @@ class RemoteStore:
 
     def _fetch(self, path: str, target: Path) -> None:
         def fetch() -> None:
-            # A full disk here is no store that is away: nobody asks again.
+            # A full local disk is not an unreachable store: no retry.
             with (
                 self._cache.writing(),
                 self._fs.open_input_stream(path) as stream,
@@ -209,7 +210,7 @@ class RemoteStore:
             return self._cache.find(kind, name) or self._downloaded(kind, name)
 
     def _copy(self, kind: str, name: str) -> Artifact | None:
-        """This node's copy, which the object store gets back if it is in doubt and lacks it."""
+        """This node's copy; it is uploaded again if the object store has lost the artifact."""
         copy = self._cache.find(kind, name)
         if copy is not None and self._rechecking and not self.has(kind, name):
             self._upload(kind, name, copy)
@@ -227,7 +228,7 @@ class RemoteStore:
                     check_file(target, size, crc)
                 draft.commit(name, **manifest["meta"])
         except (FileNotFoundError, ValueError, KeyError, TypeError, ArtifactError) as error:
-            logger.warning("%s/%s in %s is damaged (%s) and is made again", kind, name, self._shown, error)
+            logger.warning("%s/%s in %s is damaged (%s) and will be rebuilt", kind, name, self._shown, error)
             self.remove(kind, name)
             return None
         found = self._cache.find(kind, name)
@@ -244,7 +245,8 @@ class RemoteStore:
             try:
                 self._upload(kind, draft.name, made)
             except StoreError:
-                self._cache.remove(kind, draft.name)  # this node would not miss it, and others would
+                # Otherwise this node would use an artifact that other nodes lack.
+                self._cache.remove(kind, draft.name)
                 raise
             self._cache.make_room(made)
 

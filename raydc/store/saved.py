@@ -1,9 +1,9 @@
-"""The state of work under way, so that a kill costs a minute at most.
+"""Saved states of unfinished work, so that a kill loses at most a minute.
 
     store: progress/NAME-STEP    state.safetensors, with the step's JSON in the manifest
 
-The newest two states of a piece of work are kept: where one is damaged, work goes on from the one before.
-All are removed when what was made is in the store.
+The two newest states of a piece of work are kept: if one is damaged, work resumes from the one before.
+All are removed when the result is in the store.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ KIND = "progress"
 STATE = "state.safetensors"
 SUFFIX = ".safetensors"
 SAVE_SECONDS = 60.0
-"""Least time between two states of a piece of work."""
+"""Minimum time between two saved states of a piece of work."""
 VARIABLE = "RAYDC_SAVE_SECONDS"
 """Environment variable that replaces SAVE_SECONDS."""
 
 
 @dataclass(frozen=True)
 class State:
-    """A state of work under way."""
+    """A saved state of unfinished work."""
 
     step: int
-    """Steps done."""
+    """Number of steps done."""
     tensors: Mapping[str, Tensor]
-    """On the CPU, by name."""
+    """CPU tensors by name."""
     meta: Mapping[str, Any]
-    """Plain JSON that was saved with them."""
+    """Plain JSON that was saved with the tensors."""
 
 
 def save_seconds() -> float:
-    """Least time between two states; `InputError` if the environment gives an impossible one."""
+    """Minimum time between two states; `InputError` if RAYDC_SAVE_SECONDS is invalid."""
     given = os.environ.get(VARIABLE)
     if given is None:
         return SAVE_SECONDS
@@ -75,16 +75,16 @@ class Saved:
 
     @property
     def seconds(self) -> float:
-        """Time that the work has taken, including what it took before the state that was read last."""
+        """Seconds that the work has taken, including the time before the last restored state."""
         return self._earlier + time.monotonic() - self._began
 
     @property
     def due(self) -> bool:
-        """Whether the last state is old enough for another one; ask before tensors are copied."""
+        """Whether the last state is old enough for another one; check before copying tensors."""
         return time.monotonic() - self._saved_at >= self._interval
 
     def save(self, step: int, tensors: Mapping[str, Tensor], **meta: Any) -> None:
-        """Keep a state, and of those before it the newest one.
+        """Save a state, and keep the newest one before it.
 
         `tensors` may be on any device; `meta` must be plain JSON.
         """
@@ -98,11 +98,11 @@ class Saved:
         self._saved_at = time.monotonic()
 
     def postpone(self) -> None:
-        """Count the least time from now on: what can be gone on from was just kept elsewhere."""
+        """Restart the minimum time, because work can already be resumed from another artifact."""
         self._saved_at = time.monotonic()
 
     def newest(self, at_most: int | None = None) -> State | None:
-        """The newest state that can be read, of those with `at_most` so many steps; None if there is none."""
+        """The newest readable state with at most `at_most` steps; None if there is none."""
         for step, name in self._names():
             if at_most is not None and step > at_most:
                 continue
@@ -120,7 +120,7 @@ class Saved:
             self._store.remove(KIND, name)
 
     def _names(self) -> list[tuple[int, str]]:
-        """(steps done, name of the artifact) of each state, the newest first."""
+        """(steps done, name of the artifact) of each state, newest first."""
         found = []
         for name in self._store.names(KIND):
             work, _, step = name.rpartition("-")
@@ -130,7 +130,8 @@ class Saved:
 
 
 def _read(artifact: Artifact) -> dict[str, Tensor] | None:
-    """The tensors of a state, None if it cannot be read; a file NAME other than `state` prefixes `NAME.`."""
+    """The tensors of a state, or None if unreadable; names from a file NAME other than `state` get the prefix
+    `NAME.`."""
     tensors: dict[str, Tensor] = {}
     try:
         for file in artifact.files:

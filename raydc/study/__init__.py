@@ -1,1 +1,1 @@
-"""The life of one study: checked, planned, run, recorded, watched."""
+"""The lifecycle of a study: check, plan, run, record, watch."""

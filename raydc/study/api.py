@@ -39,7 +39,7 @@ class Run:
     """A run that has ended."""
 
     summary: Summary
-    """Counts, times and the parallel efficiency; `summary.exit_code` is what the command exits with."""
+    """Counts, times and the parallel efficiency; `summary.exit_code` is the command's exit code."""
 
     @property
     def folder(self) -> Path:
@@ -48,7 +48,7 @@ class Run:
 
     @property
     def results(self) -> pd.DataFrame:
-        """The results table, a row an evaluation."""
+        """The results table, one row per evaluation."""
         return results(self.folder)
 
     def figures(self) -> dict[str, Figure]:
@@ -66,10 +66,10 @@ class Study:
     def from_file(
         file: str | Path, *, settings: Mapping[str, Any] | None = None, smoke: bool = False
     ) -> Study:
-        """The study in a file, or one that comes with raydc by its name.
+        """The study in a file, or the study of that name that comes with raydc.
 
-        `settings` are dotted keys from the file's root with their values, as `--set`; `smoke` merges the
-        file's own smoke block. Raises `InputError` (a ValueError) for anything that cannot be.
+        `settings` maps dotted keys from the file's root to values, as `--set`; `smoke` merges the file's
+        smoke block. Raises `InputError` (a ValueError) if the study is invalid.
         """
         return Study(load_study(shipped_studies.find(str(file)), settings=_texts(settings), smoke=smoke))
 
@@ -84,11 +84,11 @@ class Study:
 
     @property
     def evaluations(self) -> list[Evaluation]:
-        """Every evaluation, each once; of a search examples, since its points are not known before."""
+        """All distinct evaluations; for a search, examples, because its points are not known in advance."""
         return self.checked.evaluations()
 
     def plan(self, out: str | Path | None = None, store: str | None = None) -> pd.DataFrame:
-        """What the study takes, as `raydc plan` shows it."""
+        """The cost of the study, as `raydc plan` shows it."""
         from raydc.study.planning import plan_study
 
         planned = plan_study(self.checked, None if out is None else Path(out), store, download=False)
@@ -105,9 +105,9 @@ class Study:
         reuse: bool = True,
         quiet: bool = False,
     ) -> Run:
-        """Run the study, or go on with it where it was interrupted; the options are the command's.
+        """Run the study, or resume it if it was interrupted; the options are those of the command.
 
-        Raises `InputError` before anything is trained if it cannot run.
+        Raises `InputError` before anything is trained if the study cannot run.
         """
         from raydc.study import launch
 

@@ -1,4 +1,4 @@
-"""What a run looks like in a terminal, and in a log where there is none."""
+"""Progress of a run: bars in a terminal, lines in a log."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from raydc.spec.result import FAILED, FINISHED, Row
 from raydc.study.pace import per_minute, rate
 
 LINE_SECONDS = 5.0
-"""Least time between two lines where there is no terminal."""
+"""Minimum time between two lines without a terminal."""
 
 
 class LiveProgress:
-    """A bar a stage in a terminal; a line now and then elsewhere."""
+    """Shows one bar per stage in a terminal, or a line from time to time without one."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -68,7 +68,7 @@ class LiveProgress:
             self._task = self._live.add_task(name, total=total, detail=unit)
         else:
             self._say(f"{name}: {total} {unit}", always=True)
-            self._counted = self._count(0)  # it is said with that
+            self._counted = self._count(0)  # this line already shows the count
 
     def _finish_stage(self) -> None:
         if self._live is not None and self._task is not None and self._name != "evaluations":
@@ -83,7 +83,7 @@ class LiveProgress:
             text = ", ".join(part for part in (detail or self._unit, pace) if part)
             self._live.update(self._task, completed=done, total=self._total, detail=text)
             return
-        count = self._count(done)  # the pace alone is no news
+        count = self._count(done)  # a change of the rate alone is not shown
         if count != self._counted and self._say(", ".join(part for part in (count, pace) if part)):
             self._counted = count
 
@@ -112,7 +112,7 @@ class LiveProgress:
             self._say(text)
 
     def _show_results(self, seconds_left: float | None) -> None:
-        """Evaluations that have ended, as a bar or a line."""
+        """Show the number of ended evaluations, as a bar or a line."""
         parts = []
         if (pace := per_minute(self._times)) is not None:
             parts.append(f"{rate(pace)}/min")
@@ -134,9 +134,9 @@ class LiveProgress:
         self._say(text, always=True)
 
     def _say(self, text: str, always: bool = False) -> bool:
-        """A line, if it says something new and the last one is old enough; `always` is said at once.
+        """Print a line if it is new and the last one is old enough; with `always`, print it at once.
 
-        Returns whether it was said.
+        Returns whether it was printed.
         """
         now = time.monotonic()
         if always or (text != self._said and now - self._spoke > LINE_SECONDS):

@@ -1,4 +1,4 @@
-"""What a study will take, from what earlier evaluations took."""
+"""Estimates of a study's time and space, from earlier evaluations."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ FLOAT_BYTES = 4
 
 @dataclass(frozen=True)
 class Estimate:
-    """Time and space of a plan; None where nothing is known."""
+    """Time and space of a plan; None if not known."""
 
     student_seconds: float | None
-    """Summed over evaluations, on one worker."""
+    """Training time of students, summed over evaluations, on one worker."""
     teacher_seconds: float | None
-    """Summed over epochs, on one worker."""
+    """Training time of teachers, summed over epochs, on one worker."""
     store_bytes: int
-    """Checkpoints, logits and images (as plain pixels) at most."""
+    """Upper bound for checkpoints, logits and images (as plain pixels)."""
     checkpoint_bytes: int = 0
-    """Checkpoints alone."""
+    """The part of `store_bytes` that checkpoints take."""
     work_seconds: Mapping[str, float | None] = field(default_factory=dict)
-    """Other work that is left, by the name of its kind; summed over pieces."""
+    """Time of other remaining work by the name of its kind, summed over pieces."""
 
     def like_these(self, examples: int, evaluations: int) -> Estimate:
-        """The estimate of `evaluations` that take what these `examples` take on average."""
+        """The estimate for `evaluations` evaluations with the average cost of these `examples`."""
         seconds, part = self.student_seconds, evaluations / examples
         others = round((self.store_bytes - self.checkpoint_bytes) * part)
         return replace(
@@ -47,7 +47,7 @@ class Estimate:
 
 
 def rates(results: Iterable[Mapping[str, Any]], facts: DataFacts) -> dict[str, float]:
-    """Seconds per image trained on, by student architecture, from finished results on these data."""
+    """Seconds per training image by student architecture, from finished results on these data."""
     seconds: dict[str, float] = defaultdict(float)
     images: dict[str, float] = defaultdict(float)
     for row in results:
@@ -77,7 +77,7 @@ def work_rates(results: Iterable[Row], facts: DataFacts) -> dict[str, float]:
 
 
 def price(works: Iterable[Work], facts: DataFacts, known: Mapping[str, float]) -> dict[str, float | None]:
-    """Seconds of work by the name of its kind, summed over pieces; None where one is not known."""
+    """Seconds of work by the name of its kind, summed over pieces; None if any is not known."""
     seconds: dict[str, float | None] = {}
     for work in works:
         cost, before = work.cost(facts), seconds.get(work.kind.name, 0.0)
@@ -95,9 +95,9 @@ def estimate(
     known: Mapping[str, float],
     work_seconds: Mapping[str, float | None] | None = None,
 ) -> Estimate:
-    """The estimate of what is left in `plan`, given rates by architecture.
+    """The estimate of the remaining work in `plan`, given rates by architecture.
 
-    `work_seconds`: what other work than that of teachers takes.
+    `work_seconds`: seconds of work other than that of teachers.
     """
     tests = facts.test_images + facts.val_images
     students: float | None = 0.0

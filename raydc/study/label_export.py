@@ -1,12 +1,12 @@
-"""Labels of a study written as FKD's files, beside the images that they are of.
+"""Exports the labels of a study as FKD files, together with their images.
 
     OUT/LABELS/epoch_E/batch_B.tar    views and logits (raydc.labels.fkd)
     OUT/LABELS/order.npy              images of each epoch, in the order of its batches
-    OUT/LABELS/images/newCCC/*.png    the set, a folder a class
+    OUT/LABELS/images/newCCC/*.png    the set, one folder per class
 
-LABELS is the id of the label pass (of an ensemble's first, with their number). A student of raydc learns from
-such a folder by `labels: {kind: fkd, path: OUT/LABELS}`. Code of others reads the batches; its sampler must
-follow order.npy.
+LABELS is the id of the label pass (for an ensemble, the first id and the number of passes). A student of
+raydc learns from such a folder with `labels: {kind: fkd, path: OUT/LABELS}`. Third-party code can read the
+batches; its sampler must follow order.npy.
 """
 
 from __future__ import annotations
@@ -43,38 +43,38 @@ from raydc.worker.workbench import Workbench
 
 @dataclass(frozen=True)
 class Exported:
-    """Labels that were written."""
+    """Labels that were exported."""
 
     folder: Path
     key: dict[str, object]
-    """Keys of `images` and `labels` of the evaluations that learn from them."""
+    """Keys of `images` and `labels` of the evaluations that use them."""
     images: int
     batches: int
     nbytes: int
-    """Of all files but the images."""
+    """Bytes of all files except the images."""
 
 
 def export_fkd(out: Path, rows: Sequence[Row], to: Path, store_uri: str | None = None) -> list[Exported]:
-    """Write the labels of the views of the study at `out` to `to`, those that finished `rows` learnt from.
+    """Write the view labels of the study at `out` that finished `rows` used to the folder `to`.
 
-    What is not in the store any more is labelled again. Raises `InputError` if there are none, or if FKD's
-    files cannot say how their views are made; then nothing is written.
+    Labels that are no longer in the store are made again. Raises `InputError` if there are none, or if FKD
+    files cannot store their views; then nothing is written.
     """
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
-        raise InputError(f"--out is {str(to)!r}, which is there and not empty; name a new folder")
+        raise InputError(f"--out is {str(to)!r}, which exists and is not empty; give a new folder")
     if not (path := out / study_folder.STUDY).is_file():
         raise InputError(f"{str(out)!r} has no {study_folder.STUDY}; give a run's folder")
     study = load_study(path)
     if study.search is not None:
-        raise InputError(f"{str(out)!r} is of a search; export-labels writes the labels of grids")
+        raise InputError(f"{str(out)!r} is a search, but export-labels needs a study with a grid")
     store = open_store(store_uri or study_folder.store_of(out))
     dataset = open_dataset(study.dataset, store)
     evaluations = with_digests(bind(study.evaluations(), dataset.facts, str(path)))
     chosen = _longest(make_plan(evaluations, dataset.id).evaluations, rows, dataset.classes)
     if not chosen:
         raise InputError(
-            f"no finished evaluation of {str(out)!r} learnt from labels of views (labels.kind per_view), "
-            "which FKD's files hold; run such a study first, or take --only out"
+            f"no finished evaluation of {str(out)!r} used labels of views (labels.kind per_view), which FKD "
+            "files store; run such a study first, or remove --only"
         )
     bench = Workbench(dataset, store, torch.device("cpu"))
     for planned in chosen.values():
@@ -89,7 +89,7 @@ def export_fkd(out: Path, rows: Sequence[Row], to: Path, store_uri: str | None =
 
 
 def _longest(evaluations: Sequence[Planned], rows: Sequence[Row], classes: int) -> dict[str, Planned]:
-    """By name of their labels of views, the evaluation of `rows` that meets most of them."""
+    """For each name of view labels, the evaluation in `rows` that uses most of them."""
     wanted = {str(row["evaluation_id"]) for row in finished(rows)}
     chosen: dict[str, Planned] = {}
     for planned in evaluations:
@@ -102,7 +102,7 @@ def _longest(evaluations: Sequence[Planned], rows: Sequence[Row], classes: int) 
 
 
 def _steps(evaluation: Evaluation, classes: int) -> int:
-    """Views that differ."""
+    """Number of distinct views."""
     return evaluation.recipe.distinct_steps(set_size(evaluation, classes), evaluation.keep_views)
 
 
@@ -119,9 +119,9 @@ def _check(planned: Planned, bench: Workbench) -> None:
     try:
         check_views(_views(planned, bench), _steps(planned.evaluation, bench.dataset.classes))
         if (np.diff(compressed.labels) < 0).any():
-            raise InputError("its set is not ordered by class, as a folder of images is")
+            raise InputError("its set is not ordered by class, as in a folder of images")
     except InputError as error:
-        raise InputError(f"evaluation {planned.id}: {error}; --only leaves evaluations out") from None
+        raise InputError(f"evaluation {planned.id}: {error}; use --only to exclude evaluations") from None
 
 
 def _export(planned: Planned, bench: Workbench, to: Path) -> Exported:
@@ -141,7 +141,7 @@ def _export(planned: Planned, bench: Workbench, to: Path) -> Exported:
 
 
 def _order(views: Views, images: int, steps: int) -> NDArray[np.int32]:
-    """Images of each epoch of the first `steps` views: [epochs, images], all of the last one too."""
+    """Images of each epoch of the first `steps` views: [epochs, images], with a complete last epoch."""
     epochs = -(-steps // views.per_epoch)
     every = torch.arange(images)
     rows = [every if s.index is None else s.index for s in views.steps(0, epochs * views.per_epoch)]
@@ -149,7 +149,7 @@ def _order(views: Views, images: int, steps: int) -> NDArray[np.int32]:
 
 
 def _write_images(compressed: CompressedSet, classes: int, to: Path) -> None:
-    # Sorted by name, folders are in the order of the classes.
+    # Zero-padded names sort in the order of the classes.
     digits = max(3, len(str(classes - 1)))
     for number, (image, label) in enumerate(zip(compressed.images, compressed.labels, strict=True)):
         where = to / f"new{label:0{digits}d}"

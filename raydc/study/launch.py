@@ -1,7 +1,7 @@
-"""A run from a checked study to its results: where all parts meet.
+"""A run from a checked study to its results.
 
-Everything that can be refused is refused before anything is trained: the study, the data, the
-networks, the folder, the store and the tracker.
+Invalid input is refused before anything is trained: the study, the data, the networks, the folder,
+the store and the tracker.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ if TYPE_CHECKING:
     from raydc.search.ask_tell import Search
 
 PUBLISHING = "raydc.study.publishing"
-"""With the report, needed at the end; it is loaded, which takes a second, while teachers are trained."""
+"""A module needed at the end; it is imported, which takes a second, while teachers are trained."""
 TRACKER_PATIENCE_SECONDS = 60.0
 """How long the end of a run waits for a tracking server that does not answer."""
 HASTY_PATIENCE_SECONDS = 5.0
-"""The same for a run that its user or a full disk ends; the next run records the rest."""
+"""The same for a run ended by its user or a full disk; the next run records the rest."""
 
 
 def run(
@@ -61,9 +61,9 @@ def run(
 ) -> Summary:
     """Run or resume `study` in the folder `out`.
 
-    `finish(out)` is called after the last evaluation, before the tracker is closed; it draws the
-    report. Raises `InputError`, `StoreError` or `FolderError` before anything is trained, and nothing
-    afterwards but bugs.
+    `finish(out)` is called after the last evaluation, before the tracker is closed; it writes the
+    report. Raises `InputError`, `StoreError` or `FolderError` before anything is trained; later errors
+    are bugs.
     """
     began = time.monotonic()
     if address is not None:
@@ -87,7 +87,7 @@ def run(
 
 
 def _known_elsewhere(ready: ReadyStudy, ledger: Ledger) -> dict[str, Row]:
-    """Results of all studies on these data by id, once the ledger's own are among them."""
+    """Results of all studies on these data by id, after sharing those of the ledger."""
     known = {row["evaluation_id"]: row for row in ready.store.results(ready.dataset.id)}
     own = [ledger.rows[name] for name in ledger.finished() - known.keys()]
     share(ready.store, ready.dataset.id, [r for r in own if r["reused_from"] is None])
@@ -95,9 +95,9 @@ def _known_elsewhere(ready: ReadyStudy, ledger: Ledger) -> dict[str, Row]:
 
 
 def open_search(ready: ReadyStudy, out: Path, answers: Answers) -> Search:
-    """The search of a study in the folder `out`, begun or gone on with.
+    """Create or resume the search of a study in the folder `out`.
 
-    Raises `InputError` if the folder holds another search.
+    Raises `InputError` if the folder contains another search.
     """
     from raydc.search.ask_tell import Search
     from raydc.search.points import FILE, Points
@@ -114,20 +114,20 @@ def open_search(ready: ReadyStudy, out: Path, answers: Answers) -> Search:
 
 @dataclass(frozen=True)
 class _Launch:
-    """One run of a study that was found possible, in its folder."""
+    """One run of a study that has passed its checks, in its folder."""
 
     ready: ReadyStudy
     ledger: Ledger
     record: Record
     others: Mapping[str, Row]
-    """Finished results of other studies that may be taken over, by id."""
+    """Finished results of other studies that can be reused, by id."""
     out: Path
     address: str | None
     progress: Progress
     finish: Callable[[Path], Any] | None
 
     def go(self) -> Summary:
-        """Run what is not finished, of a grid or of a search."""
+        """Run the unfinished evaluations of a grid or a search."""
         counts = self.ready.plan.counted(self.ready.dataset.classes)
         with writing_folder(self.out):
             study_folder.write_plan(self.out, {**counts, "evaluations": self.ready.evaluations})
@@ -179,7 +179,7 @@ class _Launch:
                 f"{summary.taken_over} are taken over from other studies"
             )
         self._execute(plan.without(ledger.finished()), summary)
-        # The tracker passes over what it has, so this repairs what a kill left open.
+        # The tracker skips results that it has, so this completes the record after a kill.
         self.record.tracker().record([ledger.rows[name] for name in earlier])
         self._conclude(plan.evaluations, summary)
         return summary
@@ -189,7 +189,7 @@ class _Launch:
             write_atomically(self.out / study_folder.STUDY, self.ready.study.to_yaml().encode())
 
     def _execute(self, left: Plan, summary: Summary, search: Search | None = None) -> None:
-        """Take what is left through its stages; results are shared with other studies, also after a kill."""
+        """Run the remaining plan through its stages, and share its results with other studies."""
         recorder = Recorder(self.ledger, self.record, self.ready.store, self.ready.dataset.id)
         if left.evaluations:
             self._run(left, summary, recorder, search)
@@ -216,7 +216,7 @@ class _Launch:
         previous = signal.signal(signal.SIGTERM, _interrupt)
         try:
             with connected(self.address, study.resources) as capacity:
-                signal.signal(signal.SIGTERM, _interrupt)  # Ray has put its own in its place.
+                signal.signal(signal.SIGTERM, _interrupt)  # Ray has replaced the handler.
                 if not capacity.gpus and compiler() is None:
                     self.progress.note(no_compiler())
                 if search is None:
@@ -228,7 +228,7 @@ class _Launch:
         except (StoreError, FolderError) as error:
             summary.stopped = str(error)
         except Exception as error:
-            # Ray and Tune keep files of their own there.
+            # Ray and Tune write their own files there.
             if (reason := fault(error, Path(tempfile.gettempdir()))) is None:
                 raise
             summary.stopped = (
@@ -244,7 +244,7 @@ class _Launch:
         summary.forwarded = stages.images_forwarded
 
     def _conclude(self, evaluations: Sequence[Planned], summary: Summary) -> None:
-        """Count, write the table, draw the report, close the record."""
+        """Count the results, write the table and the report, and close the tracker."""
         from raydc.study.publishing import publish_origin, publish_results
 
         ledger, tracker, out = self.ledger, self.record.tracker(), self.out
@@ -253,7 +253,7 @@ class _Launch:
         summary.finished = sum(1 for s in status.values() if s == FINISHED)
         summary.failed = sum(1 for s in status.values() if s == FAILED)
         if not summary.interrupted and summary.stopped is None:
-            # Tune has ended, so an evaluation without a row is one that nobody ran.
+            # Tune has ended, so an evaluation without a row was not run.
             summary.failed += sum(1 for s in status.values() if s is None)
         summary.run_now = summary.finished - summary.before - summary.taken_over
         self._write_table()
@@ -277,7 +277,8 @@ class _Launch:
 
     @contextmanager
     def _dispensable(self, what: str) -> Iterator[None]:
-        """What is made from the ledger may fail for want of space; the next run makes it."""
+        """Report a write error instead of raising it: the output is derived from the ledger, so the next run
+        can make it."""
         try:
             yield
         except (OSError, InputError) as error:

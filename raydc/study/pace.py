@@ -1,4 +1,4 @@
-"""How fast results come."""
+"""The rate of results."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 
 RECENT_SECONDS = 600.0
-"""What came before that says nothing of the pace, where there is more: students of a study differ."""
+"""Older results are ignored if there are newer ones, because students of a study differ."""
 
 
 def per_minute(times: Sequence[float]) -> float | None:
-    """Results a minute of late, from the seconds at which they came, in order; None if these cannot say it.
+    """Recent results per minute, from their sorted times in seconds; None if there are too few.
 
-    It is counted from the first results on, which had to wait for the start of their worker; a bundle of
+    The time before the first results, which includes the start of their worker, does not count; a bundle of
     students ends at one time.
     """
     last_together = bisect_left(times, times[-1]) if times else 0

@@ -1,4 +1,4 @@
-"""raydc plan: what a study takes, with or without its data."""
+"""raydc plan: the cost of a study, with or without its data."""
 
 from __future__ import annotations
 
@@ -32,26 +32,26 @@ UNKNOWN = "unknown"
 
 @dataclass(frozen=True)
 class StudyPlan:
-    """A plan with what is known about it."""
+    """A plan with its known costs."""
 
     study: StudySpec
     plan: Plan
     dataset_id: str | None
-    """None where the data were not at hand."""
+    """Id of the dataset; None if the data were not available."""
     finished: int
     elsewhere: int
-    """Finished in other studies, to be taken over."""
+    """Number of evaluations finished in other studies, which are reused."""
     made: Mapping[str, int]
-    """How much work is in the store, by the name of its kind."""
+    """Number of pieces of work in the store, by the name of their kind."""
     estimate: Estimate | None
     workers: int
     classes: int | None
-    """Classes of the data, where they were at hand."""
+    """Number of classes; None if the data were not available."""
     without_data: str | None
-    """Why the data were not at hand."""
+    """Why the data were not available; None if they were."""
 
     def rows(self) -> list[dict[str, Any]]:
-        """One row a kind of work; of a search, whose points are not known, what it takes at most."""
+        """One row per kind of work; for a search, whose points are not known, upper bounds."""
         plan, search = self.plan, self.study.search
         epochs = sum(max([*j.epochs, j.scored, 0]) for j in plan.trajectories.values())
         if search is None:
@@ -77,7 +77,7 @@ class StudyPlan:
                 self._row("label passes", most * networks, None, "at most"),
             ]
         teachers = self._row(
-            "teachers", len(plan.trajectories), self.made.get("teachers", 0), f"{epochs} epochs in all"
+            "teachers", len(plan.trajectories), self.made.get("teachers", 0), f"{epochs} epochs in total"
         )
         return [
             counted[0],
@@ -96,7 +96,7 @@ class StudyPlan:
         if not self.plan.learned:
             return []
         steps = sum(p.evaluation.point["labels.outer_steps"] for p in self.plan.learned.values())
-        note = f"{steps:,} outer steps in all"
+        note = f"{steps:,} outer steps in total"
         return [self._row("learned labels", len(self.plan.learned), self.made.get("learned labels", 0), note)]
 
     def _forwards(self) -> str:
@@ -129,7 +129,7 @@ class StudyPlan:
 
 
 def plan_study(study: StudySpec, out: Path | None, store_uri: str | None, download: bool) -> StudyPlan:
-    """Plan `study`; data that are not at hand only cost the parts that need them."""
+    """Plan `study`; without its data, only the parts that do not need them."""
     out = out or Path("runs") / study.name
     store = open_store(store_uri or study.store_uri or study_folder.default_store(out))
     try:
@@ -143,7 +143,7 @@ def plan_study(study: StudySpec, out: Path | None, store_uri: str | None, downlo
 
 
 def _data_are_missing(study: StudySpec) -> bool:
-    """Whether the study's data are nowhere on this machine, as opposed to being wrong."""
+    """Whether the study's data are missing on this machine, as opposed to invalid."""
     spec = study.dataset
     if spec.source == "named" and spec.location is None:
         return spec.name != "digits" and not Path("data").exists()
@@ -185,7 +185,7 @@ def _with_data(ready: ReadyStudy, out: Path, store: Store) -> StudyPlan:
 
 
 def _local_workers(study: StudySpec) -> int:
-    """Students that this machine would train at a time."""
+    """Number of students that this machine would train at the same time."""
     chosen = study.resources.workers
     if isinstance(chosen, int):
         return chosen

@@ -1,4 +1,4 @@
-"""A study made ready: its data opened, everything about it checked, its work planned."""
+"""Preflight: opens the data of a study, checks the study against them, and plans its work."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from raydc.worker.compressor import method_keys, pool_of
 
 @dataclass(frozen=True)
 class ReadyStudy:
-    """A study that was found possible on its data."""
+    """A study that has passed its checks, with its data and plan."""
 
     study: StudySpec
     dataset: Dataset
@@ -35,20 +35,20 @@ class ReadyStudy:
 
     @property
     def evaluations(self) -> int:
-        """Evaluations of the study; of a search, at most."""
+        """Number of evaluations of the study; for a search, an upper bound."""
         return len(self.plan.evaluations) if self.study.search is None else search_evaluations(self.study)
 
 
 def search_evaluations(study: StudySpec) -> int:
-    """Evaluations that a search takes at most."""
+    """Upper bound for the number of evaluations of a search."""
     assert study.search is not None
     return study.search.evaluations(len(study.seeds))
 
 
 def with_digests(evaluations: Sequence[Evaluation], download: bool = False) -> list[Evaluation]:
-    """The evaluations with the digests of the files that they name, which stand in ids for the paths.
+    """The evaluations with the digests of their files, which replace the paths in ids.
 
-    `download` fetches what is on the hub and not on this machine.
+    `download`: whether to download files from the hub that are not on this machine.
     """
     known: dict[str, str] = {}
     files = [key.name for key in point_grammar().keys.values() if key.file]
@@ -80,7 +80,7 @@ def with_digests(evaluations: Sequence[Evaluation], download: bool = False) -> l
 
 
 def check_files(evaluations: Sequence[Evaluation], dataset: Dataset) -> None:
-    """Raise `InputError` if a compressed set or labels that come from files do not fit the data."""
+    """Raise `InputError` if compressed sets or labels from files do not match the data."""
     seen: dict[str, bool] = {}
     opened: dict[tuple[str, int, int], Replayed] = {}
     for evaluation in evaluations:
@@ -90,7 +90,7 @@ def check_files(evaluations: Sequence[Evaluation], dataset: Dataset) -> None:
             continue
         method = catalog.METHODS[evaluation.method]
         if method.trains:
-            continue  # what it makes is not made to be looked at
+            continue  # sets that a method has yet to make cannot be checked
         images = evaluation.block("images")
         name = canonical_json(images)
         if name not in seen:
@@ -99,7 +99,7 @@ def check_files(evaluations: Sequence[Evaluation], dataset: Dataset) -> None:
         wanted = "soft_labels" in evaluation.label_needs and "labels.path" not in evaluation.point
         if wanted and not seen[name]:
             raise InputError(
-                f"labels.kind is {evaluation.point['labels.kind']}, but the set at {images['path']!r} brings "
+                f"labels.kind is {evaluation.point['labels.kind']}, but the set at {images['path']!r} has "
                 "no soft labels; choose hard or soft"
             )
 
@@ -107,7 +107,7 @@ def check_files(evaluations: Sequence[Evaluation], dataset: Dataset) -> None:
 def _check_labels(
     evaluation: Evaluation, dataset: Dataset, opened: dict[tuple[str, int, int], Replayed]
 ) -> None:
-    """Raise `InputError` if the labels at `labels.path` do not fit the set; `opened`: folders, each once."""
+    """Raise `InputError` if the labels at `labels.path` do not match the set; `opened` caches folders."""
     path, images = str(evaluation.point["labels.path"]), set_size(evaluation, dataset.classes)
     if not evaluation.replays_views:
         read_soft_labels(path, images, dataset.classes)
@@ -119,7 +119,7 @@ def _check_labels(
 
 
 def preflight(study: StudySpec, store: Store, download: bool = False) -> ReadyStudy:
-    """Open the data, check the study against them, and plan; `InputError` if it is not possible."""
+    """Open the data, check the study against them, and plan; `InputError` if a check fails."""
     try:
         dataset = open_dataset(study.dataset, store, download=download)
     except InputError as error:
@@ -148,14 +148,14 @@ def preflight(study: StudySpec, store: Store, download: bool = False) -> ReadySt
         raise InputError(f"{study.source}: {error}") from None
     if study.search is not None and dataset.val is None:
         raise InputError(
-            f"{study.source}: dataset.val_fraction leaves no validation image, but a search chooses by them; "
-            "raise it"
+            f"{study.source}: dataset.val_fraction leaves no validation image, but a search needs them to "
+            "choose; increase it"
         )
     return ReadyStudy(study, dataset, store, make_plan(evaluations, dataset.id))
 
 
 def _epochs_of(teacher: TeacherSpec, evaluations: Sequence[Evaluation]) -> set[int]:
-    """Epochs that are asked of a teacher."""
+    """Epochs that are requested from a teacher."""
     asked = (e.point.get("labels.teacher_epoch") for e in evaluations if e.teacher == teacher)
     return {epoch for epoch in asked if epoch is not None}
 

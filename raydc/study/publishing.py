@@ -1,4 +1,4 @@
-"""What a tracker records of a study as a whole: a note, its data and teachers, files, and the environment."""
+"""Records a study as a whole in its tracker: a note, its data and teachers, files, and the environment."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ FILES = (
     study_folder.FIGURES,
     history.HISTORY,
 )
-"""Files and folders of a study's folder, as far as they are there."""
+"""Files and folders of a study's folder that are recorded if they exist."""
 MOST_NOTED = 12
-"""Configurations in the note."""
+"""Largest number of configurations in the note."""
 
 
 def publish_origin(tracker: Tracker, dataset: Dataset, plan: Plan, store: Store) -> None:
-    """What the results come from: data, teachers and environment."""
+    """Record the origin of the results: data, teachers and environment."""
     counts = {"train": len(dataset.train), "test": len(dataset.test), "classes": dataset.classes}
     if dataset.val is not None:
         counts["val"] = len(dataset.val)
@@ -50,7 +50,7 @@ def publish_origin(tracker: Tracker, dataset: Dataset, plan: Plan, store: Store)
 
 
 def publish_results(tracker: Tracker, rows: Sequence[Row], out: Path) -> None:
-    """What came out: counts, a note to read, and the files of the study's folder."""
+    """Record the results: counts, a note, and the files of the study's folder."""
     status = [row["status"] for row in rows]
     measures = {"evaluations": len(rows), "finished": status.count(FINISHED), "failed": status.count(FAILED)}
     tracker.describe(measures, note(rows))
@@ -58,7 +58,7 @@ def publish_results(tracker: Tracker, rows: Sequence[Row], out: Path) -> None:
 
 
 def note(rows: Sequence[Row]) -> str:
-    """A summary in Markdown, made from the results: sentences and the best configurations."""
+    """A summary of the results in Markdown: sentences and the best configurations."""
     done = finished(rows)
     if not done:
         return f"No evaluation of {len(rows)} has finished."
@@ -67,12 +67,12 @@ def note(rows: Sequence[Row]) -> str:
     best = replace(
         table,
         title="Best configurations",
-        note="Chosen on validation images where there are any. "
+        note="Chosen on validation images if there are any. "
         + (f"{more} more were evaluated." if more > 0 else ""),
         body=table.body[:MOST_NOTED],
     )
-    said = "\n\n".join(summary_sentences(rows, []))
-    return f"{said}\n\n{markdown([best])}\nThe report, figures, plan and environment are attached as files.\n"
+    text = "\n\n".join(summary_sentences(rows, []))
+    return f"{text}\n\n{markdown([best])}\nThe report, figures, plan and environment are attached as files.\n"
 
 
 def environment() -> str:
@@ -83,7 +83,7 @@ def environment() -> str:
 
 
 def teacher_curves(plan: Plan, store: Store) -> Iterator[TeacherCurve]:
-    """How each network that was trained here learned, from its last checkpoint in the store."""
+    """Training curves of each network that was trained here, from its last checkpoint in the store."""
     for job in plan.trajectories.values():
         if job.teacher.trained_here and job.epochs:
             artifact = store.find("checkpoint", checkpoint_name(job.id, max(job.epochs)))

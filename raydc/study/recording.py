@@ -1,4 +1,4 @@
-"""Where the results of a run go: the ledger first, then the tracker and, now and then, the store."""
+"""Writes the results of a run: first to the ledger, then to the tracker and, periodically, to the store."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from raydc.tracking.tracker import PLANNED, NoTracker, Tracker
 logger = logging.getLogger(__name__)
 
 SHARE_SECONDS = 20.0
-"""How often finished results are copied to the store, where other studies find them."""
+"""Time between copies of finished results to the store, where other studies find them."""
 
 
 class Record:
-    """The tracker of a run, which starts while teachers are trained.
+    """The tracker of a run; it starts while teachers are trained.
 
-    A new study is refused when its tracker does not start; one that is resumed goes on without, and
-    `raydc sync` brings the record up to date.
+    A new study is refused if its tracker does not start; a resumed study continues without it, and
+    `raydc sync` updates the record later.
     """
 
     def __init__(self, ready: ReadyStudy, out: Path, *, resuming: bool, pool: ThreadPoolExecutor) -> None:
@@ -36,15 +36,16 @@ class Record:
         self._tracker: Tracker | None = None
         self._starting = pool.submit(_start_tracker, ready, out, resuming)
         if not (self._tracking.entry.local and self._tracking.has_defaults):
-            self.tracker()  # What was given may be refused, so it is waited for.
+            self.tracker()  # Wait, because an invalid setting must be refused now.
 
     @property
     def label(self) -> str:
-        """What messages call the tracker."""
+        """Name of the tracker in messages."""
         return self._tracking.entry.label
 
     def tracker(self) -> Tracker:
-        """The started tracker, waited for if need be; `InputError` for a new study without one."""
+        """Wait for the tracker to start and return it; `InputError` if a new study's tracker does not
+        start."""
         if self._tracker is None:
             try:
                 self._tracker = self._starting.result()
@@ -59,7 +60,7 @@ class Record:
             if "uri" not in self._tracking.options:
                 advice = "record nothing with --set tracking.kind=none, or choose another tracker"
             raise InputError(f"{error}; {advice}")
-        logger.warning("%s; the study goes on and `raydc sync` brings the record up to date", error)
+        logger.warning("%s; the study continues, and `raydc sync` updates the record later", error)
         return _Unreachable()
 
 
@@ -72,7 +73,7 @@ def _start_tracker(ready: ReadyStudy, out: Path, resuming: bool) -> Tracker:
 
 
 class _Unreachable(NoTracker):
-    """Stands in for a tracker that did not answer when a study was resumed."""
+    """Replaces a tracker that did not answer when a study was resumed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -86,7 +87,7 @@ class _Unreachable(NoTracker):
 
 
 class Recorder:
-    """Takes rows as they end: ledger first, then the tracker and, now and then, the store."""
+    """Records rows as they end: first in the ledger, then in the tracker and, periodically, in the store."""
 
     def __init__(self, ledger: Ledger, record: Record, store: Store, dataset_id: str) -> None:
         self._ledger = ledger
@@ -105,7 +106,7 @@ class Recorder:
             self.share()
 
     def share(self) -> None:
-        """Copy finished results to the store; a store that does not answer is asked more and more rarely."""
+        """Copy finished results to the store; if it does not answer, retry at growing intervals."""
         if share(self._store, self._dataset_id, self._unshared):
             self._unshared = []
             self._pause_seconds = SHARE_SECONDS
@@ -115,10 +116,11 @@ class Recorder:
 
 
 def share(store: Store, dataset_id: str, rows: Sequence[Row]) -> bool:
-    """Copy results to the store for other studies; whether it could be done. The ledger has them anyway."""
+    """Copy results to the store for other studies; returns whether it succeeded. The ledger has them
+    anyway."""
     try:
         store.append_results(dataset_id, rows)
     except StoreError as error:
-        logger.warning("%s; results are shared with other studies later", error)
+        logger.warning("%s; results will be shared with other studies later", error)
         return False
     return True

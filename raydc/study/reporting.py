@@ -23,9 +23,9 @@ def write(
     pictures: Path | None = None,
     formats: Sequence[str] = ("png",),
 ) -> Path:
-    """Write the report of a folder or an experiment, and figures; returns the report's path.
+    """Write the report and figures of a folder or an experiment; returns the report's path.
 
-    A folder always gets its figures; those of an experiment are written if `pictures` says where.
+    Figures of a folder are always written into it; those of an experiment only if `pictures` is a folder.
     """
     from raydc.report.html import write_report
     from raydc.search.history import read_history
@@ -45,7 +45,7 @@ def write(
 
 
 def results(where: str | Path, tracking_uri: str | None = None) -> pd.DataFrame:
-    """The results table of a study's folder or of `mlflow:EXPERIMENT`, a row an evaluation."""
+    """The results table of a study's folder or of `mlflow:EXPERIMENT`, one row per evaluation."""
     return study_folder.table(load_rows(str(where), tracking_uri))
 
 

@@ -1,7 +1,7 @@
 """Entropy and NLL of the compressed sets of a study, under one of its teachers or any other classifier.
 
-Read from the study's folder: its study file says what the data and the teachers are, its rows which sets were
-made. Nothing is stored but the classifier, where it was not yet.
+Data and teachers are read from the study file in the study's folder, the sets from its rows. Nothing is
+stored except the classifier, if it is not in the store yet.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ RATIOS = (0.08, 0.15, 0.25, 0.4, 0.6, 0.8, 1.0)
 
 @dataclass(frozen=True)
 class Judged:
-    """What a classifier says of the sets of a study."""
+    """Entropy and NLL of a classifier's predictions for the sets of a study."""
 
     classifier: str
-    """Name, architecture and epoch."""
+    """Name, architecture and epoch of the classifier."""
     test_acc: float | None
-    """Its accuracy on the test split, a fraction."""
+    """Its accuracy on the test split, in [0, 1]."""
     points: list[SetPoint]
     missing: int
-    """Sets of the study that are not in the store any more."""
+    """Number of sets of the study that are no longer in the store."""
 
 
 def judge(
@@ -64,20 +64,20 @@ def judge(
 ) -> Judged:
     """Entropy and NLL of every set of `rows`, whole and in `draws` crops of each of `ratios`.
 
-    `teacher` is the name of one of the study's teachers or a block in their grammar, as YAML; `epoch`
-    one of its epochs (default: its last). Raises `InputError` for what cannot be.
+    `teacher` is the name of one of the study's teachers or a teacher block as YAML; `epoch` is
+    one of its epochs (default: the last). Raises `InputError` if an argument is invalid.
     """
     ratios = sorted({*ratios, 1.0})
     if not 0 < ratios[0] <= ratios[-1] <= 1:
         bad = ratios[0] if ratios[0] <= 0 else ratios[-1]
-        raise InputError(f"--ratio has {bad:g}, but a crop's part of the area is above 0 and at most 1")
+        raise InputError(f"--ratio has {bad:g}, but must be above 0 and at most 1")
     if draws < 1:
         raise InputError(f"--draws is {draws}, but must be at least 1")
     sets = _sets(rows)
     path = out / study_folder.STUDY
     if not path.is_file():
         raise InputError(
-            f"{str(out)!r} has no {study_folder.STUDY}, which says what the data are; give a run's folder"
+            f"{str(out)!r} has no {study_folder.STUDY}, which defines the data; give a run's folder"
         )
     study = load_study(path)
     spec = _classifier(study, teacher)
@@ -99,8 +99,8 @@ def judge(
         classes = torch.from_numpy(bench.compressed_set(name)[0].labels)
         images = bench.relabeller.inputs(loaded, name)
         view_key = seed_of("entropy crops", seed, seeds[0])
-        said = crop_predictions(loaded.teacher, images, classes, ratios, draws, view_key)
-        points += [SetPoint(name, key, seeds, one.ratio, one.entropy, one.nll) for one in said]
+        predictions = crop_predictions(loaded.teacher, images, classes, ratios, draws, view_key)
+        points += [SetPoint(name, key, seeds, one.ratio, one.entropy, one.nll) for one in predictions]
     after = "" if epoch is None else f", epoch {epoch}"
     return Judged(f"{spec.name} ({spec.arch}{after})", loaded.test_acc, points, len(sets) - len(present))
 
@@ -122,7 +122,7 @@ def _sets(rows: Sequence[Row]) -> dict[str, tuple[dict[str, object], tuple[int, 
 
 
 def _classifier(study: StudySpec, given: str | None) -> TeacherSpec:
-    """The teacher that `given` names or describes."""
+    """The teacher that `given` names or defines."""
     known = dict(study.teachers)
     if study.scorer is not None:
         known.setdefault(study.scorer.name, study.scorer)
@@ -153,12 +153,13 @@ def _epoch(spec: TeacherSpec, epoch: int | None) -> int | None:
         return epoch
     if not spec.trained_here:
         if epoch is not None:
-            raise InputError(f"--epoch is {epoch}, but {spec.name!r} is not trained here; take it out")
+            raise InputError(f"--epoch is {epoch}, but {spec.name!r} is not trained here; remove it")
         return None
     assert spec.epochs is not None
     if epoch is not None and not 0 <= epoch <= spec.epochs:
         raise InputError(
-            f"--epoch is {epoch}, but {spec.name!r} is trained for {spec.epochs} epochs; choose 0 to that"
+            f"--epoch is {epoch}, but {spec.name!r} is trained for {spec.epochs} epochs; choose from "
+            f"0 to {spec.epochs}"
         )
     return spec.epochs if epoch is None else epoch
 

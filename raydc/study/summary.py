@@ -14,25 +14,25 @@ class Summary:
     study: str
     out: Path
     evaluations: int
-    """In the plan."""
+    """Number of evaluations in the plan."""
     ids: frozenset[str] = frozenset()
-    """Of the evaluations in the plan."""
+    """Ids of the evaluations in the plan."""
     finished: int = 0
-    """Of the plan, after the run."""
+    """Number of finished evaluations of the plan after the run."""
     failed: int = 0
     before: int = 0
-    """Finished before the run began."""
+    """Number of evaluations that were finished before the run began."""
     taken_over: int = 0
-    """Finished in other studies."""
+    """Number of evaluations reused from other studies."""
     run_now: int = 0
-    """Evaluations that ended in this run."""
+    """Number of evaluations that ended in this run."""
     interrupted: bool = False
     stopped: str | None = None
-    """Why the run could not go on, where it was ended by its store or its folder."""
+    """Why the run could not continue, if its store or folder failed; else None."""
     tracker: str = ""
-    """What messages call the study's tracker, such as MLflow."""
+    """Name of the study's tracker in messages, such as MLflow."""
     behind: int = 0
-    """Results that the tracker does not have yet."""
+    """Number of results that the tracker does not have yet."""
     wall_seconds: float = 0.0
     stage_seconds: dict[str, float] = field(default_factory=dict)
     student_seconds: float = 0.0
@@ -40,13 +40,13 @@ class Summary:
     efficiency: float | None = None
     """Student seconds over (workers x wall time) of the evaluation stage."""
     forwarded: int = 0
-    """Images that teachers labelled in this run."""
+    """Number of images that teachers labelled in this run."""
     forwards: int = 0
-    """Images that teachers must label for the study, each (view, checkpoint) once."""
+    """Number of images that teachers must label for the study, each (view, checkpoint) once."""
     naive_forwards: int = 0
-    """Images that they would label if every evaluation had its own labelled anew."""
+    """Number of images that they would label if evaluations did not share labels."""
     search: dict[str, Any] | None = None
-    """What a search has found (raydc.searching.history_of)."""
+    """History of a search (raydc.search.history.history_of); None for a grid."""
 
     @property
     def exit_code(self) -> int:

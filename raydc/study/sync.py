@@ -1,4 +1,4 @@
-"""raydc sync: the tracker brought up to date with the ledger, and results made elsewhere taken in."""
+"""raydc sync: updates the tracker from the ledger, and imports results made elsewhere."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from raydc.tracking import study_folder, trackers
 from raydc.tracking.ledger import Ledger
 
 PATIENCE_SECONDS = 24 * 3600.0
-"""A sync that was asked for waits as long as there is progress to be made."""
+"""Longest time that `raydc sync` waits for a tracker without progress."""
 
 
 @dataclass(frozen=True)
@@ -24,19 +24,19 @@ class Synced:
     """What a sync did."""
 
     rows: int
-    """In the ledger."""
+    """Number of rows in the ledger."""
     imported: int
-    """Rows that were taken from another file now."""
+    """Number of rows imported from another file."""
     behind: int
-    """Rows that the tracker lacks."""
+    """Number of rows that the tracker still lacks."""
     tracker: str | None
-    """What messages call the tracker; None: the study has none."""
+    """Name of the tracker in messages; None if the study has none."""
 
 
 def sync(out: Path, tracking_uri: str | None, imported: Path | None) -> Synced:
-    """Give the tracker what it lacks, at `tracking_uri` instead of the study's own if one is given.
+    """Record missing results in the tracker, at `tracking_uri` or else at the study's own URI.
 
-    Raises `InputError` if the folder holds no study, `TrackingError` if the tracker cannot start.
+    Raises `InputError` if the folder contains no study, `TrackingError` if the tracker cannot start.
     """
     if study_folder.study_name(out) is None:
         raise InputError(f"{str(out)!r} holds no study; give the folder of a run")
@@ -81,16 +81,14 @@ def _result(line: str, where: str, study: str) -> Row:
         lacking = f" ({missing[0]} is missing)" if isinstance(row, dict) else ""
         raise InputError(f"{where} is not a result{lacking}; give the results.jsonl of raydc.evaluate")
     accuracy = row["test_acc"]
-    sound = row["status"] == FAILED or (
+    is_valid = row["status"] == FAILED or (
         row["status"] == FINISHED and isinstance(accuracy, int | float) and 0 <= accuracy <= 1
     )
     times = [row["started_at"], row["finished_at"]]
-    sound &= all(isinstance(t, int | float) and not isinstance(t, bool) for t in times)
-    sound &= isinstance(row["seed"], int) and isinstance(row["evaluation_id"], str)
-    if not sound:
-        raise InputError(
-            f"{where} has a status, an accuracy or a time that no result has; nothing was imported"
-        )
+    is_valid &= all(isinstance(t, int | float) and not isinstance(t, bool) for t in times)
+    is_valid &= isinstance(row["seed"], int) and isinstance(row["evaluation_id"], str)
+    if not is_valid:
+        raise InputError(f"{where} has an invalid status, accuracy or time; nothing was imported")
     if row["study"] != study:
         raise InputError(f"{where} belongs to the study {row['study']!r}, not to {study!r}")
     return row

@@ -1,8 +1,8 @@
-"""How far a study is: from its folder, or from MLflow wherever it runs.
+"""Progress of a study, read from its folder or from MLflow.
 
-A local study is going while its run holds the folder's lock; one in MLflow while its own run there is
-RUNNING. What MLflow has is what the writer has recorded, and a run that was killed stays RUNNING there:
-`last_at` shows it.
+A local study is running while its run holds the folder's lock; one in MLflow while its own run there is
+RUNNING. MLflow shows what the writer has recorded, and a run that was killed stays RUNNING there, which
+`last_at` reveals.
 """
 
 from __future__ import annotations
@@ -38,27 +38,27 @@ class State:
 
     study: str
     planned: int | None
-    """Evaluations of the plan; None where no plan is recorded."""
+    """Number of evaluations in the plan; None if no plan is recorded."""
     finished: int
     failed: int
     stopped: int
-    """By a scheduler, before their end."""
+    """Number of evaluations stopped early by a pruner."""
     running: int | None
-    """Evaluations that are being trained, where the record says so; None where it does not."""
+    """Number of evaluations that are being trained; None if not recorded."""
     per_minute: float | None
-    """Evaluations that ended a minute, of late; None where fewer than two did."""
+    """Recent rate of ended evaluations per minute; None if fewer than two ended."""
     seconds_left: float | None
     best: float | None
-    """The highest validation accuracy, or test accuracy where there is no other."""
+    """The highest validation accuracy, or test accuracy if there is no validation."""
     best_name: str | None
     failures: tuple[Failure, ...]
-    """The latest, newest first."""
+    """The latest failures, newest first."""
     last_at: float | None
     """When the last evaluation ended."""
     exit_code: int | None
-    """What the run exited with; None while it is going. 4 is known of MLflow alone."""
+    """Exit code of the run; None while it is running. 4 is only known for the tracker MLflow."""
     tracker: str | None = None
-    """Kind of the tracker; None where the state was read from MLflow."""
+    """Kind of the tracker; None if the state was read from MLflow."""
 
     @property
     def behind_is_unknown(self) -> bool:
@@ -67,11 +67,11 @@ class State:
 
     @property
     def ended(self) -> int:
-        """Evaluations that are over."""
+        """Number of evaluations that have ended."""
         return self.finished + self.failed + self.stopped
 
     def row(self) -> dict[str, Any]:
-        """The state as JSON holds it."""
+        """The state as a JSON object."""
         return asdict(self)
 
 
@@ -84,7 +84,7 @@ def state_of(where: str, tracking_uri: str | None = None) -> State:
 
 
 def _local(out: Path) -> State:
-    """The state of a study's folder; `InputError` if it holds none."""
+    """The state of a study's folder; `InputError` if it contains no study."""
     rows = study_folder.read_folder(out)
     planned = study_folder.planned(out)
     kind = study_folder.tracker_kind(out)
@@ -100,7 +100,7 @@ def _behind(rows: Sequence[Row]) -> bool:
 
 
 def _exit_code(rows: Sequence[Row], planned: int | None, *, behind: bool) -> int:
-    """What `raydc run` exited with, from what it left."""
+    """The exit code of `raydc run`, inferred from its results."""
     if planned is not None and len(rows) < planned:
         return 130
     if any(row["status"] == FAILED for row in rows):
@@ -119,7 +119,7 @@ def _state(
     done = [row for row in rows if row["status"] == FINISHED]
     failed = sorted((row for row in rows if row["status"] == FAILED), key=_ended_at, reverse=True)
     best = max((row for row in done if _quality(row) is not None), key=_quality, default=None)
-    # Those that were taken over from other studies ended elsewhere.
+    # Results reused from other studies did not end in this run.
     rate = per_minute(sorted(_ended_at(row) for row in rows if row.get("reused_from") is None))
     left = None
     if exit_code is None and planned is not None and rate:
@@ -144,11 +144,11 @@ def _state(
 
 
 def _quality(row: Row) -> Any:
-    """By which evaluations are chosen; None where others logged neither accuracy."""
+    """The accuracy that evaluations are ranked by; None if an external run logged neither."""
     value = row.get("val_acc")
     return row.get("test_acc") if value is None else value
 
 
 def _ended_at(row: Row) -> float:
-    """When an evaluation ended; a run that others set to failed may not say it."""
+    """When an evaluation ended, or started if an externally failed run has no end time."""
     return float(row["started_at"] if row["finished_at"] is None else row["finished_at"])

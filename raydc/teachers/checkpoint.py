@@ -1,6 +1,6 @@
-"""Checkpoints: the kept states of trajectories, and networks that were trained elsewhere.
+"""Checkpoints: the stored states of trajectories, and networks that were trained elsewhere.
 
-Files from others are read without executing anything: safetensors, or torch.load with weights_only.
+Third-party files are read without executing code: safetensors, or torch.load with weights_only.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def name_of(trajectory: str, epoch: int | None) -> str:
 
 
 def buffer_files(path: str) -> list[Path]:
-    """Files of a buffer in the order of their numbers, or the one file that `path` names."""
+    """Files of a buffer in numerical order, or the single file that `path` names."""
     root = Path(path)
     if not root.is_dir():
         return [root]
@@ -68,9 +68,9 @@ def file_digest(path: str) -> str:
 
 
 def read_buffer(path: str, index: int) -> list[list[Tensor]]:
-    """Trajectory `index` of a buffer: for each epoch from 0 its parameters, in the network's order.
+    """Trajectory `index` of a buffer: the parameters of each epoch from 0, in the network's order.
 
-    MTT's layout (GeorgeCazenavette/mtt-distillation: buffer.py): a file holds a list of trajectories.
+    MTT's layout (GeorgeCazenavette/mtt-distillation: buffer.py): a file contains a list of trajectories.
     """
     before = 0
     for file in buffer_files(path):
@@ -78,21 +78,21 @@ def read_buffer(path: str, index: int) -> list[list[Tensor]]:
             trajectories = read_tensors(file, mapped=True)
         except ValueError as error:
             raise InputError(
-                f"teacher.checkpoint is {path!r}, where {file.name} is no file of tensors ({error})"
+                f"teacher.checkpoint is {path!r}, where {file.name} is not a file of tensors ({error})"
             ) from None
         if not isinstance(trajectories, list) or not all(isinstance(t, list) for t in trajectories):
-            raise InputError(f"teacher.checkpoint is {path!r}, where {file.name} holds no trajectories")
+            raise InputError(f"teacher.checkpoint is {path!r}, where {file.name} contains no trajectories")
         if index < before + len(trajectories):
             return trajectories[index - before]
         before += len(trajectories)
     raise InputError(
-        f"teacher.checkpoint is {path!r}, which holds {before} trajectories, but the count asks "
-        f"for {index + 1}"
+        f"teacher.checkpoint is {path!r}, which contains {before} trajectories, but teacher.count "
+        f"needs {index + 1}"
     )
 
 
 def _from_buffer(teacher: TeacherSpec, dataset: Dataset, index: int, epoch: int) -> nn.Module:
-    """The network of one epoch of a buffer's trajectory; `InputError` if it does not fit."""
+    """The network of one epoch of a buffer's trajectory; `InputError` if it does not match the teacher."""
     path = str(teacher.checkpoint)
     trajectory = read_buffer(path, index)
     if epoch >= len(trajectory):
@@ -127,7 +127,7 @@ def read_state(path: str) -> dict[str, Tensor]:
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]
     if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
-        raise InputError(f"teacher.checkpoint is {path!r}, which holds no weights by name; save a state dict")
+        raise InputError(f"teacher.checkpoint is {path!r}, which is not a state dict; save weights by name")
     return {str(name).removeprefix("module."): value for name, value in content.items()}
 
 
@@ -137,14 +137,15 @@ class Given:
 
     network: nn.Module
     mean: Sequence[float] | None = None
-    """Per channel; None where it takes the dataset's own inputs."""
+    """Mean of each channel of its inputs; None if it takes the dataset's own inputs."""
     std: Sequence[float] | None = None
+    """Standard deviation of each channel; None if it takes the dataset's own inputs."""
 
 
 def load_given(teacher: TeacherSpec, dataset: Dataset, index: int = 0, epoch: int | None = None) -> Given:
-    """The network of a `checkpoint` or `weights` teacher; `InputError` if it does not fit.
+    """The network of a `checkpoint` or `weights` teacher; `InputError` if it does not match the teacher.
 
-    `index` and `epoch` pick one of a buffer's networks.
+    `index` and `epoch` select one of a buffer's networks.
     """
     if teacher.weights is not None:
         return _published(teacher, dataset)
@@ -186,9 +187,9 @@ def _published(teacher: TeacherSpec, dataset: Dataset) -> Given:
 
 
 def check_given(teacher: TeacherSpec, dataset: Dataset, epochs: Iterable[int] = ()) -> None:
-    """Raise `InputError` if a teacher that is not trained here cannot be used; downloads nothing.
+    """Raise `InputError` if a teacher that is not trained here cannot be used, without downloading anything.
 
-    `epochs` are those that are asked of a buffer.
+    epochs: the epochs requested from a buffer.
     """
     if teacher.is_buffer:
         for index in range(teacher.count):
@@ -209,18 +210,19 @@ def check_given(teacher: TeacherSpec, dataset: Dataset, epochs: Iterable[int] = 
         if f"{name}.{tag}" not in known:
             tags = [entry.partition(".")[2] for entry in known]
             raise InputError(
-                f"teacher.weights is {tag!r}, which timm/{name} does not have; there are "
+                f"teacher.weights is {tag!r}, which timm/{name} does not have; available: "
                 f"{one_of(tags) or 'none'}"
             )
         config = timm.models.get_pretrained_cfg(f"{name}.{tag}")
         if config.fixed_input_size and config.input_size[-1] != dataset.resolution:
             raise InputError(
-                f"teacher.weights is {tag!r}, whose network takes images of {config.input_size[-1]} pixels a "
-                f"side, but the data have {dataset.resolution}; set dataset.resolution or choose another"
+                f"teacher.weights is {tag!r}, whose network takes images of "
+                f"{config.input_size[-1]} x {config.input_size[-1]} pixels, but the data have "
+                f"{dataset.resolution} x {dataset.resolution}; set dataset.resolution or choose other weights"
             )
         _check_classes(tag, config.num_classes, dataset)
     else:
-        raise InputError(f"teacher.weights goes with timm/NAME and torchvision/NAME, not with {teacher.arch}")
+        raise InputError(f"teacher.weights needs an arch timm/NAME or torchvision/NAME, not {teacher.arch}")
 
 
 def _torchvision_weights(name: str, tag: str) -> Any:
@@ -244,13 +246,13 @@ def _check_classes(tag: str, classes: int, dataset: Dataset) -> None:
 
 
 def not_stored(job: TrajectoryJob, store: Store) -> list[int | None]:
-    """Epochs of a trajectory from elsewhere that the store lacks; None is its only one."""
+    """Epochs of a trajectory trained elsewhere that are not in the store; None is its only state."""
     asked: Sequence[int | None] = job.epochs if job.teacher.is_buffer else (None,)
     return [epoch for epoch in asked if not store.is_intact("checkpoint", name_of(job.id, epoch))]
 
 
 def store_given(job: TrajectoryJob, dataset: Dataset, store: Store, device: torch.device) -> None:
-    """Put networks that were trained elsewhere into the store, where every worker finds them."""
+    """Copy networks that were trained elsewhere into the store, so that every worker can read them."""
     for epoch in not_stored(job, store):
         _store_one(job, epoch, dataset, store, device)
 
@@ -278,7 +280,7 @@ def _store_one(
 def _inputs(
     dataset: Dataset, mean: Sequence[float] | None, std: Sequence[float] | None
 ) -> Callable[[Tensor], Tensor]:
-    """Pixels to network inputs: the dataset's own, or with the network's mean and deviation."""
+    """Pixels to network inputs: the dataset's own, or with the network's mean and standard deviation."""
     if mean is None or std is None:
         return dataset.inputs
     centre, spread = (torch.tensor(v).view(1, -1, 1, 1) for v in (mean, std))
@@ -291,7 +293,7 @@ def _inputs(
 
 @dataclass(frozen=True)
 class Loaded:
-    """A teacher with the inputs that it expects."""
+    """A teacher with the transforms to its inputs."""
 
     teacher: Teacher
     inputs: Callable[[Tensor], Tensor]
@@ -299,7 +301,7 @@ class Loaded:
     of_students: Callable[[Tensor], Tensor]
     """Network inputs of students, such as views [N, C, H, W] float32 -> its inputs."""
     test_acc: float | None
-    """Its accuracy on the test split, where it was recorded."""
+    """Its accuracy on the test split in [0, 1]; None if it was not recorded."""
 
 
 def load_checkpoint(
@@ -310,7 +312,7 @@ def load_checkpoint(
     store: Store,
     device: torch.device,
 ) -> Loaded:
-    """A network from the store; `ArtifactError` if it was not made."""
+    """A network from the store; `ArtifactError` if it is not in the store."""
     artifact = get(store, "checkpoint", name_of(trajectory, epoch))
     with torch.random.fork_rng(devices=[]):
         network = zoo.build(teacher.arch, dataset.channels, dataset.classes, dataset.resolution)

@@ -1,9 +1,9 @@
-"""What a classifier says of a set of images: entropy and NLL of its predictions, whole and in crops.
+"""Entropy and NLL of a classifier's predictions for a set of images, whole and in crops.
 
 H = -sum p log p and NLL = -log p(class), means over images and draws, in nats (arXiv 2502.06434, Figure 3).
 A crop of ratio r is a square window of r of the image's area at a uniform place, scaled to the whole
 size by bilinear interpolation; its place is a pure function of (key, draw, image), so all ratios and all
-sets of one key are looked at through the same windows.
+sets of one key use the same windows.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from raydc.teachers.teacher import Teacher
 from raydc.training.inputs import TensorInputs
 
 IMAGES_TOGETHER = 1024
-"""Images that are cropped before they are forwarded."""
+"""Number of images that are cropped and forwarded together."""
 
 
 @dataclass(frozen=True)
 class CropPrediction:
-    """What a classifier says of one set at one crop ratio."""
+    """Entropy and NLL of a classifier's predictions for one set at one crop ratio."""
 
     ratio: float
     """Part of the image's area; 1 is the whole image, not augmented."""
@@ -42,7 +42,7 @@ def crop_predictions(
     """Entropy and NLL at each of `ratios`, in (0, 1], over `draws` crops of every image.
 
     images: [N, C, H, W] float32, inputs of the classifier on its device; classes: [N] int64; key: below
-    2**63. Whole images are looked at once, because all their crops are equal.
+    2**63. Whole images are forwarded once, because all their crops are equal.
     """
     found = []
     for ratio in ratios:

@@ -1,11 +1,11 @@
-"""Experts: teachers that are trained here, with a checkpoint an epoch.
+"""Experts: teachers that are trained here, with a checkpoint per epoch.
 
-A trajectory is a pure function of its id. Whatever is missing (a checkpoint, the scores of an epoch)
-is made by training on from the nearest kept checkpoint before it, so a kill loses little and a
-longer `keep` costs only the missing epochs.
+A trajectory is a pure function of its id. Anything missing (a checkpoint, the scores of an epoch) is made by
+resuming from the nearest stored checkpoint before it, so a kill loses little and a longer `keep` costs only
+the missing epochs.
 
     store: checkpoint/TRAJECTORY-EPOCH  weights, optimizer, accuracies by epoch so far
-           scores/TRAJECTORY-EPOCH      what that epoch says of the train part (raydc.teachers.scores)
+           scores/TRAJECTORY-EPOCH      scores of the train part after that epoch (raydc.teachers.scores)
            progress/TRAJECTORY-EPOCH    states of a training under way (raydc.store.saved)
 """
 
@@ -47,7 +47,7 @@ def checkpoint_name(trajectory: str, epoch: int) -> str:
 
 
 def missing(job: TrajectoryJob, store: Store) -> tuple[list[int], list[int]]:
-    """Epochs whose checkpoint, and epochs whose scores, are asked for and not in the store."""
+    """(epochs whose checkpoint, epochs whose scores) are requested and not in the store."""
 
     def absent(kind: str, epochs: Collection[int]) -> list[int]:
         return [e for e in epochs if not store.is_intact(kind, checkpoint_name(job.id, e))]
@@ -64,10 +64,10 @@ def train_trajectory(
     on_progress: OnProgress | None = None,
     group: Group = ALONE,
 ) -> None:
-    """Make what is missing of `job`; returns at once when nothing is.
+    """Make the missing checkpoints and scores of `job`; returns at once if there are none.
 
-    `saved` has its states under way; `on_progress` is called with (epochs done, epochs in total).
-    `group`: the processes that train it together, each of which calls this; the first one saves.
+    `saved` holds its intermediate states; `on_progress` is called with (epochs done, epochs in total).
+    `group`: the processes that train it together, each of which calls this function; the first one saves.
     """
     checkpoints, scores = group.agreed(missing(job, store))
     if checkpoints or scores:
@@ -75,7 +75,7 @@ def train_trajectory(
 
 
 class _Training:
-    """One run of a trajectory from a kept state to the last epoch that is missing."""
+    """One run of a trajectory from a stored state to the last missing epoch."""
 
     def __init__(
         self,
@@ -101,7 +101,7 @@ class _Training:
             job.teacher.arch, dataset.channels, dataset.classes, dataset.resolution, device
         )
         self.per_epoch = self.recipe.steps_per_epoch(len(self.inputs))
-        # By the work of one epoch, so that it does not matter how many are asked for.
+        # Decided by the work of one epoch, so that it does not depend on the number of epochs.
         one_epoch = replace(self.recipe, steps=self.per_epoch, epochs=None)
         engine = self.slot.engine(one_epoch, len(self.inputs)) if group.size == 1 else EAGER
         engine = self.slot.warm(engine, one_epoch, len(self.inputs))
@@ -126,8 +126,8 @@ class _Training:
         start = self._restore(network, optimizer, first)
         if self.group.agreed(start) != start:
             raise ArtifactError(
-                f"processes that train {self.job.id} together find different states in the store "
-                f"{without_password(self.store.uri)}; it must be one that all of them share"
+                f"processes that train {self.job.id} together read different states from the store "
+                f"{without_password(self.store.uri)}; use a store that all of them share"
             )
         forward = self.forward if self.group.size == 1 else self.group.joined(network)
 
@@ -228,7 +228,7 @@ class _Training:
 
 
 def _optimizer_state(optimizer: Optimizer) -> dict[str, Tensor]:
-    """The state of each parameter, as tensors on the CPU by `NUMBER.NAME`."""
+    """The optimizer's state of each parameter: CPU tensors by `NUMBER.NAME`."""
     return {
         f"{number}.{name}": torch.as_tensor(value).detach().cpu().contiguous()
         for number, values in optimizer.state_dict()["state"].items()

@@ -1,4 +1,4 @@
-"""The observer of RDED (arXiv 2312.03526): a frozen network that says how realistic a crop is."""
+"""The observer of RDED (arXiv 2312.03526): a frozen network that scores how realistic a crop is."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from raydc.teachers.checkpoint import Loaded
 from raydc.training.inputs import TensorInputs
 
 BLOCK = 256
-"""Crops that are prepared together."""
+"""Number of crops that are prepared together."""
 
 
 class Observer:
-    """Cross-entropy of crops with their classes; smaller is more realistic.
+    """Scores crops by their cross-entropy with their classes; smaller is more realistic.
 
     A crop is put into the middle of an image of the mean colour, which is 0 in standardised inputs
     (LINs-lab/RDED: synthesize/utils.py pads with 0 and does not scale).
@@ -29,13 +29,13 @@ class Observer:
 
     def __call__(self, crops: NDArray[np.uint8], labels: NDArray[np.int64]) -> NDArray[np.float32]:
         """crops [n, C, h, w] uint8, at most as large as an image; labels [n] -> [n] float32."""
-        said = [
+        losses = [
             F.cross_entropy(self._logits(pixels), wanted, reduction="none")
             for pixels, wanted in zip(
                 torch.from_numpy(crops).split(BLOCK), torch.from_numpy(labels).split(BLOCK), strict=True
             )
         ]
-        return torch.cat(said).numpy()
+        return torch.cat(losses).numpy()
 
     def _logits(self, crops: torch.Tensor) -> torch.Tensor:
         teacher = self._loaded.teacher

@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 RECORDED = ("el2n", "margin", "loss", "correct")
-"""Rows of a record: ||softmax(z) - onehot||_2, z_y - max of the other z, cross-entropy, right or not."""
+"""Rows of a record: ||softmax(z) - onehot||_2, z_y - max of the other z, cross-entropy, correct or not."""
 
 
 def record(logits: Tensor, labels: Tensor) -> NDArray[np.float32]:
-    """What is kept of one epoch: logits [N, C], labels [N] -> [4, N] float32, in RECORDED's order."""
+    """The record of one epoch: logits [N, C], labels [N] -> [4, N] float32, in the order of RECORDED."""
     one_hot = F.one_hot(labels, logits.shape[1]).to(logits.dtype)
     el2n = (logits.softmax(1) - one_hot).norm(dim=1)
     own = logits.gather(1, labels[:, None]).squeeze(1)
@@ -33,9 +33,9 @@ def el2n(records: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def forgetting(records: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Times that an image goes from right to wrong between two epochs, mean over networks.
+    """Number of times that an image changes from correct to wrong between two epochs, mean over networks.
 
-    An image that no epoch gets right counts E, which is more than any other can have
+    An image that is never classified correctly counts as E, which is more than any other can have
     (arXiv 1812.05159, where it counts as infinite).
     """
     correct = records[:, :, RECORDED.index("correct")] > 0.5
@@ -63,8 +63,8 @@ def cad(records: NDArray[np.float32]) -> NDArray[np.float32]:
     """Minus CAD: the spread of softmax(z)_y over J epochs, mean of the last W windows and of networks.
 
     With K epochs, counted from 0, the windows begin at K - J - W to K - J - 1. It is largest for images
-    that are being learnt when the training, as long as the student's, ends; those are kept, so they
-    count as the easy end.
+    that are still being learnt when the training, as long as the student's, ends; those are kept, so they
+    count as easy.
     """
     probability = np.exp(-records[:, :, RECORDED.index("loss")].astype(np.float64))
     epochs = probability.shape[1]

@@ -1,4 +1,4 @@
-"""A frozen network that says what it sees."""
+"""A frozen network that outputs logits and features."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from raydc.training.inputs import Inputs, batches, pad, spanning
 from raydc.training.optimizer import tensor_cores
 
 FORWARD_BATCH = {"cpu": 64, "cuda": 256}
-"""Images of one forward. Always filled up to this size, because the last bits of a logit depend on the
-size of its batch: so an image has the same logits whoever asks and whatever else is asked for."""
+"""Images per forward pass. Batches are always padded to this size, because the last bits of a logit depend on
+the batch size: so the logits of an image do not depend on the other images of a request."""
 
 
 class Teacher:
@@ -25,7 +25,7 @@ class Teacher:
         self.device = device
         self.batch = FORWARD_BATCH.get(device.type, 64)
         self.images_forwarded = 0
-        """Images given to `logits` and `features` so far, without filling."""
+        """Number of images forwarded so far, without padding."""
 
     def logits(self, inputs: Inputs) -> Tensor:
         """Logits [N, C] float32 on the CPU."""
@@ -36,34 +36,35 @@ class Teacher:
         return self._forward(inputs, features=True)[1]
 
     def in_turn(self, parts: Iterable[Inputs], counts: Iterable[int]) -> Iterator[tuple[Tensor, float]]:
-        """For each n of `counts` the logits [n, C] of the next n images, and the seconds that they took.
+        """For each n in `counts`, yield the logits [n, C] of the next n images and the seconds that they
+        took.
 
-        Batches span both the inputs of `parts`, of which one at a time is in memory, and what is handed on.
-        Whatever is done with that, before more is asked for, is not timed.
+        Batches span the inputs of `parts`, of which one at a time is in memory, and the yielded groups. The
+        time that the caller takes between two groups is not counted.
         """
         batches = self._paced(parts)
         left, pace = torch.empty(0), 0.0
         for count in counts:
-            said: list[Tensor] = []
+            chunks: list[Tensor] = []
             seconds = 0.0
             while count:
                 if not len(left):
                     left, pace = next(batches)
-                said.append(left[:count])
+                chunks.append(left[:count])
                 left = left[count:]
-                count -= len(said[-1])
-                seconds += pace * len(said[-1])
-            logits = torch.cat(said)
-            said.clear()
+                count -= len(chunks[-1])
+                seconds += pace * len(chunks[-1])
+            logits = torch.cat(chunks)
+            chunks.clear()
             yield logits, seconds
 
     def _paced(self, parts: Iterable[Inputs]) -> Iterator[tuple[Tensor, float]]:
-        """Logits [B, C] on the CPU of one batch after the other, and the seconds that an image of it took."""
+        """Yield the logits [B, C] of each batch, on the CPU, and its seconds per image."""
         start = time.perf_counter()
         for taken in spanning(parts, self.batch):
             with torch.inference_mode(), tensor_cores("fp32"):
-                said = self.network(pad(taken.to(self.device), self.batch))
-                logits = said[: len(taken)].float().cpu()
+                outputs = self.network(pad(taken.to(self.device), self.batch))
+                logits = outputs[: len(taken)].float().cpu()
             self.images_forwarded += len(taken)
             yield logits, (time.perf_counter() - start) / len(taken)
             start = time.perf_counter()
@@ -75,10 +76,10 @@ class Teacher:
                 count = len(taken)
                 batch = pad(taken.to(self.device), self.batch)
                 if features:
-                    said, seen = forward_with_features(self.network, batch)
+                    outputs, seen = forward_with_features(self.network, batch)
                     penultimate.append(seen[:count].float().cpu())
                 else:
-                    said = self.network(batch)
-                logits.append(said[:count].float().cpu())
+                    outputs = self.network(batch)
+                logits.append(outputs[:count].float().cpu())
         self.images_forwarded += len(inputs)
         return torch.cat(logits), torch.cat(penultimate) if features else torch.empty(0)

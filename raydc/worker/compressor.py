@@ -1,4 +1,4 @@
-"""Compressing: from a dataset and what a scorer says of it to a compressed set."""
+"""Compression: makes a compressed set from a dataset and the outputs of a scorer."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ FEATURE_BLOCK = 2048
 FLOAT16_BYTES = 2
 FLOAT16_MOST = float(np.finfo(np.float16).max)
 MOST_TILES = 4
-"""Along a side of an image, as many as `patch_shuffle` draws numbers for."""
+"""Largest number of tiles along a side of an image; `patch_shuffle` draws numbers for this many."""
 
 Checkpoint: TypeAlias = Callable[[str, int | None, TeacherSpec], Loaded]
 """(trajectory, epoch, teacher) to the network, resident on the device."""
 
 
 def method_keys(evaluation: Evaluation) -> dict[str, Value]:
-    """The keys of `images` that the method of `evaluation` reads, by their name inside the block."""
+    """The keys of `images` that the method of `evaluation` reads, by their names inside the block."""
     images = evaluation.block("images")
     names = [key.name.removeprefix("images.") for key in catalog.METHODS[evaluation.method].keys]
     return {name: images[name] for name in names if name in images}
@@ -54,7 +54,7 @@ def pool_of(
     device: str = "cpu",
     loop: Loop = unsaved,
 ) -> Pool:
-    """What the method of `evaluation` chooses from."""
+    """The pool that the method of `evaluation` selects from."""
     keys = method_keys(evaluation)
     keys |= evaluation.files("images")
     dropped = evaluation.point.get("images.drop_class")
@@ -88,9 +88,9 @@ class Compressor:
     def make(self, job: SetJob, saved: Saved, progress: OnProgress) -> CompressedSet:
         """The set of `job`, whose scorers must be in the store.
 
-        A method that trains goes on from `saved` and calls `progress` with (steps done, steps in total).
-        Raises `ArtifactError` if its files have changed, `EvaluationError` if no set can be made of what the
-        method returns.
+        A method that trains resumes from `saved` and calls `progress` with (steps done, steps in total).
+        Raises `ArtifactError` if its files have changed, `EvaluationError` if what the method returns is not
+        a valid set.
         """
         images = job.evaluation.block("images")
         method = catalog.METHODS[str(images["method"])]
@@ -131,13 +131,13 @@ class Compressor:
         if made.space != self.dataset.space:
             raise EvaluationError(
                 f"the method made images in the space {made.space}, but the study's inputs are "
-                f"{self.dataset.space}; they must be in that space, or pixels"
+                f"{self.dataset.space}; images must be in that space or in pixel"
             )
         images = np.asarray(made.images, np.float32)
         if not (np.abs(images) <= FLOAT16_MOST).all():
             raise EvaluationError(
                 f"the method made images with values that are not finite or exceed {FLOAT16_MOST:,.0f}, the "
-                "largest number that a set stores"
+                "largest value that a set can store"
             )
         return CompressedSet(
             images,
@@ -150,7 +150,7 @@ class Compressor:
         )
 
     def scores(self, job: SetJob) -> dict[str, NDArray[np.float32]]:
-        """The scores [N] that the set of `job` is chosen by; larger is harder."""
+        """Scores [N] used to select the set of `job`; larger is harder."""
         need = job.scoring
         assert need is not None
         assert need.epoch is not None
@@ -163,7 +163,7 @@ class Compressor:
         return scores
 
     def features(self, job: SetJob) -> NDArray[np.float32]:
-        """Penultimate features [N, D] of the train part; passed once, stored, and mapped."""
+        """Penultimate features [N, D] of the train part; computed once, stored, and memory-mapped."""
         need = job.scoring
         assert need is not None
         trajectory = job.scorers[0]
@@ -183,7 +183,7 @@ class Compressor:
         return features
 
     def observer(self, job: SetJob) -> Observer:
-        """Who scores crops for the set of `job`."""
+        """The observer that scores crops for the set of `job`."""
         need = job.scoring
         assert need is not None
         return Observer(self.dataset, self.checkpoint(job.scorers[0], need.epoch, need.scorer))
@@ -191,7 +191,7 @@ class Compressor:
 
 def _no_steps(total: int, parts: Mapping[str, Any], generator: np.random.Generator) -> Iterator[int]:
     del parts, generator
-    raise TypeError(f"the method takes {total} steps, but its entry does not say trains=True")
+    raise TypeError(f"the method takes {total} steps, but its entry does not set trains=True")
 
 
 def _pixels(images: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -201,7 +201,7 @@ def _pixels(images: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[np.uint8
     low, high = float(images.min()), float(images.max())
     if not (low >= 0 and high <= 1):
         raise EvaluationError(
-            f"the method made images that reach from {low:.3g} to {high:.3g}, but floats of the space pixel "
-            "are from 0 to 1; clip them"
+            f"the method made images with values from {low:.3g} to {high:.3g}, but floats in the space pixel "
+            "must be from 0 to 1; clip them"
         )
     return np.rint(images * 255).astype(np.uint8)

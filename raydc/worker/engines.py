@@ -1,4 +1,4 @@
-"""How the students of one dataset are executed on this device: networks, pack sizes, roads, test passes."""
+"""How the students of one dataset are executed on this device: networks, pack sizes, kernels, test passes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from raydc.worker.lru_cache import LruCache
 
 
 class StudentEngines:
-    """What is known of the device's students; measured when a shape is first met."""
+    """Execution settings of the students on a device; each is measured when a shape is first used."""
 
     def __init__(
         self, dataset: Dataset, device: torch.device, test: Callable[[], tuple[Inputs, Tensor]]
@@ -43,27 +43,27 @@ class StudentEngines:
         )
 
     def students_at_once(self, evaluation: Evaluation) -> int:
-        """Students like that of `evaluation` that fit into the device's free memory."""
+        """Number of students like that of `evaluation` that fit into the device's free memory."""
         slot, recipe = self.slot(evaluation.arch), evaluation.recipe
         images = set_size(evaluation, self._dataset.classes)
         free, _ = torch.cuda.mem_get_info(self._device)
-        # What this process has freed, but keeps, is free for it.
+        # Memory that this process has freed but still reserves is available to it.
         free += torch.cuda.memory_reserved(self._device) - torch.cuda.memory_allocated(self._device)
         batch = min(recipe.batch_size, images)
         steps = recipe.distinct_steps(images, evaluation.keep_views) if evaluation.labels_views else 1
         table = steps * batch * self._dataset.classes
-        # Logits and probabilities; tables that are too large for that are read as they are met.
+        # Logits and probabilities; larger tables are read batch by batch instead.
         labels = 2 * table if table * 4 <= RESIDENT_BYTES else 0
         return students_that_fit(slot.network, batch, slot.shape, free, labels)
 
     def kernel(self, arch: str, members: Sequence[Member], pool: int | None, to_come: int = 0) -> str:
-        """The fastest road for such a pack on the device, measured when its shape is first met.
+        """The fastest kernel for such a pack on the device, measured when its shape is first used.
 
-        to_come: students of this shape that are to be trained, these among them.
+        to_come: number of students of this shape still to be trained, including these.
         """
         recipe, images = members[0].recipe, len(members[0].inputs)
         batch, total = min(recipe.batch_size, images), recipe.total_steps(images)
-        # Lengths by powers of two: what is a little longer runs alike.
+        # Lengths by powers of two: a slightly longer training runs the same way.
         shape = (arch, batch, recipe.precision, recipe.optimizer, len(members), total.bit_length())
         if shape not in self._kernels:
             network = self.slot(arch).network
@@ -71,13 +71,13 @@ class StudentEngines:
         return self._kernels[shape]
 
     def test_engine(self, arch: str, precision: str, passes: float) -> str:
-        """How so many test passes of `arch` are executed: compiled, where they take long without."""
+        """The engine for `passes` test passes of `arch`: compiled if they are slow enough to be worth it."""
         if not passes or self._device.type == "cpu" or compiler() is None:
             return EAGER
         key = (arch, precision)
         if key not in self._test_seconds:
             network = self.slot(arch).network
-            for _ in range(2):  # the first one also decides how convolutions are made
+            for _ in range(2):  # the first pass also selects the convolution algorithms
                 start = time.perf_counter()
                 measure(network, *self._test(), self._dataset.classes, precision)
                 self._test_seconds[key] = time.perf_counter() - start

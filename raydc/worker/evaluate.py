@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 def evaluate(planned: Planned, bench: Workbench) -> Measured:
     """Train the student of `planned` and test it once, after its last step.
 
-    What it waits for is taken from the bench's store. Raises `EvaluationError` if the student cannot
+    Its prerequisites are read from the bench's store. Raises `EvaluationError` if the student cannot
     be trained, such as when its loss is not finite, and `StoppedError` if a scheduler ends it early.
     """
     prepared = prepare(planned, bench)
@@ -65,10 +65,10 @@ def evaluate(planned: Planned, bench: Workbench) -> Measured:
 
 
 def error_text(problem: Exception) -> str:
-    """An error as a row says it; the traceback of one that nobody foresaw goes to the log."""
+    """An error as a row stores it; the traceback of an unexpected error goes to the log."""
     if out_of_memory(problem):
         problem = EvaluationError(
-            "the student does not fit into the device's memory alone; lower train.batch_size or "
+            "a single student does not fit into the device's memory; lower train.batch_size or "
             f"resources.gpu_share, or choose a smaller student.arch ({problem})"
         )
     elif not isinstance(problem, RaydcError):
@@ -77,19 +77,19 @@ def error_text(problem: Exception) -> str:
 
 
 def one_line(error: Exception) -> str:
-    """The kind of an error and what it says, at most 2,000 characters."""
+    """The type and message of an error, at most 2,000 characters."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"[:2000]
 
 
 def attempt(planned: Planned, bench: Workbench, *, study: str, attempts: int = 1) -> Row:
-    """`evaluate` as a row; an evaluation that cannot finish is a row with its error."""
+    """Run `evaluate` and return a row; if the evaluation cannot finish, the row holds its error."""
     started, began = time.time(), time.monotonic()
     measured, error, status = None, None, FAILED
     try:
         measured, status = evaluate(planned, bench), FINISHED
     except StoppedError as stopped:
         error, status = error_text(stopped), STOPPED
-    except Exception as problem:  # whatever it is, it is recorded and the others go on
+    except Exception as problem:  # any error is recorded, and the other evaluations continue
         error = error_text(problem)
     return make_row(
         planned,
@@ -97,7 +97,7 @@ def attempt(planned: Planned, bench: Workbench, *, study: str, attempts: int = 1
         dataset_id=bench.dataset.id,
         status=status,
         started_at=started,
-        # Not a look at the clock, which may have been set meanwhile: the difference is a duration.
+        # Not the wall clock, which may have been adjusted: the difference must be a duration.
         finished_at=started + time.monotonic() - began,
         attempts=attempts,
         measured=measured,

@@ -1,4 +1,4 @@
-"""Tests of a student: those on the way to its end, and the one after its last step."""
+"""Tests of a student: those during its training, and the one after its last step."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from raydc.worker.workbench import Workbench
 
 
 class Examiner:
-    """Tests students of one evaluation in a chassis; keeps the time that it takes."""
+    """Tests the student of one evaluation in a network slot, and records the time that this takes."""
 
     def __init__(self, prepared: Prepared, bench: Workbench, slot: NetworkSlot, engine: str) -> None:
         self._prepared = prepared
@@ -33,14 +33,14 @@ class Examiner:
         return measure(self._network, inputs, labels, self._bench.dataset.classes, precision, self._forward)
 
     def examine(self, epochs: int) -> None:
-        """What is due after so many epochs; `StoppedError` if the scheduler stops the student."""
-        if self._prepared.looked_at(epochs):
-            self.look()
+        """Run the tests due after `epochs` epochs; `StoppedError` if the pruner stops the student."""
+        if self._prepared.tested_at(epochs):
+            self.test()
         if self._prepared.pruned_at(epochs):
-            self.pruner(epochs)
+            self.prune(epochs)
 
-    def pruner(self, epochs: int) -> None:
-        """Let the scheduler look after so many epochs, which reach a rung; `StoppedError` if it stops."""
+    def prune(self, epochs: int) -> None:
+        """Report the rung reached after `epochs` epochs; `StoppedError` if the pruner stops the student."""
         prepared, bench = self._prepared, self._bench
         origin, rung = prepared.planned.origin, prepared.rung(epochs)
         assert origin is not None
@@ -56,14 +56,14 @@ class Examiner:
             )
             raise StoppedError(f"after {done} of {total} steps, with val_acc {accuracy:.4f}")
 
-    def look(self) -> None:
-        """An extra test of the network as it is, for `test_acc_by_epoch` and its best."""
+    def test(self) -> None:
+        """Test the network in its current state, for `test_acc_by_epoch` and its maximum."""
         start = time.perf_counter()
         self._looks.append(self._score(*self._bench.test).accuracy)
         self.seconds += time.perf_counter() - start
 
     def conclude(self, *, steps: int, train_seconds: float, setup_seconds: float, engine: str) -> Measured:
-        """Test the trained network, once, and put everything that was measured together."""
+        """Test the trained network once and collect all measurements."""
         prepared, bench = self._prepared, self._bench
         start = time.perf_counter()
         val = self._score(*bench.val) if bench.val is not None else None
@@ -73,7 +73,7 @@ class Examiner:
         looks = self._looks if prepared.recipe.test_every else None
         seen, split = (test, "test") if test is not None else (val, "validation")
         if seen is not None and not math.isfinite(seen.loss):
-            raise EvaluationError(f"the trained network says {seen.loss} of {split} images; lower train.lr")
+            raise EvaluationError(f"the {split} loss is {seen.loss}; lower train.lr")
         return Measured(
             test_acc=None if test is None else test.accuracy,
             best_test_acc=None if test is None or looks is None else max([*looks, test.accuracy]),

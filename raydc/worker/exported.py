@@ -31,11 +31,11 @@ from raydc.worker.packs import attempt_all
 from raydc.worker.workbench import Workbench
 
 RESULTS = "results.jsonl"
-DESCRIPTION = "Run the evaluations that `raydc plan STUDY --export FILE` wrote; a second start goes on."
+DESCRIPTION = "Run the evaluations that `raydc plan STUDY --export FILE` wrote; a second start continues."
 
 
 def export_line(planned: Planned, study: str, dataset_id: str | None) -> str:
-    """One evaluation as a JSON line; its id is null where the data were not at hand."""
+    """One evaluation as a JSON line; its id is null if the data were not available."""
     return json.dumps(
         {
             "evaluation_id": planned.id if dataset_id is not None else None,
@@ -77,16 +77,16 @@ def _located(spec: DatasetSpec, data: str | None) -> DatasetSpec:
 
 
 def run_file(file: Path, data: str | None, out: Path, store_uri: str | None, device: str) -> int:
-    """Run the evaluations of an exported file; returns how many failed.
+    """Run the evaluations of an exported file; returns the number that failed.
 
-    Results are appended to OUT/results.jsonl; a second start goes on where the first ended.
+    Results are appended to OUT/results.jsonl; a second start continues where the first ended.
     """
     exported = list(_read_export(file))
     if not exported:
-        raise InputError(f"{file}: it holds no evaluation")
+        raise InputError(f"{file}: it contains no evaluations")
     specs = {evaluation.dataset for _, _, evaluation in exported}
     if len(specs) > 1:
-        raise InputError(f"{file}: its evaluations have {len(specs)} datasets, but must have one")
+        raise InputError(f"{file}: its evaluations use {len(specs)} datasets, but must use one")
     store = open_store(store_uri or str(out / "store"))
     dataset = open_dataset(_located(specs.pop(), data), store)
     evaluations = bind((evaluation for _, _, evaluation in exported), dataset.facts, str(file))
@@ -116,8 +116,8 @@ def run_file(file: Path, data: str | None, out: Path, store_uri: str | None, dev
             for row in rows:
                 done += 1
                 failed += row["status"] == FAILED
-                said = row["error"] or f"test_acc {row['test_acc']:.4f}"
-                print(f"{done}/{len(left.evaluations)} {row['evaluation_id']} {said}", flush=True)
+                outcome = row["error"] or f"test_acc {row['test_acc']:.4f}"
+                print(f"{done}/{len(left.evaluations)} {row['evaluation_id']} {outcome}", flush=True)
     if naive := plan.naive_forwards(dataset.classes):
         print(
             forwards_sentence(bench.relabeller.images_forwarded, plan.forwards(dataset.classes), naive),
@@ -127,7 +127,7 @@ def run_file(file: Path, data: str | None, out: Path, store_uri: str | None, dev
 
 
 def _rows(plan: Plan, broken: Mapping[str, str], bench: Workbench, study: str) -> Iterator[list[Row]]:
-    """Rows of all evaluations; what waits for something that cannot be made fails with its reason."""
+    """Rows of all evaluations; those whose prerequisites cannot be made fail with the reason."""
     able, lost = not_started(plan, broken, study=study, dataset_id=bench.dataset.id)
     if lost:
         yield lost
@@ -142,7 +142,7 @@ def _results(path: Path) -> Iterable[Row]:
             row = parse_json(line)
             yield {**row, "evaluation_id": row["evaluation_id"], "status": row["status"]}
         except (ValueError, KeyError, TypeError):
-            raise InputError(f"{path}: line {number} is damaged; take the line out") from None
+            raise InputError(f"{path}: line {number} is damaged; remove the line") from None
 
 
 def _check_writable(out: Path) -> None:
@@ -158,11 +158,13 @@ def _check_device(name: str) -> None:
         device = torch.device(name)
         torch.empty(1, device=device)
         if device.index is not None and device.type == "cuda":
-            # What is captured runs on the device that is current.
+            # Captured CUDA graphs run on the current device.
             torch.cuda.set_device(device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).split("\n")[0][:120]
-        raise InputError(f"--device is {name!r}, which is not here ({reason}); use cpu or cuda") from None
+        raise InputError(
+            f"--device is {name!r}, which is not available ({reason}); use cpu or cuda"
+        ) from None
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -185,7 +187,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except (StoreError, FolderError) as error:
-        print(f"stopped: {error}; it goes on where it ended", file=sys.stderr)
+        print(f"stopped: {error}; start again to continue from here", file=sys.stderr)
         return 3
     return 3 if failed else 0
 

@@ -1,4 +1,4 @@
-"""What one evaluation offers to its kind of labels, taken from a workbench."""
+"""The inputs of an evaluation's label kind, taken from a workbench."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 class BenchInputs:
-    """`raydc.labels.inputs.LabelInputs` of `planned`; raises `EvaluationError` for an undeclared need."""
+    """`raydc.labels.inputs.LabelInputs` for `planned`; raises `EvaluationError` for an undeclared need."""
 
     def __init__(self, planned: Planned, bench: Workbench) -> None:
         self._planned = planned
@@ -47,7 +47,7 @@ class BenchInputs:
             self._bench.unchanged_labels(evaluation)
             return read_soft_labels(str(path), len(self._set), self.classes)
         if self._set.soft_labels is None:
-            raise EvaluationError("the compressed set brings no soft labels; choose another labels.kind")
+            raise EvaluationError("the compressed set has no soft labels; choose another labels.kind")
         return torch.from_numpy(self._set.soft_labels)
 
     def labelled_views(self) -> tuple[Replayed, int]:
@@ -69,7 +69,7 @@ class BenchInputs:
         return evaluation.recipe.distinct_steps(len(self._set), evaluation.keep_views)
 
     def _declared(self, need: str) -> None:
-        """What a kind does not declare was not planned, so it cannot be there."""
+        """Raise `EvaluationError` for a need that the kind does not declare, as it was not planned for."""
         evaluation = self._planned.evaluation
         if need not in evaluation.label_needs:
             raise EvaluationError(
@@ -79,7 +79,7 @@ class BenchInputs:
 
 
 def _awaited(take: Callable[[], tuple[T, Sequence[Artifact]]]) -> tuple[T, LabelCost]:
-    """What label passes hold, and what it cost."""
+    """The content of label passes, and its cost, after waiting for them."""
     start = time.perf_counter()
     labels, artifacts = take()
     waited = time.perf_counter() - start

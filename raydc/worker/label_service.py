@@ -8,15 +8,15 @@
        |                                                        v views; of small sets, HANDED_BYTES together
        +-- the pass is in the store <-- writer threads <-- [ room: UNWRITTEN_BYTES ]
 
-Who waits for what: a client for its own pass only. A client beyond MOST_WAITING waits at the door until a
-pass of another is in the store, or has failed. The forward waits for room until writers have stored enough;
-writers wait for the disk alone, so there is no circle.
+A client waits only for its own pass. A client beyond MOST_WAITING waits at the door until another pass is in
+the store or has failed. The forward thread waits for room until writers have stored enough; writers wait only
+for the disk, so there is no deadlock.
 
-What waits together for one checkpoint is forwarded together: batches span sets, but sets are read, labelled
-and handed on one after the other, so memory does not grow with their number. A pass that is already asked for
-is waited for, not made twice; one that is in the store is answered at once. The forward goes on while others
-write, so the device does not wait for the disk. Labels go through the store, where every worker of a machine
-maps them into memory: neither the driver nor a message ever holds them.
+Passes that wait for the same checkpoint are forwarded together: batches span sets, but sets are read,
+labelled and passed on one after the other, so memory does not grow with their number. A pass that is already
+requested is not made twice; one that is in the store is answered at once. The forward thread continues while
+the writers write, so the device does not wait for the disk. Labels go through the store, where every worker
+of a machine maps them into memory: they pass neither through the driver nor through messages.
 """
 
 from __future__ import annotations
@@ -33,20 +33,21 @@ from raydc.worker.relabeller import Prediction, labelled
 from raydc.worker.workbench import Workbench
 
 MOST_WAITING = 256
-"""Passes in the service, until they are in the store; those who ask for more wait outside."""
+"""Most passes in the service that are not in the store yet; further clients wait at the door."""
 MOST_TOGETHER = 32
-"""Passes of one checkpoint that are forwarded together."""
+"""Most passes of one checkpoint that are forwarded together."""
 UNWRITTEN_BYTES = 512 << 20
-"""Logits that are in memory for want of a disk that is fast enough; the forward waits for it then."""
+"""Most bytes of logits in memory that are not written yet; beyond it the forward thread waits for the
+disk."""
 HANDED_BYTES = 16 << 20
-"""Logits that are handed on at a time: set by set, where sets are small, would take the forward's core again
-and again (up to a tenth of its rate)."""
+"""Bytes of logits that are passed to the writers at a time: passing on small sets one by one would cost up to
+a tenth of the forward rate."""
 WRITERS = 4
-"""Threads that write labels; most of their time they wait for the disk."""
+"""Threads that write labels; they mostly wait for the disk."""
 
 
 class ByteBudget:
-    """So many bytes that may be taken; what is larger than all of it has it alone."""
+    """A limit on the bytes in use; a request larger than the limit waits until it can have all of it."""
 
     def __init__(self, nbytes: int) -> None:
         self._most = nbytes
@@ -54,13 +55,13 @@ class ByteBudget:
         self._changed = Condition()
 
     def enter(self, nbytes: int) -> None:
-        """Return when there is room, and take it."""
+        """Wait until `nbytes` are free, and take them."""
         with self._changed:
             self._changed.wait_for(lambda: not self._taken or self._taken + nbytes <= self._most)
             self._taken += nbytes
 
     def leave(self, nbytes: int) -> None:
-        """Give it back."""
+        """Give `nbytes` back."""
         with self._changed:
             self._taken -= nbytes
             self._changed.notify_all()
@@ -68,13 +69,13 @@ class ByteBudget:
 
 @dataclass(frozen=True)
 class _Outcome:
-    """What the forward has made of a pass."""
+    """The outcome of forwarding a pass."""
 
     label_pass: str
     images: int = 0
-    """That were forwarded for it."""
+    """Number of images that were forwarded for it."""
     writes: Sequence[Future[None]] = ()
-    """What is to be stored of it."""
+    """Pending writes of its logits to the store."""
     error: Exception | None = None
 
 
@@ -99,23 +100,23 @@ class LabelService:
 
     @property
     def images_forwarded(self) -> int:
-        """Images that were labelled."""
+        """Number of images labelled so far."""
         return self._bench.relabeller.images_forwarded
 
     async def label(self, label_pass: LabelPass) -> int:
-        """Return when the pass is in the store; the number of images that were forwarded for it."""
+        """Wait until the pass is in the store; returns the number of images that were forwarded for it."""
         while (asked := self._open.get(label_pass.id)) is not None:
-            # Waited for, not awaited: the client that asked may go away, and is then followed.
+            # asyncio.wait, not await: if the first client is cancelled, this one takes over the request.
             await asyncio.wait([asked])
             if not asked.cancelled():
                 asked.result()
-            # It may have asked for fewer views than this client, so the store is looked at again.
+            # The first client may have requested fewer views, so the store is checked again.
         loop = asyncio.get_running_loop()
         done: asyncio.Future[int] = loop.create_future()
         done.add_done_callback(_seen)
         self._open[label_pass.id] = done
         try:
-            # A store may be far away, and the other clients do not wait for it.
+            # The store may be remote; the check must not block the other clients.
             there = await loop.run_in_executor(None, labelled, label_pass, self._bench.store)
             if not there:
                 await self._door.acquire()
@@ -131,15 +132,15 @@ class LabelService:
         self._waiting.setdefault(checkpoint, []).append(label_pass)
         if self._loop is None or self._loop.done():
             self._loop = asyncio.create_task(self._serve())
-        # A client that goes away leaves its pass to be made: others may wait for it.
+        # If a client is cancelled, its pass is still made: other clients may wait for it.
         return await asyncio.shield(done)
 
     async def _serve(self) -> None:
-        """Forward what waits, one checkpoint at a time, the longest waiting first."""
+        """Forward the waiting passes, one checkpoint at a time, the longest waiting first."""
         loop = asyncio.get_running_loop()
 
         def tell(outcomes: list[_Outcome]) -> None:
-            loop.call_soon_threadsafe(self._said, outcomes)
+            loop.call_soon_threadsafe(self._start_finishing, outcomes)
 
         while self._waiting:
             checkpoint = next(iter(self._waiting))
@@ -149,14 +150,14 @@ class LabelService:
                 self._waiting[checkpoint] = later
             await loop.run_in_executor(self._thread, self._forward, together, tell)
 
-    def _said(self, outcomes: list[_Outcome]) -> None:
+    def _start_finishing(self, outcomes: list[_Outcome]) -> None:
         for outcome in outcomes:
             task = asyncio.get_running_loop().create_task(self._finish(outcome))
-            self._finishing.add(task)  # the loop itself keeps no task alive
+            self._finishing.add(task)  # the event loop holds only weak references to tasks
             task.add_done_callback(self._finishing.discard)
 
     async def _finish(self, outcome: _Outcome) -> None:
-        """Tell those who wait for a pass when it is stored, or why it is not."""
+        """Resolve the future of a pass when it is stored, or set the error."""
         writes = [asyncio.wrap_future(write) for write in outcome.writes]
         stored = await asyncio.gather(*writes, return_exceptions=True)
         error = next((one for one in [outcome.error, *stored] if one is not None), None)
@@ -168,7 +169,7 @@ class LabelService:
             future.set_exception(error)
 
     def _forward(self, together: list[LabelPass], tell: _Tell) -> None:
-        """Say what is asked and have it written; a bad pass fails alone. In the forward thread."""
+        """Label the passes and submit the writes; a bad pass fails alone. Runs in the forward thread."""
         self.forwards += 1
         left = {label_pass.id: label_pass for label_pass in together}
         images: dict[str, int] = defaultdict(int)
@@ -177,16 +178,16 @@ class LabelService:
         try:
             for some in _gathered(self._bench.relabeller.label(together)):
                 done = []
-                for said in some:
-                    name = said.label_pass
-                    images[name] += said.images
-                    self._budget.enter(said.nbytes)
-                    writes[name].append(self._writers.submit(self._write, said))
-                    if said.last:
+                for prediction in some:
+                    name = prediction.label_pass
+                    images[name] += prediction.images
+                    self._budget.enter(prediction.nbytes)
+                    writes[name].append(self._writers.submit(self._write, prediction))
+                    if prediction.last:
                         del left[name]
                         done.append(_Outcome(name, images[name], writes[name]))
                 tell(done)
-        except Exception as error:  # handed to the client that waits for it
+        except Exception as error:  # raised in the client that waits for it
             failed = error
         for label_pass in left.values():
             if len(together) == 1:
@@ -194,20 +195,20 @@ class LabelService:
             else:
                 self._forward([label_pass], tell)
 
-    def _write(self, said: Prediction) -> None:
-        """Store what was said. In a writer thread."""
+    def _write(self, prediction: Prediction) -> None:
+        """Store a prediction. Runs in a writer thread."""
         try:
-            self._bench.relabeller.store(said)
+            self._bench.relabeller.store(prediction)
         finally:
-            self._budget.leave(said.nbytes)
+            self._budget.leave(prediction.nbytes)
 
 
-def _gathered(said: Iterable[Prediction]) -> Iterator[list[Prediction]]:
-    """What is said, some HANDED_BYTES at a time; before an error, what was said until then."""
+def _gathered(predictions: Iterable[Prediction]) -> Iterator[list[Prediction]]:
+    """Predictions in groups of about HANDED_BYTES; on an error, first those made before it."""
     group: list[Prediction] = []
     failed = None
     try:
-        for one in said:
+        for one in predictions:
             group.append(one)
             if sum(each.nbytes for each in group) >= HANDED_BYTES:
                 yield group
@@ -220,6 +221,6 @@ def _gathered(said: Iterable[Prediction]) -> Iterator[list[Prediction]]:
 
 
 def _seen(future: asyncio.Future[int]) -> None:
-    """Look at the outcome, so that one that nobody waits for any more is not reported as lost."""
+    """Retrieve the exception, so that asyncio does not report it when no client waits any more."""
     if not future.cancelled():
         future.exception()

@@ -23,7 +23,7 @@ class LabelWork:
 
     label_pass: LabelPass
     images: int
-    """Images of the compressed set."""
+    """Number of images in the compressed set."""
 
     kind = LABELS
     title = "its label pass"
@@ -48,7 +48,7 @@ class LabelWork:
 
     @staticmethod
     def measured(row: Row, facts: DataFacts) -> Measure | None:
-        """Of labels of the images themselves; how many views were labelled is not in a row."""
+        """Cost of labels of whole images; a row does not record how many views were labelled."""
         kind = str(row.get("labels.kind"))
         if not row.get("labels_seconds") or kind not in catalog.LABELS:
             return None

@@ -89,7 +89,7 @@ class LearnedWork:
         return InnerProblem(images, inputs, classes, evaluation.recipe, fresh, name, grid)
 
     def _first_labels(self, bench: Workbench, given: Mapping[str, Value]) -> Tensor:
-        """Labels [N, C] at which learning begins: a teacher's, or one-hot classes."""
+        """Initial labels [N, C]: a teacher's, or one-hot classes."""
         if self.planned.passes:
             logits, _ = bench.logits(self.planned.passes)
             return transforms.soften(transforms.ensemble(logits), float(given["temperature"]))

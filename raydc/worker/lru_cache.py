@@ -1,4 +1,4 @@
-"""What was used last, held in memory as long as it is not too much."""
+"""A cache of the most recently used values, limited in number and bytes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HELD_BYTES = 2 << 30
 class LruCache:
     """The most recently used values, up to `size` of them.
 
-    nbytes: what a value takes; the values together take at most HELD_BYTES, unless the last alone takes more.
+    nbytes: size of a value; together they take at most HELD_BYTES, unless the last one alone takes more.
     """
 
     def __init__(self, size: int, nbytes: Callable[[Any], int] = lambda value: 0) -> None:
@@ -23,11 +23,11 @@ class LruCache:
         self._values: OrderedDict[Hashable, Any] = OrderedDict()
 
     def held(self, key: Hashable) -> Any | None:
-        """The value of `key` if it is held."""
+        """The value of `key`, or None if it is not in the cache."""
         return self._values.get(key)
 
     def get(self, key: Hashable, make: Callable[[], T]) -> T:
-        """The value of `key`, made now if it is not held."""
+        """The value of `key`, made now if it is not in the cache."""
         if key not in self._values:
             self._values[key] = make()
             taken = sum(map(self._nbytes, self._values.values()))

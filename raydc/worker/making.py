@@ -12,12 +12,12 @@ from raydc.worker.workbench import Workbench
 
 
 def unwatched(done: int, total: int) -> None:
-    """Progress that nobody watches."""
+    """Ignore progress."""
     del done, total
 
 
 def make(work: Work, bench: Workbench, progress: OnProgress = unwatched) -> None:
-    """Make a piece of work unless it is in the store, going on from its last saved state.
+    """Make a piece of work unless it is in the store, resuming from its last saved state.
 
     What it needs must be in the store. `progress` is called with (steps done, steps in total).
     """
@@ -31,7 +31,7 @@ def make(work: Work, bench: Workbench, progress: OnProgress = unwatched) -> None
 def make_everything(plan: Plan, bench: Workbench) -> dict[str, str]:
     """Make what the evaluations of `plan` wait for, in this process.
 
-    Returns the ids of the work that could not be made with the reason; what needs it is not tried.
+    Returns the reason for each piece of work that could not be made, by id; work that needs it is not tried.
     """
     broken: dict[str, str] = {}
     for work in work_of(plan, bench.dataset.classes):

@@ -33,16 +33,16 @@ Attempt = tuple[Planned, int]
 
 @dataclass(frozen=True)
 class NotMeasured:
-    """What became of an evaluation that has no result."""
+    """Why an evaluation has no result."""
 
     status: str
-    """failed or stopped."""
+    """`failed` or `stopped`."""
     error: str
 
 
 Outcome = Measured | NotMeasured
 NO_ROOM, APART = "no room", "apart"
-"""Why a pack has no rows."""
+"""Reasons why a pack has no rows."""
 
 
 def _outcome(problem: Exception) -> NotMeasured:
@@ -50,12 +50,12 @@ def _outcome(problem: Exception) -> NotMeasured:
 
 
 def pack_key(planned: Planned) -> str:
-    """Evaluations with equal keys have students of equal shapes."""
+    """A key that is equal for evaluations whose students have equal shapes."""
     evaluation = planned.evaluation
     point = evaluation.point
     shape = shape_of(evaluation.recipe)
     dropped = "images.drop_class" in point
-    # Labels of views come in tables, others as one target an image; each kind has its own fast way.
+    # Labels of views come in tables, others as one target per image; each has its own fast path.
     labels = f"{evaluation.labels_views} {evaluation.replays_views} {evaluation.keep_views}"
     return (
         f"{evaluation.arch} {evaluation.ipc} {dropped} {labels} {planned.tested} {planned.prunable} {shape}"
@@ -65,9 +65,9 @@ def pack_key(planned: Planned) -> str:
 def attempt_all(
     attempts: Sequence[Attempt], bench: Workbench, *, study: str, to_come: int = 0
 ) -> Iterator[list[Row]]:
-    """Rows of all evaluations, as they end; one that cannot finish is a row with its error.
+    """Rows of all evaluations, as they end; the row of one that cannot finish holds its error.
 
-    to_come: evaluations of their shape that this worker may be given, these among them.
+    to_come: number of evaluations of their shape that this worker may be given, including these.
     """
     if bench.device.type != "cuda":
         for planned, number in attempts:
@@ -79,9 +79,9 @@ def attempt_all(
     for group in by_key.values():
         evaluation = group[0][0].evaluation
         network = bench.engines.slot(evaluation.arch).network
-        # Views of others come batch by batch from files.
+        # Third-party views are read from files batch by batch.
         if kernels_for(network) and packable(evaluation.recipe) and not evaluation.replays_views:
-            # What is to come is of one shape.
+            # All evaluations still to come have one shape.
             later = to_come if len(by_key) == 1 else 0
             yield from attempt_packs(group, bench, study=study, to_come=later)
         else:
@@ -92,10 +92,10 @@ def attempt_all(
 def attempt_packs(
     group: Sequence[Attempt], bench: Workbench, *, study: str, to_come: int = 0
 ) -> Iterator[list[Row]]:
-    """Rows of evaluations of one `pack_key`, a pack at a time."""
+    """Rows of evaluations of one `pack_key`, one pack at a time."""
     group = list(group)
     later = max(0, to_come - len(group))
-    # Asked once: what is compiled, is compiled for one size.
+    # Computed once: kernels are compiled for one size.
     most = bench.engines.students_at_once(group[0][0].evaluation)
     while group:
         size = min(len(group), most)
@@ -112,21 +112,22 @@ def attempt_packs(
 
 
 def _fitting(pack: Sequence[Attempt], bench: Workbench, study: str, to_come: int) -> list[Row] | str:
-    """Rows of a pack; NO_ROOM if it does not fit into memory, APART if its students must be trained alone."""
+    """Rows of a pack; NO_ROOM if it does not fit into memory, APART if its students must be trained
+    singly."""
     try:
         return _attempt_pack(pack, bench, study, to_come)
     except Exception as problem:
         reason = NO_ROOM if out_of_memory(problem) else APART
         if reason == APART:
-            said = one_line(problem)
-            logger.warning("students that go together are trained alone: %s", said, exc_info=problem)
-    # Here, since the error holds the pack's tensors until it is gone.
+            reason_text = one_line(problem)
+            logger.warning("students of a pack are trained one by one: %s", reason_text, exc_info=problem)
+    # Here, because the exception references the pack's tensors until it is released.
     torch.cuda.empty_cache()
     return reason
 
 
 def _attempt_pack(pack: Sequence[Attempt], bench: Workbench, study: str, to_come: int = 0) -> list[Row]:
-    """Rows of a pack; `to_come`: evaluations of its shape that are not done, itself among them."""
+    """Rows of a pack; `to_come`: unfinished evaluations of its shape, including the pack itself."""
     started, began = time.time(), time.monotonic()
     outcomes: dict[str, Outcome] = {}
     ready: list[Prepared] = []
@@ -144,7 +145,7 @@ def _attempt_pack(pack: Sequence[Attempt], bench: Workbench, study: str, to_come
 
 
 def train_pack(ready: Sequence[Prepared], bench: Workbench, to_come: int) -> dict[str, Outcome]:
-    """Train students of equal shapes together and test each; what was measured, or why not, by id."""
+    """Train students of equal shapes together and test each; returns the outcomes by id."""
     began = time.perf_counter()
     arch = ready[0].planned.evaluation.arch
     slot = bench.engines.slot(arch)
@@ -211,7 +212,7 @@ def _member(prepared: Prepared, bench: Workbench) -> Member:
 
 
 def _divergence(losses: Tensor) -> EvaluationError | None:
-    """What is wrong with a student's losses [steps]."""
+    """The error if a student's losses [steps] are not all finite, else None."""
     wrong = (~losses.isfinite()).nonzero()
     if not len(wrong):
         return None
@@ -227,7 +228,7 @@ def _rows(
     started: float,
     seconds: float,
 ) -> list[Row]:
-    """Each evaluation gets its part of the pack's time, so that times add up."""
+    """Rows of a pack; each evaluation is assigned its part of the pack's time, so that times add up."""
     part = seconds / len(pack)
     rows = []
     for number, (planned, attempts) in enumerate(pack):

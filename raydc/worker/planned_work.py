@@ -1,4 +1,4 @@
-"""The work of a plan, and of a point that a search asks for."""
+"""The work of a plan, and of a point that a search suggests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CLASSES: tuple[type[Work], ...] = (TrajectoryWork, SetWork, LabelWork, LearnedWo
 
 
 def work_of(plan: Plan, classes: int) -> list[Work]:
-    """Everything that the evaluations of a plan wait for; what is needed comes first."""
+    """All work that the evaluations of a plan need; dependencies come first."""
     sizes = {name: set_size(job.evaluation, classes) for name, job in plan.sets.items()}
     return [
         *map(TrajectoryWork, plan.trajectories.values()),
@@ -29,15 +29,15 @@ def work_of(plan: Plan, classes: int) -> list[Work]:
 
 
 def missing_work(plan: Plan, store: Store, facts: DataFacts) -> list[Work]:
-    """The part of `work_of` that must be made: a teacher only where what is missing needs it, and only the
-    epochs that it needs."""
+    """The part of `work_of` that must be made: a teacher only if missing work needs it, and only the epochs
+    that are needed."""
     left = [work for work in work_of(plan, facts.classes) if not isinstance(work, TrajectoryWork)]
     left = [work for work in left if not work.is_made(store)]
     return [*_teachers(left, store), *left]
 
 
 def _teachers(works: Iterable[Work], store: Store) -> list[Work]:
-    """Networks that some work needs and the store lacks."""
+    """Networks that some work needs and that are not in the store."""
     works = list(works)
     jobs = trajectory_jobs(
         (work.job for work in works if isinstance(work, SetWork)),
@@ -48,13 +48,13 @@ def _teachers(works: Iterable[Work], store: Store) -> list[Work]:
 
 
 def teachers_of(plan: Plan, store: Store) -> list[Work]:
-    """The networks that a plan needs and the store lacks."""
+    """Networks that a plan needs and that are not in the store."""
     teachers = map(TrajectoryWork, plan.trajectories.values())
     return [teacher for teacher in teachers if not teacher.is_made(store)]
 
 
 def work_of_point(planned: Planned) -> list[Work]:
-    """What an evaluation that a search asked for waits for, beside teachers and the labels that they make."""
+    """Work that an evaluation of a search needs, apart from teachers and the labels that they make."""
     assert planned.origin is not None
     works: list[Work] = [SetWork(planned.origin.set_job)]
     if planned.learned is not None:

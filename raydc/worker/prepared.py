@@ -38,7 +38,7 @@ class Prepared:
     images_bytes: int
     images_seconds: float
     setup_seconds: float
-    """What this took, without waiting for labels."""
+    """Time that the preparation took, without waiting for labels."""
 
     @property
     def recipe(self) -> Recipe:
@@ -46,7 +46,7 @@ class Prepared:
 
     @property
     def pool(self) -> int:
-        """Views that differ."""
+        """Number of distinct views."""
         return self.recipe.distinct_steps(len(self.inputs), self.planned.evaluation.keep_views)
 
     def views(self, device: torch.device) -> Views:
@@ -62,7 +62,7 @@ class Prepared:
 
     @property
     def tests(self) -> int:
-        """Test passes of the student, beside those of a scheduler."""
+        """Number of test passes of the student, without those of a pruner."""
         if not self.planned.tested:
             return 0
         images, every = len(self.inputs), self.recipe.test_every
@@ -71,34 +71,34 @@ class Prepared:
 
     @property
     def examined(self) -> bool:
-        """Whether anybody may look at the student before its end."""
+        """Whether the student may be tested or pruned before its last step."""
         return self.planned.prunable or bool(self.planned.tested and self.recipe.test_every)
 
     def examined_at(self, epochs: int) -> bool:
-        """Whether anybody looks after so many epochs."""
-        return self.looked_at(epochs) or self.pruned_at(epochs)
+        """Whether the student is tested or may be pruned after `epochs` epochs."""
+        return self.tested_at(epochs) or self.pruned_at(epochs)
 
-    def looked_at(self, epochs: int) -> bool:
-        """Whether an extra test is due after so many epochs."""
+    def tested_at(self, epochs: int) -> bool:
+        """Whether an extra test is due after `epochs` epochs."""
         every = self.recipe.test_every
         return self.planned.tested and every is not None and epochs % every == 0
 
     def pruned_at(self, epochs: int) -> bool:
-        """Whether the scheduler looks after so many epochs: the first that reach a rung, but the last."""
+        """Whether the pruner is called after `epochs` epochs, the first of a rung but not the last of all."""
         if not self.planned.prunable or self.rung(epochs) == self.rung(epochs - 1):
             return False
         images = len(self.inputs)
         return epochs * self.recipe.steps_per_epoch(images) < self.recipe.total_steps(images)
 
     def rung(self, epochs: int) -> int:
-        """The highest rung that so many epochs reach; 0 for none."""
+        """The highest rung reached after `epochs` epochs; 0 if none."""
         images = len(self.inputs)
         done, total = epochs * self.recipe.steps_per_epoch(images), self.recipe.total_steps(images)
         return max((rung for rung in RUNGS if WHOLE * done >= rung * total), default=0)
 
 
 def prepare(planned: Planned, bench: Workbench) -> Prepared:
-    """Take what `planned` waits for (compressed set, logits) from the bench's store.
+    """Read what `planned` needs (compressed set, logits) from the bench's store.
 
     Raises `ArtifactError` if something is missing or damaged, `EvaluationError` if it does not fit or its
     plugins were edited.

@@ -1,6 +1,6 @@
-"""Relabelling: what the checkpoints of teachers say of compressed sets, and of views of them.
+"""Relabelling: logits of teachers' checkpoints on compressed sets, or on views of them.
 
-label passes of one checkpoint --say--> Said, an artifact each --keep--> the store
+label passes of one checkpoint --label--> Prediction, one artifact each --store--> the store
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from raydc.training.inputs import Inputs, PixelInputs, TensorInputs
 from raydc.worker.sets import Sets
 
 WHOLE_BYTES = 64 << 20
-"""Network inputs of a set that teachers take whole: batch by batch, small images cost a tenth more."""
+"""Sets whose network inputs are at most this large are converted at once: for small images, converting batch
+by batch takes a tenth longer."""
 
 
 def labelled(label_pass: LabelPass, store: Store) -> bool:
@@ -44,7 +45,7 @@ def labelled(label_pass: LabelPass, store: Store) -> bool:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a checkpoint said of a compressed set, or of some of its views: one artifact."""
+    """Logits of a checkpoint for a compressed set, or for some of its views: one artifact."""
 
     label_pass: str
     """Id of the label pass."""
@@ -53,20 +54,20 @@ class Prediction:
     teacher_test_acc: float | None = None
     seconds: float = 0.0
     size: float = 0.0
-    """How far the logits are from 0 at most."""
+    """Largest absolute value of the logits."""
     segment: tuple[str, int] | None = None
-    """Of views: name of the segment, and the step after its last."""
+    """For views: (name of the segment, the step after its last); None for whole images."""
     last: bool = True
-    """Whether this is all, or the last, of the pass."""
+    """Whether this is the last prediction of the pass."""
 
     @property
     def images(self) -> int:
-        """That were forwarded for it."""
+        """Number of images that were forwarded for it."""
         return 0 if self.logits is None else len(self.logits)
 
     @property
     def nbytes(self) -> int:
-        """What it takes in memory until it is stored."""
+        """Bytes that it takes in memory until it is stored."""
         return 0 if self.logits is None else self.logits.nbytes
 
 
@@ -88,14 +89,15 @@ class Relabeller:
         self._sets = sets
         self._teacher = teacher
         self.images_forwarded = 0
-        """Images that were labelled."""
+        """Number of images labelled so far."""
 
     def label(self, label_passes: Sequence[LabelPass]) -> Iterator[Prediction]:
-        """Have one checkpoint label several sets; images of different sets share batches.
+        """Label several sets with one checkpoint; images of different sets share batches.
 
-        All passes must be of one checkpoint. What was said is in the store after `keep`. Memory is that of a
-        set, a batch and what was said of a set or two, however many the passes are; what is handed on is the
-        caller's to bound. `EvaluationError` if the teacher says what is not finite.
+        All passes must be of one checkpoint. Predictions are not in the store before `store` is called.
+        Memory is that of a set, a batch and the logits of a set or two, independent of the number of passes;
+        the caller must limit how many yielded predictions it holds. `EvaluationError` if logits are not
+        finite.
         """
         first = label_passes[0]
         assert all((p.trajectory, p.epoch) == (first.trajectory, first.epoch) for p in label_passes)
@@ -105,38 +107,38 @@ class Relabeller:
         images = [p for p in label_passes if p.views is None]
         views = [(p, p.views) for p in label_passes if p.views is not None]
         parts = [self._label_images(loaded, images), *(self._label_views(loaded, *one) for one in views)]
-        for said in (said for part in parts for said in part):
-            self.images_forwarded += said.images
-            # The first has waited for the network.
-            yield replace(said, seconds=said.seconds + loading)
+        for prediction in (prediction for part in parts for prediction in part):
+            self.images_forwarded += prediction.images
+            # The time to load the network is counted for the first prediction.
+            yield replace(prediction, seconds=prediction.seconds + loading)
             loading = 0.0
 
-    def store(self, said: Prediction) -> None:
-        """Store what a checkpoint said; may be called in another thread, while it goes on."""
-        if said.logits is None:
+    def store(self, prediction: Prediction) -> None:
+        """Store a prediction; may be called in another thread while `label` continues."""
+        if prediction.logits is None:
             return
         with self._store.draft("logits") as draft:
-            write_logits(draft.folder, said.logits.numpy())
-            name, stop = said.segment or (said.label_pass, None)
+            write_logits(draft.folder, prediction.logits.numpy())
+            name, stop = prediction.segment or (prediction.label_pass, None)
             draft.commit(
                 name,
-                images=said.images,
-                teacher_test_acc=said.teacher_test_acc,
-                seconds=said.seconds,
-                size=said.size,
+                images=prediction.images,
+                teacher_test_acc=prediction.teacher_test_acc,
+                seconds=prediction.seconds,
+                size=prediction.size,
                 **({} if stop is None else {"stop": stop}),
             )
 
     def _label_images(self, loaded: Loaded, label_passes: list[LabelPass]) -> Iterator[Prediction]:
         counts = [self._sets.count(p.compressed_set) for p in label_passes]
         inputs = (self._teacher_inputs(loaded, p.compressed_set) for p in label_passes)
-        said = loaded.teacher.in_turn(inputs, counts)
-        for label_pass, (logits, seconds) in zip(label_passes, said, strict=True):
+        outputs = loaded.teacher.in_turn(inputs, counts)
+        for label_pass, (logits, seconds) in zip(label_passes, outputs, strict=True):
             size = _size(logits, label_pass)
             yield Prediction(label_pass.id, logits, loaded.test_acc, seconds, size)
 
     def _label_views(self, loaded: Loaded, label_pass: LabelPass, asked: ViewsAsked) -> Iterator[Prediction]:
-        """Label what is missing of a pass over views, a segment at a time."""
+        """Label the missing segments of a pass over views, one at a time."""
         images = self._sets.inputs(label_pass.compressed_set)
         steps = asked.steps(len(images))
         grid = self._sets.get(label_pass.compressed_set)[0].grid
@@ -149,8 +151,8 @@ class Relabeller:
         missing = list(spans(first, steps, len(images), views.batch_size))
         rendered = (views.render(images, step).images for step in views.steps(first, steps))
         inputs = (TensorInputs(loaded.of_students(view)) for view in rendered)
-        said = loaded.teacher.in_turn(inputs, (rows for _, _, rows in missing))
-        for (start, stop, _), (logits, seconds) in zip(missing, said, strict=True):
+        outputs = loaded.teacher.in_turn(inputs, (rows for _, _, rows in missing))
+        for (start, stop, _), (logits, seconds) in zip(missing, outputs, strict=True):
             size = _size(logits, label_pass)
             segment = segment_name(label_pass, start), stop
             yield Prediction(
@@ -158,7 +160,8 @@ class Relabeller:
             )
 
     def _teacher_inputs(self, loaded: Loaded, name: str) -> Inputs:
-        """As `inputs`; a large set stays pixels until a batch is made, where that changes no bit."""
+        """As `inputs`, but a large set is converted from pixels batch by batch if the result is
+        bit-identical."""
         compressed, _ = self._sets.get(name)
         small = compressed.images.size * torch.float32.itemsize <= WHOLE_BYTES
         if small or compressed.space != "pixel" or self._dataset.whitening is not None:
@@ -174,7 +177,7 @@ class Relabeller:
 
 
 def _size(logits: Tensor, label_pass: LabelPass) -> float:
-    """How far logits are from 0 at most; `EvaluationError` if they are not finite."""
+    """Largest absolute value of the logits; `EvaluationError` if they are not finite."""
     size = size_of(logits)
     if not math.isfinite(size):
         when = "" if label_pass.epoch is None else f" after epoch {label_pass.epoch}"
@@ -185,7 +188,7 @@ def _size(logits: Tensor, label_pass: LabelPass) -> float:
         )
         bad = int((~logits.isfinite().all(1)).sum())
         raise EvaluationError(
-            f"the teacher {label_pass.teacher.name!r} (network {label_pass.index}){when} says what is not "
-            f"finite of {bad:,} of {len(logits):,} images; {advice}"
+            f"the teacher {label_pass.teacher.name!r} (network {label_pass.index}){when} produced "
+            f"non-finite logits for {bad:,} of {len(logits):,} images; {advice}"
         )
     return size

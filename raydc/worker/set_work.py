@@ -47,11 +47,11 @@ class SetWork:
 
     @property
     def group(self) -> str:
-        # The features or scores of a scorer are read once.
+        # Sets with the same scorer read its features or scores once.
         return "+".join(self.job.scorers)
 
     def cost(self, facts: DataFacts) -> Cost:
-        """Steps of a method that trains; other sets count as one step."""
+        """Number of steps of a method that trains; any other set counts as one step."""
         method = self.method
         if not method.trains:
             return Cost("sets", 1, _like(method.name, self.job.evaluation.ipc))

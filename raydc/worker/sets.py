@@ -1,4 +1,4 @@
-"""Compressed sets of a store, as they were made and as network inputs; those used last are held."""
+"""Compressed sets of a store, as stored and as network inputs; recently used ones stay in memory."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Sets:
         return self._inputs.get(name, prepare)
 
     def count(self, name: str) -> int:
-        """Images of a compressed set, without reading them."""
+        """Number of images in a compressed set, without reading them."""
         if (held := self._held.held(name)) is not None:
             return len(held[0])
         return CompressedSet.count(get(self._store, "set", name).folder)

@@ -1,4 +1,4 @@
-"""Work: the networks of a teacher, trained here or brought from elsewhere."""
+"""Work: the networks of a teacher, trained here or trained elsewhere."""
 
 from __future__ import annotations
 
@@ -49,17 +49,17 @@ class TrajectoryWork:
 
     @property
     def epochs(self) -> int:
-        """The last epoch that is asked for."""
+        """The last epoch that is requested."""
         return max([*self.job.epochs, self.job.scored, 0])
 
     def cost(self, facts: DataFacts) -> Cost:
-        """An epoch trains on the train part, and tests; a tested image counts a third."""
+        """An epoch trains on the train part and tests; a tested image counts as a third of a trained one."""
         images = sum(facts.train_counts) + (facts.test_images + facts.val_images) / 3
         return Cost("epochs", self.epochs, f"training {self.job.teacher.arch}", images)
 
     @staticmethod
     def measured(row: Row, facts: DataFacts) -> Measure | None:
-        """Nothing: rows tell what students took, and teachers of their networks take as much."""
+        """None: rows record the time of students, and teachers with the same network take the same time."""
         del row, facts
         return None
 

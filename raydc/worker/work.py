@@ -1,10 +1,10 @@
-"""Work: what evaluations wait for, in pieces that can be made, saved on the way and gone on with.
+"""Work: the prerequisites of evaluations, in pieces that can be made, checkpointed and resumed.
 
     trajectories -> compressed sets (where a scorer is needed) -> label passes -> learned labels
 
-A piece of work is made once and then is in the store. What makes pieces (raydc.worker.making in one process,
-raydc.orchestration.prerequisites on Ray) knows this protocol alone: another kind of work is another class and
-a line in raydc.worker.planned_work.
+A piece of work is made once and is then in the store. The modules that make pieces (raydc.worker.making in
+one process, raydc.orchestration.prerequisites on Ray) use only this protocol: a new kind of work is a new
+class and a line in raydc.worker.planned_work.
 """
 
 from __future__ import annotations
@@ -23,66 +23,66 @@ from raydc.worker.workbench import Workbench
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of work, which is a stage of a run."""
+    """A kind of work; each kind is a stage of a run."""
 
     name: str
-    """Such as `sets`."""
+    """Name of the stage, such as `sets`."""
     unit: str
-    """What its steps are where no piece trains, such as `sets`."""
+    """Unit of its steps if no piece trains, such as `sets`."""
     unit_trained: str
-    """What its steps are where pieces train, such as `epochs`."""
+    """Unit of its steps if pieces train, such as `epochs`."""
 
 
 class Cores(Enum):
-    """How many cores a piece of work takes."""
+    """How many CPU cores a piece of work uses."""
 
     STUDENT = "student"
-    """As many as a student (resources.threads): what is made does not depend on the machine."""
+    """As many as a student (resources.threads), so that the result does not depend on the machine."""
     SHARE = "share"
-    """Its share of the machine, of which the pieces that are made at a time take equal parts."""
+    """An equal share of the machine's cores among the pieces that are made at the same time."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a piece of work asks of the machine."""
+    """Resources that a piece of work requests."""
 
     cores: Cores = Cores.STUDENT
     gpu: bool = True
-    """Whether it takes the part of a GPU that a student takes (resources.gpu_share), where there is one."""
+    """Whether it uses the same share of a GPU as a student (resources.gpu_share), if GPUs are available."""
     memory_bytes: int | None = None
-    """Main memory; None: Ray is asked for none."""
+    """Main memory to request from Ray; None requests none."""
     together: bool = False
-    """Whether several processes may make it together (resources.teacher_workers); each calls `make`."""
+    """Whether several processes can make it together (resources.teacher_workers); each calls `make`."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a piece of work takes, for the plan."""
+    """Estimated cost of a piece of work, for the plan."""
 
     unit: str
-    """What is counted, such as `epochs`."""
+    """Unit of `steps`, such as `epochs`."""
     steps: int | None
-    """How many it takes; None where that is not known before it is made."""
+    """Number of steps; None if it is not known in advance."""
     like: str
-    """Work that is like it: a step of equal `scale` takes equal time."""
+    """Key of similar work: steps of equal `like` and `scale` take equal time."""
     scale: float = 1.0
-    """Size of a step, such as the images that it sees."""
+    """Size of a step, such as the number of images that it processes."""
 
 
 @dataclass(frozen=True)
 class Measure:
-    """What a piece of work took, as a result row tells it."""
+    """Measured cost of a piece of work, from a result row."""
 
     id: str
     like: str
     """As in `Cost`."""
     size: float
-    """Steps times their scale."""
+    """Number of steps times their scale."""
     seconds: float
 
 
 class Work(Protocol):
-    """A piece of work; it is small, and sent between processes."""
+    """A piece of work; it is small and can be sent between processes."""
 
     @property
     def id(self) -> str:
@@ -93,40 +93,40 @@ class Work(Protocol):
 
     @property
     def title(self) -> str:
-        """How messages name it, such as `the teacher 'a'`; empty where its reasons need no name."""
+        """Its name in messages, such as `the teacher 'a'`; empty if its errors need no name."""
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """Ids of the work that must be made before."""
+        """Ids of the work that must be made first."""
 
     @property
     def trains(self) -> bool:
-        """Whether it is long: it reports steps and is saved on the way; others are made several at a time."""
+        """Whether it is long: it reports steps and saves its state; short work is made in groups."""
 
     @property
     def label_pass(self) -> LabelPass | None:
-        """What teachers are asked for, who label for many clients at once (raydc.worker.label_service); None
-        for work that is made by a process of its own."""
+        """The label pass to request from the label service (raydc.worker.label_service); None for work that
+        is made by a process of its own."""
 
     @property
     def group(self) -> str:
-        """Work of equal groups reads the same things, and is made together or in turn."""
+        """Work with equal groups reads the same inputs, and is made together or in sequence."""
 
     @property
     def request(self) -> Request: ...
 
     def cost(self, facts: DataFacts) -> Cost:
-        """What it takes on a dataset."""
+        """Estimated cost on a dataset."""
 
     @staticmethod
     def measured(row: Row, facts: DataFacts) -> Measure | None:
-        """What such work took for an earlier evaluation, by its result; None if that does not tell."""
+        """Measured cost of such work for an earlier evaluation; None if its row does not record it."""
 
     def is_made(self, store: Store) -> bool:
-        """Whether what it makes is in the store."""
+        """Whether its result is in the store."""
 
     def make(self, bench: Workbench, saved: Saved, progress: OnProgress) -> None:
-        """Make it, going on from `saved`; what it needs must be in the store.
+        """Make it, resuming from `saved`; what it needs must be in the store.
 
-        Calls `progress` with (steps done, steps in total). Raises raydc's own errors where it cannot be made.
+        Calls `progress` with (steps done, steps in total). Raises a `RaydcError` if it cannot be made.
         """

@@ -1,8 +1,8 @@
-"""The workbench: holds what evaluations need and what work is made with, each thing once.
+"""The workbench: holds what evaluations need and the tools that work is made with.
 
-One workbench serves one dataset on one device. What is made with it (raydc.worker.work) goes to the store,
-what it reads comes from there, and small things stay in memory between evaluations. Neither Ray nor MLflow is
-here: a cluster runs many workbenches on one store.
+One workbench serves one dataset on one device. Results of work (raydc.worker.work) are written to the store
+and read from there; small objects stay in memory between evaluations. It uses neither Ray nor MLflow: a
+cluster runs many workbenches on one store.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ from raydc.worker.sets import Sets
 
 
 class Labeller(Protocol):
-    """Who makes a label pass that is not in the store yet."""
+    """Makes label passes that are not in the store yet."""
 
     def ensure(self, label_pass: LabelPass) -> None:
-        """Return when the logits of `label_pass` are in the store."""
+        """Wait until the logits of `label_pass` are in the store."""
 
 
 class Pruner(Protocol):
-    """Who may stop students early."""
+    """Decides whether students are stopped early."""
 
     def should_continue(self, trial: int, rung: int, val_acc: float) -> bool:
-        """Whether a student of the point `trial` goes on that has `val_acc` at a rung (evaluate.RUNGS)."""
+        """Whether a student of the point `trial` with `val_acc` at a rung (spec.search.RUNGS) continues."""
 
 
 class NopPruner:
-    """Lets every student go on to its end."""
+    """A pruner that never stops a student."""
 
     def should_continue(self, trial: int, rung: int, val_acc: float) -> bool:
         del trial, rung, val_acc
@@ -55,7 +55,7 @@ class NopPruner:
 
 
 class Workbench:
-    """What evaluations on one dataset need, made at most once."""
+    """What evaluations on one dataset need; everything is loaded at most once."""
 
     def __init__(
         self,
@@ -104,10 +104,10 @@ class Workbench:
     # --- labels -------------------------------------------------------------------------------
 
     def ensure(self, label_pass: LabelPass) -> None:
-        """Forward the checkpoint over the set, unless its logits are in the store already."""
+        """Label the set with the checkpoint, unless the logits are already in the store."""
         if not labelled(label_pass, self.store):
-            for said in self.relabeller.label([label_pass]):
-                self.relabeller.store(said)
+            for prediction in self.relabeller.label([label_pass]):
+                self.relabeller.store(prediction)
 
     def logits(self, passes: tuple[LabelPass, ...]) -> tuple[Tensor, list[Artifact]]:
         """Logits [K, N, C] float32 of K label passes over one set, and their artifacts."""
@@ -134,7 +134,7 @@ class Workbench:
             tables.append(artifacts)
         assert passes[0].views is not None
         batch_size = passes[0].views.recipe.batch_size
-        # Students of one table share it, and its copy on a GPU.
+        # Students with the same table share it and its copy on a GPU.
         held = self._view_logits.get(
             (tuple(p.id for p in passes), steps),
             lambda: ViewLogits(tables, images, batch_size, steps, self.dataset.classes),
@@ -142,7 +142,7 @@ class Workbench:
         return held, [a for table in tables for a in table]
 
     def unchanged_labels(self, evaluation: Evaluation) -> None:
-        """Raise `ArtifactError` if the labels at `labels.path` are not those of the plan any more."""
+        """Raise `ArtifactError` if the labels at `labels.path` have changed since the plan was made."""
         path, expected = str(evaluation.point["labels.path"]), evaluation.files("labels")["path"]
 
         def check() -> bool:
@@ -152,7 +152,7 @@ class Workbench:
         self._unchanged.get((path, expected), check)
 
     def replayed(self, evaluation: Evaluation, images: int) -> Replayed:
-        """The views in the folder `labels.path` of `evaluation`; `InputError` if they do not fit."""
+        """The views in the folder `labels.path` of `evaluation`; `InputError` if they do not match."""
         path, seed = str(evaluation.point["labels.path"]), int(evaluation.point["labels.order_seed"])
         found = self._replayed.get(
             (path, images, seed),
@@ -162,7 +162,7 @@ class Workbench:
         return found
 
     def learned(self, name: str, images: int | None = None) -> tuple[Tensor, Artifact]:
-        """Learned labels [N, C] float32, and their artifact; `images`: N, where it is known."""
+        """Learned labels [N, C] float32, and their artifact; `images`: N, if it is known."""
         artifact = get(self.store, "learned", name)
         labels = read_logits(artifact.folder, images, self.dataset.classes)
         return torch.from_numpy(np.array(labels)), artifact

@@ -74,12 +74,12 @@ def test_any_epoch_and_any_network_can_be_the_classifier(folder: Path, store: Lo
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("entropy", "DIR", "--ratio", "0,1"), "--ratio has 0, but a crop's part of the area is above 0"),
+        (("entropy", "DIR", "--ratio", "0,1"), "--ratio has 0, but must be above 0"),
         (("entropy", "DIR", "--ratio", "a"), "must be numbers separated by commas"),
         (("entropy", "DIR", "--ratio", "8"), "--ratio has 8"),
         (("entropy", "DIR", "--draws", "0"), "--draws is 0, but must be at least 1"),
         (("entropy", "DIR", "--teacher", "techer"), "did you mean teacher?"),
-        (("entropy", "DIR", "--epoch", "9"), "is trained for 2 epochs; choose 0 to that"),
+        (("entropy", "DIR", "--epoch", "9"), "is trained for 2 epochs; choose from 0 to 2"),
         (("entropy", "DIR", "--teacher", "{epochs: 3}"), "--teacher: arch is missing"),
         (("entropy", "DIR", "--plot", "x.nothing"), "--plot is 'x.nothing', which cannot be written"),
         (("entropy", "DIR", "--store", "STORE"), "none of the 3 compressed sets is in the store"),

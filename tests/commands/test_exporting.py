@@ -64,15 +64,15 @@ base:
     (folder / "replay.yaml").write_text(text.replace("ipc: 2", "ipc: 1"))
     refused = raydc("plan", str(folder / "replay.yaml"), "--store", str(folder / "s"))
     assert refused.exit_code == 2
-    assert "which labels 20 images of 10 classes an epoch, but the set has 10 images" in refused.output
+    assert "which labels 20 images of 10 classes per epoch, but the set has 10 images" in refused.output
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--out", "{}/exported", "--only", "labels.kind=hard"), "learnt from labels of views"),
-        (("--out", "{}"), "which is there and not empty"),
-        (("--out", "{}/study.yaml"), "which is there and not empty"),
+        (("--out", "{}/exported", "--only", "labels.kind=hard"), "used labels of views"),
+        (("--out", "{}"), "which exists and is not empty"),
+        (("--out", "{}/study.yaml"), "which exists and is not empty"),
         (("--out", "/dev/null/x"), "cannot be written"),
     ],
 )
@@ -92,8 +92,8 @@ def test_a_refused_export_leaves_nothing(
     result = raydc("export-labels", str(made), "--out", str(to))
     assert result.exit_code == 2
     said = " ".join(result.output.split())
-    assert "train.augment has dsa, which FKD files cannot say" in said
-    assert "--only leaves evaluations out" in said
+    assert "train.augment has dsa, which FKD files cannot store" in said
+    assert "use --only to exclude evaluations" in said
     assert not to.exists()
     assert raydc("export-labels", str(made), "--out", str(to), "--only", "train.augment=flip").exit_code == 0
 

@@ -66,7 +66,7 @@ def test_of_what_workers_died_is_said(make_shell: Callable[[], Shell]) -> None:
     options = [option for setting in settings for option in ("--set", setting)]
     arguments = ("run", "tiny.yaml", "--out", "out", "--no-report", *options)
     assert "2 failed" in shell.process("--plugin", "breaking.py", *arguments, code=3).stdout
-    died = "WorkerDied: its worker process died 2 times, at last of RuntimeError: no kernel image"
+    died = "WorkerDied: its worker process died 2 times, the last time with RuntimeError: no kernel image"
     rows = read_rows(shell.folder / "out").values()
     assert [(row["error"], row["attempts"]) for row in rows] == [(died, 2)] * 2
 
@@ -90,8 +90,8 @@ def test_a_student_that_hangs_is_ended_and_the_others_go_on(make_shell: Callable
     assert (rows["first_time"]["status"], rows["first_time"]["attempts"]) == ("finished", 2)
     assert (rows["hanging"]["status"], rows["hanging"]["attempts"]) == ("failed", 2)
     assert re.fullmatch(
-        r"WorkerDied: its worker process died 2 times, at last \d+ s after it was given the evaluation, "
-        r"which may take 8 s \(resources.evaluation_timeout_seconds\) and is ended then",
+        r"WorkerDied: its worker process died 2 times, the last time \d+ s after it was given the "
+        r"evaluation, whose time limit is 8 s \(resources.evaluation_timeout_seconds\)",
         rows["hanging"]["error"],
     )
 

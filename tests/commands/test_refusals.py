@@ -82,7 +82,7 @@ def test_a_set_that_is_larger_than_the_data() -> None:
 def test_a_store_that_cannot_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAYDC_STORE")
     sentence = refused("run", "tiny.yaml", "--set", "store.uri=/dev/null/x")
-    assert "the store is '/dev/null/x', which cannot be made" in sentence
+    assert "the store is '/dev/null/x', which cannot be created" in sentence
 
 
 def test_published_weights_that_are_not() -> None:
@@ -99,7 +99,7 @@ def test_published_weights_of_another_input_size() -> None:
         "teacher: {arch: timm/vit_tiny_patch16_224, weights: augreg_in21k_ft_in1k}\n"
         "base: {images.ipc: 1, labels.kind: soft, student.arch: convnet-d2-w8}\n"
     )
-    said = "whose network takes images of 224 pixels a side, but the data have 32"
+    said = "whose network takes images of 224 x 224 pixels, but the data have 32 x 32"
     assert said in refused("run", "bad.yaml")
 
 
@@ -238,7 +238,7 @@ def test_an_import_that_is_no_result() -> None:
         (
             '{"evaluation_id": "a", "study": "tiny", "seed": 0, "status": "finished", "test_acc": 62.9, '
             '"started_at": 0, "finished_at": 1}',
-            "a status, an accuracy or a time that no result has",
+            "has an invalid status, accuracy or time",
         ),
         (
             '{"evaluation_id": "a", "study": "x", "seed": 0, "status": "finished", "test_acc": 0.6, '

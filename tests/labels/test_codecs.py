@@ -78,7 +78,7 @@ def test_what_a_codec_does_not_hold_is_refused(codec: str, value: float) -> None
     said = logits()
     said[7, 3] = value
     with pytest.raises(
-        EvaluationError, match=rf"labels.codec is {codec}, which holds at most 65,504, but .*fp32$"
+        EvaluationError, match=rf"labels.codec is {codec}, which stores at most 65,504, but .*fp32$"
     ):
         codecs.encode(said, codec)
     with pytest.raises(EvaluationError, match=f"labels.codec is {codec}"):
@@ -92,7 +92,7 @@ def test_the_largest_values_that_are_allowed_come_back_finite(codec: str) -> Non
     back = codecs.encode(said, codec).decode()
     assert back.isfinite().all()
     assert torch.equal(back[0].argsort(), said[0].argsort())
-    with pytest.raises(EvaluationError, match="the logits hold nan"):
+    with pytest.raises(EvaluationError, match="the logits contain nan"):
         codecs.encode(said * torch.nan, codec)
 
 
@@ -111,8 +111,10 @@ def test_class_numbers_of_two_bytes_reach_65536_classes(codec: str, classes: int
 
 def test_more_classes_than_two_bytes_number_are_refused() -> None:
     said = torch.zeros(2, 65_537)
-    with pytest.raises(EvaluationError, match=r"of 65,537 classes, but the class numbers .* end at 65,536"):
+    with pytest.raises(
+        EvaluationError, match=r"have 65,537 classes, but the 16-bit class numbers .* allow at most 65,536"
+    ):
         codecs.encode(said, "fp16", 5)
-    with pytest.raises(EvaluationError, match=r"leave labels\.store_top_k and labels\.top_k out"):
+    with pytest.raises(EvaluationError, match=r"remove labels\.store_top_k and labels\.top_k"):
         codecs.record_bytes("fp16", 65_537, 5)
     assert codecs.encode(said, "fp16").nbytes == 2 * codecs.record_bytes("fp16", 65_537)

@@ -152,55 +152,55 @@ def logits(number: float, dtype: torch.dtype = torch.float32) -> torch.Tensor:
 
 NAN, INF = float("nan"), float("inf")
 ODD: list[tuple[object, str]] = [
-    ("text", "no list of coordinates, flips"),
-    ("sixsix", "no list of coordinates, flips"),
-    (dict(enumerate(published())), "no list of coordinates, flips"),
-    (torch.zeros(6, 4), "no list of coordinates, flips"),
-    (published()[:5], "no list of coordinates, flips"),
-    (published(logits=logits(NAN)), "logits are not all numbers: some are NaN"),
-    (published(logits=logits(INF)), "logits overflow float16, which ends at 65,504"),
+    ("text", "not a list of coordinates, flips"),
+    ("sixsix", "not a list of coordinates, flips"),
+    (dict(enumerate(published())), "not a list of coordinates, flips"),
+    (torch.zeros(6, 4), "not a list of coordinates, flips"),
+    (published()[:5], "not a list of coordinates, flips"),
+    (published(logits=logits(NAN)), "some of its logits are NaN"),
+    (published(logits=logits(INF)), "logits overflow float16, whose largest value is 65,504"),
     (published(logits=logits(-INF, torch.float16)), "logits overflow float16"),
     (published(logits=logits(65520.0)), "logits overflow float16"),
     (published(logits=torch.zeros(4, 3, dtype=torch.complex64)), "logits are complex"),
-    (published(logits=torch.zeros(4, 3, dtype=torch.bool)), "logits are true and false"),
+    (published(logits=torch.zeros(4, 3, dtype=torch.bool)), "logits are Boolean, not numbers"),
     (published(logits=torch.zeros(4, 1)), r"logits are \[4, 1\].*at least two classes"),
     (published(logits=torch.zeros(4, 0)), r"logits are \[4, 0\]"),
     (published(logits=torch.zeros(2, 4, 3)), r"logits are \[2, 4, 3\]"),
     (published(logits=torch.tensor(1.0)), r"logits are \[\]"),
     (published(logits=[1.0, 2.0]), r"logits are \[2\]"),
-    (published(logits="text"), "logits are no tensor"),
-    (published(logits=None), "logits are no tensor"),
+    (published(logits="text"), "logits are not a tensor"),
+    (published(logits=None), "logits are not a tensor"),
     (
         [torch.zeros(0, 4), [], None, None, None, torch.zeros(0, 3)],
         r"logits are \[0, 3\], but must be \[images, classes\]",
     ),
     (published(coordinates=torch.zeros(3, 4)), "lengths of its parts differ"),
-    (published(coordinates=None), "coordinates are no tensor"),
+    (published(coordinates=None), "coordinates are not a tensor"),
     (published(coordinates=[[0.0, 0.0, 1.0, 1.0]] * 4), "nested lists"),
     (published(coordinates=crops(0, 0, 1, 1).to(torch.complex64)), "coordinates are complex"),
-    (published(coordinates=crops(NAN, 0, 1, 1)), "crop 2 is no part .* are nan, 0, 1, 1"),
-    (published(coordinates=crops(0, 0, 1, NAN)), "crop 2 is no part"),
-    (published(coordinates=crops(1e30, 0, 1, 1)), "crop 2 is no part"),
-    (published(coordinates=crops(0, -INF, 1, 1)), "crop 2 is no part"),
-    (published(coordinates=crops(-0.1, 0, 1, 1)), "crop 2 is no part .* are -0.1, 0, 1, 1"),
-    (published(coordinates=crops(0, -0.1, 0.5, 0.5)), "crop 2 is no part"),
-    (published(coordinates=crops(0, 0, 0, 1)), "crop 2 is no part"),
-    (published(coordinates=crops(0, 0, 1, -0.5)), "crop 2 is no part"),
-    (published(coordinates=crops(0.5, 0, 0.51, 1)), "crop 2 is no part"),
-    (published(coordinates=crops(0, 0.5, 1, 0.51)), "crop 2 is no part"),
+    (published(coordinates=crops(NAN, 0, 1, 1)), "crop 2 is not inside the image: .* are nan, 0, 1, 1"),
+    (published(coordinates=crops(0, 0, 1, NAN)), "crop 2 is not inside the image"),
+    (published(coordinates=crops(1e30, 0, 1, 1)), "crop 2 is not inside the image"),
+    (published(coordinates=crops(0, -INF, 1, 1)), "crop 2 is not inside the image"),
+    (published(coordinates=crops(-0.1, 0, 1, 1)), "crop 2 is not inside the image: .* are -0.1, 0, 1, 1"),
+    (published(coordinates=crops(0, -0.1, 0.5, 0.5)), "crop 2 is not inside the image"),
+    (published(coordinates=crops(0, 0, 0, 1)), "crop 2 is not inside the image"),
+    (published(coordinates=crops(0, 0, 1, -0.5)), "crop 2 is not inside the image"),
+    (published(coordinates=crops(0.5, 0, 0.51, 1)), "crop 2 is not inside the image"),
+    (published(coordinates=crops(0, 0.5, 1, 0.51)), "crop 2 is not inside the image"),
     (published(flips=[True]), "lengths of its parts differ"),
     (published(flips=[0, 1, 7, 0]), "flips are not all true or false"),
     (published(flips=torch.tensor([0.0, 1.0, NAN, 0.0])), "flips are not all true or false"),
     (published(flips=torch.tensor([0.0, 1.0, 0.5, 0.0])), "flips are not all true or false"),
-    (published(flips="TFTF"), "flips are no tensor"),
+    (published(flips="TFTF"), "flips are not a tensor"),
     (published(flips=["a", "b", "c", "d"]), "other values than numbers"),
-    (published(partner=torch.tensor([9, 0, 1, 2])), "mix indices leave the batch"),
-    (published(partner=torch.tensor([-1, 0, 1, 2])), "mix indices leave the batch"),
-    (published(partner=torch.tensor([1, 0, 3])), "mix indices leave the batch"),
+    (published(partner=torch.tensor([9, 0, 1, 2])), "mix indices are out of the batch"),
+    (published(partner=torch.tensor([-1, 0, 1, 2])), "mix indices are out of the batch"),
+    (published(partner=torch.tensor([1, 0, 3])), "mix indices are out of the batch"),
     (published(partner=torch.tensor([1, 0, 3.5, 2])), "mix indices are not whole numbers"),
     (published(partner=torch.tensor([1, 0, NAN, 2])), "mix indices are not whole numbers"),
     (published(partner=torch.tensor([True, False, True, True])), "mix indices are not whole numbers"),
-    (published(partner=7), "mix indices are no tensor"),
+    (published(partner=7), "mix indices are not a tensor"),
     (published(partner=None), "a lambda or a box, but no mix indices"),
     (published(partner=None, share=None), "a lambda or a box, but no mix indices"),
     (published(partner=None, box=None), "a lambda or a box, but no mix indices"),
@@ -209,25 +209,25 @@ ODD: list[tuple[object, str]] = [
     (published(share=np.float64("nan")), "lambda is nan, but must be 0 to 1"),
     (published(share=-3), "lambda is -3, but must be 0 to 1"),
     (published(share=1e300), r"lambda is 1e\+300, but must be 0 to 1"),
-    (published(share=10**400), "number of too many bits"),
-    (published(share="0.5"), "lambda is no number"),
-    (published(share=True), "lambda is no number"),
-    (published(share=0.5j), "lambda is no number"),
-    (published(share=torch.tensor([0.5, 0.5])), "lambda is no number"),
+    (published(share=10**400), "number has too many bits"),
+    (published(share="0.5"), "lambda is not a number"),
+    (published(share=True), "lambda is not a number"),
+    (published(share=0.5j), "lambda is not a number"),
+    (published(share=torch.tensor([0.5, 0.5])), "lambda is not a number"),
     (published(box=[5, 2, 1, 7]), "box is not first row, .* in order"),
     (published(box=[1, 7, 5, 2]), "box is not first row"),
     (published(box=[-1, 0, 5, 5]), "box is not first row"),
     (published(box=[0, -1, 5, 5]), "box is not first row"),
     (published(box=[0, 0, 10**9, 5]), "box is not first row, .* 0 to 65,536"),
     (published(box=[0, 0, 5, 1e300]), "box is not first row"),
-    (published(box=[0, 0, 5, 10**400]), "number of too many bits"),
-    (published(box=[0, 0, 5.5, 5]), "box is not of whole numbers"),
-    (published(box=[0, 0, NAN, 5]), "box is not of whole numbers"),
-    (published(box=[0, 0, 5, "5"]), "box is no number"),
-    (published(box=[0, 0, 5]), "box is not of four numbers"),
-    (published(box=[0, 0, 5, 5, 5]), "box is not of four numbers"),
-    (published(box=torch.tensor(3)), "box is not of four numbers"),
-    (published(box={0: 1}), "box is not of four numbers"),
+    (published(box=[0, 0, 5, 10**400]), "number has too many bits"),
+    (published(box=[0, 0, 5.5, 5]), "box has numbers that are not whole"),
+    (published(box=[0, 0, NAN, 5]), "box has numbers that are not whole"),
+    (published(box=[0, 0, 5, "5"]), "box is not a number"),
+    (published(box=[0, 0, 5]), "box does not have four numbers"),
+    (published(box=[0, 0, 5, 5, 5]), "box does not have four numbers"),
+    (published(box=torch.tensor(3)), "box does not have four numbers"),
+    (published(box={0: 1}), "box does not have four numbers"),
 ]
 
 
@@ -235,7 +235,7 @@ ODD: list[tuple[object, str]] = [
 def test_what_is_no_batch_is_refused(tmp_path: Path, content: object, said: str) -> None:
     path = tmp_path / "batch_0.tar"
     torch.save(content, path)
-    with pytest.raises(InputError, match=rf"batch_0\.tar: it is no batch of FKD labels \(.*{said}.*\)$"):
+    with pytest.raises(InputError, match=rf"batch_0\.tar: it is not a batch of FKD labels \(.*{said}.*\)$"):
         read_batch(path)
 
 
@@ -250,14 +250,14 @@ def valid_batch(images: int = 2, classes: int = 3, **changes: Any) -> FkdBatch:
     ("changes", "said"),
     [
         ({"logits": torch.full((2, 3), 1e5)}, "overflow float16"),
-        ({"logits": torch.full((2, 3), NAN)}, "some are NaN"),
-        ({"coordinates": torch.zeros(2, 4)}, "crop 0 is no part"),
+        ({"logits": torch.full((2, 3), NAN)}, "some of its logits are NaN"),
+        ({"coordinates": torch.zeros(2, 4)}, "crop 0 is not inside the image"),
         ({"share": 0.5}, "no mix indices"),
     ],
 )
 def test_what_would_be_refused_is_not_written(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
     path = tmp_path / "batch_0.tar"
-    with pytest.raises(InputError, match=f"would be no batch of FKD labels .*{said}"):
+    with pytest.raises(InputError, match=f"would not be a valid batch of FKD labels .*{said}"):
         write_batch(path, valid_batch(**changes))
     assert not path.exists()
 
@@ -265,7 +265,7 @@ def test_what_would_be_refused_is_not_written(tmp_path: Path, changes: dict[str,
 def test_code_is_not_executed(tmp_path: Path) -> None:
     path, mark = tmp_path / "batch_0.tar", tmp_path / "mark"
     torch.save(published(share=_Evil(mark)), path)
-    with pytest.raises(InputError, match="no batch of FKD labels"):
+    with pytest.raises(InputError, match="not a batch of FKD labels"):
         read_batch(path)
     assert not mark.exists()
 
@@ -274,7 +274,7 @@ def test_a_file_cut_short_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "batch_0.tar"
     write_batch(path, valid_batch())
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(InputError, match="no batch of FKD labels"):
+    with pytest.raises(InputError, match="not a batch of FKD labels"):
         read_batch(path)
 
 
@@ -317,21 +317,21 @@ ODD_FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "a short epoch": (
         lambda f: (f / "epoch_0" / "batch_2.tar").unlink(),
-        r"epoch 0 lacks batch_2\.tar, for epoch 1 has 3 batches",
+        r"epoch 0 lacks batch_2\.tar, but epoch 1 has 3 batches",
     ),
     "a long epoch": (
         lambda f: (f / "epoch_1" / "batch_3.tar").touch(),
-        r"epoch 0 lacks batch_3\.tar, for epoch 1 has 4 batches",
+        r"epoch 0 lacks batch_3\.tar, but epoch 1 has 4 batches",
     ),
     "an empty epoch": (lambda f: (f / "epoch_2").mkdir(), r"epoch 2 lacks batch_0\.tar"),
     "only empty epochs": (
         lambda f: [_emptied(f / f"epoch_{epoch}") for epoch in range(2)],
-        r"its epochs hold no batch_\*\.tar",
+        r"its epochs contain no batch_\*\.tar",
     ),
-    "an epoch twice": (lambda f: (f / "epoch_00").mkdir(), "epoch_0 and epoch_00 are the same"),
+    "an epoch twice": (lambda f: (f / "epoch_00").mkdir(), "epoch_0 and epoch_00 have the same number"),
     "a batch twice": (
         lambda f: (f / "epoch_1" / "batch_02.tar").touch(),
-        r"epoch_1: batch_02\.tar and batch_2\.tar are the same",
+        r"epoch_1: batch_02\.tar and batch_2\.tar have the same number",
     ),
     "a folder for a batch": (
         lambda f: _replaced(f / "epoch_0" / "batch_1.tar"),
@@ -356,7 +356,7 @@ def test_folders_that_are_not_whole_are_refused(
 
 
 def test_what_is_no_folder_of_labels_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="holds no epoch_"):
+    with pytest.raises(InputError, match="contains no epoch_"):
         batches(tmp_path)
     with pytest.raises(InputError, match="absent: it does not exist; give the folder"):
         batches(tmp_path / "absent")
@@ -376,13 +376,13 @@ def test_a_folder_knows_its_sizes_from_two_files(tmp_path: Path, sizes: tuple[in
     assert (labels.epochs, labels.per_epoch, labels.classes) == (2, len(sizes), 3)
     assert (labels.batch_size, labels.images) == (3, sum(sizes))
     assert [len(labels.batch(0, number).logits) for number in range(len(sizes))] == list(sizes)
-    with pytest.raises(InputError, match=r"epoch_1/batch_0\.tar: it is no batch"):
+    with pytest.raises(InputError, match=r"epoch_1/batch_0\.tar: it is not a batch"):
         labels.batch(1, 0)
 
 
 @pytest.mark.parametrize(("epoch", "number"), [(2, 0), (0, 3), (-1, 0), (0, -1)])
 def test_batches_that_a_folder_does_not_have(tmp_path: Path, epoch: int, number: int) -> None:
-    with pytest.raises(InputError, match=f"no batch {number} of epoch {epoch}, but 6 batches, 3 an"):
+    with pytest.raises(InputError, match=f"no batch {number} of epoch {epoch}, but 6 batches, 3 per epoch"):
         FkdFolder(labelled(tmp_path)).batch(epoch, number)
 
 

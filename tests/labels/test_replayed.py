@@ -134,8 +134,8 @@ def test_without_an_order_the_sampler_says_it(exported: Callable[..., tuple[Path
     ("changed", "said"),
     [
         (("base.train.batch_size=4",), "whose batches have 8 images, but train.batch_size is 4"),
-        (("base.train.steps=15",), "has 14 batches, but a training of 15 steps meets 15"),
-        (("base.images.ipc=3",), "labels 20 images of 10 classes an epoch, but the set has 30 images"),
+        (("base.train.steps=15",), "has 14 batches, but a training of 15 steps uses 15"),
+        (("base.images.ipc=3",), "labels 20 images of 10 classes per epoch, but the set has 30 images"),
         (("base.train.augment=[flip]",), "train.augment is flip, but labels.kind is fkd"),
         (("base.labels={kind: fkd}",), "labels.path is missing"),
         (("base.labels={kind: fkd, path: nowhere}",), "labels.path is 'nowhere', which cannot be read"),
@@ -228,7 +228,7 @@ def test_the_teachers_logits_can_be_met_as_such(
 @pytest.mark.parametrize(
     ("order", "said"),
     [
-        (np.zeros((5, 20), np.int64), "must name every image once"),
+        (np.zeros((5, 20), np.int64), "must contain every image once"),
         (np.zeros((4, 20), np.int64), "5 x 20"),
         (np.zeros((5, 20)), "whole numbers"),
     ],
@@ -240,8 +240,8 @@ def test_an_order_that_is_none_is_refused(
     np.save(folder / ORDER, order)
     with pytest.raises(InputError, match=said):
         Replayed(str(folder), 20, 10, 8, 42)
-    (folder / ORDER).write_text("no array")
-    with pytest.raises(InputError, match="no array"):
+    (folder / ORDER).write_text("not an array")
+    with pytest.raises(InputError, match="not an array"):
         Replayed(str(folder), 20, 10, 8, 42)
 
 
@@ -275,7 +275,7 @@ def test_a_file_of_soft_labels_is_learnt_from(
         (torch.zeros(20, 10, dtype=torch.complex64), "shape"),
         ({"weights": torch.zeros(20, 10)}, "none of labels, label, soft_labels"),
         ([[1.0] * 10] * 20, "nested lists"),
-        ("text", "holds no labels"),
+        ("text", "contains no labels"),
     ],
 )
 def test_files_that_hold_no_soft_labels_are_refused(tmp_path: Path, content: object, said: str) -> None:
@@ -289,6 +289,6 @@ def test_a_dict_of_labels_is_read_and_other_files_are_refused(tmp_path: Path) ->
     torch.save({"soft_labels": torch.ones(2, 3)}, tmp_path / "labels.pt")
     assert read_soft_labels(str(tmp_path / "labels.pt"), 2, 3).tolist() == [[1.0] * 3] * 2
     (tmp_path / "labels.csv").write_text("1")
-    for name, said in ((".", "a folder"), ("no.pt", "no such file"), ("labels.csv", "must be a .pt")):
+    for name, said in ((".", "a folder"), ("no.pt", "does not exist"), ("labels.csv", "must be a .pt")):
         with pytest.raises(InputError, match=said):
             read_soft_labels(str(tmp_path / name), 2, 3)

@@ -108,7 +108,7 @@ def test_of_what_a_worker_died_is_said_where_it_said_so_itself(desk: Callable[..
         one.bundle_searcher.on_trial_result(trial, {"rows": "[]", "done": False, "broken": error})
         one.bundle_searcher.on_trial_complete(trial, None, error=True)
     (row,) = one.rows
-    assert row["error"] == "WorkerDied: its worker process died 2 times, at last of OSError: no space"
+    assert row["error"] == "WorkerDied: its worker process died 2 times, the last time with OSError: no space"
 
 
 def test_rows_reported_before_a_death_are_kept(desk: Callable[..., Desk]) -> None:
@@ -179,8 +179,8 @@ def test_what_lacks_an_artifact_is_set_aside_and_its_attempts_are_counted_on(
     assert one.bundle_searcher.lost == []
 
 
-def test_what_lacks_an_artifact_has_failed_where_nobody_mends(desk: Callable[..., Desk]) -> None:
-    one = desk(1, mends=False)
+def test_what_lacks_an_artifact_has_failed_without_rebuilds(desk: Callable[..., Desk]) -> None:
+    one = desk(1, rebuilds=False)
     trial, config = one.suggest()
     one.finish(trial, unpack_bundle(config["bundle"]), **LACKING)
     assert [row["error"] for row in one.rows] == [LACKING["error"]]
@@ -221,7 +221,8 @@ def test_what_took_too_long_is_told_from_what_died_whatever_the_clock_says(
     (row,) = one.rows
     assert row["error"].startswith("WorkerDied: its worker process died 2 times")
     ended = (
-        ", at last 6 s after it was given the evaluation, which may take 5 s (resources.evaluation_timeout"
+        ", the last time 6 s after it was given the evaluation, whose time limit is 5 s "
+        "(resources.evaluation_timeout"
     )
     assert (ended in row["error"]) == hangs
     assert row["started_at"] == row["finished_at"]

@@ -250,7 +250,7 @@ def test_leaving_finding_and_stopping_a_job(two_nodes: Try) -> None:
 def test_who_has_not_the_token_is_refused(two_nodes: Try) -> None:
     submit = ("submit", "mini.yaml", "--address", two_nodes.url, "--store", "store")
     doctor = ("doctor", "--address", two_nodes.ray)
-    for command, said in ((submit, "refuses our token"), (doctor, "does not let us in")):
+    for command, said in ((submit, "rejects the token"), (doctor, "refuses the connection")):
         assert said in two_nodes(*command, code=2, RAY_AUTH_TOKEN="0123456789abcdef")
         assert "set RAY_AUTH_MODE=token" in two_nodes(*command, code=2, RAY_AUTH_MODE="disabled")
 

@@ -136,7 +136,7 @@ def test_labels_of_fkd_that_share_their_parts(
     content[place] = shared(kind)
     path = tmp_path / "batch_0.tar"
     path.write_bytes(bombs.saved(content))
-    said = {3: "lambda is no number", 4: "box is not of four"}.get(place, "nested lists")
+    said = {3: "lambda is not a number", 4: "box does not have four"}.get(place, "nested lists")
     assert said in refused("fkd", path)
 
 

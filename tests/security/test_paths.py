@@ -42,7 +42,7 @@ def test_nothing_is_unpacked_from_a_tar(tmp_path: Path) -> None:
     """FKD's files are named .tar, but torch.save wrote them; torch's own old archives are not read."""
     path = archive(tmp_path / "labels" / "epoch_0" / "batch_0.tar")
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(InputError, match="no batch of FKD labels"):
+    with pytest.raises(InputError, match="not a batch of FKD labels"):
         read_batch(path)
     assert sorted(tmp_path.rglob("*")) == before
 

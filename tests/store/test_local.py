@@ -103,7 +103,7 @@ def test_lines_that_are_no_results_are_passed_over(
     segment.write_text('[1]\n7\n{}\n{"evaluation_id": 7}\n' + segment.read_text())
     assert list(any_store.results("data")) == [{"evaluation_id": "a"}]
     assert [record.message.partition(" line ")[2] for record in caplog.records] == [
-        f"{number} is damaged and is passed over" for number in (1, 2, 3, 4)
+        f"{number} is damaged and is skipped" for number in (1, 2, 3, 4)
     ]
 
 

@@ -174,4 +174,4 @@ search:
     rows = read_rows(tmp_path / "out").values()
     assert {row["status"] for row in rows} == {"finished"}
     assert max(row["attempts"] for row in rows) == 2
-    assert any("an artifact is missing or damaged and is made again" in note for note in notes.notes)
+    assert any("rebuilding a missing or damaged artifact" in note for note in notes.notes)

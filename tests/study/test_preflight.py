@@ -77,7 +77,7 @@ def test_a_set_that_changes_while_a_study_runs_is_noticed(
 @pytest.mark.parametrize(
     ("images", "kind", "said"),
     [
-        ("ipc: 2", "stored", "brings no soft labels; choose hard or soft"),
+        ("ipc: 2", "stored", "has no soft labels; choose hard or soft"),
         ("ipc: 4", "hard", "has 3 images of the class '0', but images.ipc is 4"),
         ("ipc: 2, space: zca", "hard", "whose space is zca, but the study's inputs are normalised"),
     ],
@@ -147,7 +147,7 @@ def test_trajectories_of_others_label_by_network_and_epoch(bench: Workbench, tmp
     ("settings", "said"),
     [
         (("base.labels.teacher_epoch=3",), "end at epoch 2; choose at most that"),
-        (("teacher.count=4",), "holds 3 trajectories, but the count asks for 4"),
+        (("teacher.count=4",), "contains 3 trajectories, but teacher.count needs 4"),
         (("teacher.arch=convnet-d2-w16",), "whose parameters are not those of convnet-d2-w16"),
         (("base.labels.teacher_epoch=null",), "labels.teacher_epoch is missing"),
         (("base.images.method=herding",), "is a buffer of many epochs; add a scorer block"),
@@ -171,6 +171,6 @@ def test_a_buffer_is_not_executed(store: LocalStore, tmp_path: Path) -> None:
     (tmp_path / "replay_buffer_0.pt").write_bytes(pickle.dumps([[Bomb()]]))
     torch.save([[[Bomb()]]], tmp_path / "replay_buffer_1.pt")
     for name in ("replay_buffer_0.pt", "replay_buffer_1.pt"):
-        with pytest.raises(InputError, match="is no file of tensors"):
+        with pytest.raises(InputError, match="is not a file of tensors"):
             preflight(buffer_study(tmp_path / name, "teacher.count=1"), store)
     assert not (tmp_path / "canary").exists()

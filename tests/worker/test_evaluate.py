@@ -290,7 +290,7 @@ def test_an_exported_run_whose_disk_fills_up_goes_on_when_there_is_space(
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [("", "holds no evaluation"), ("{}\n", "line 1 is not an evaluation"), ("x\n", "line 1 is not")],
+    [("", "contains no evaluations"), ("{}\n", "line 1 is not an evaluation"), ("x\n", "line 1 is not")],
 )
 def test_a_file_that_is_no_export_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str, said: str

@@ -172,8 +172,8 @@ def test_float_pixels_are_stored_as_the_nearest_pixels(set_of: Callable[..., np.
     [
         (np.nan, "normalised", "values that are not finite or exceed 65,504"),
         (1e5, "normalised", "values that are not finite or exceed 65,504"),
-        (1.5, "pixel", r"reach from 1\.5 to 1\.5, but floats of the space pixel are from 0 to 1"),
-        (np.nan, "pixel", "floats of the space pixel are from 0 to 1"),
+        (1.5, "pixel", r"with values from 1\.5 to 1\.5, but floats in the space pixel must be from 0 to 1"),
+        (np.nan, "pixel", "floats in the space pixel must be from 0 to 1"),
         (0.5, "zca", "in the space zca, but the study's inputs are normalised"),
     ],
 )
@@ -185,5 +185,5 @@ def test_images_that_are_none_are_refused(
 
 
 def test_steps_need_an_entry_that_says_so(set_of: Callable[..., np.ndarray]) -> None:
-    with pytest.raises(TypeError, match="the method takes 3 steps, but its entry does not say trains=True"):
+    with pytest.raises(TypeError, match="the method takes 3 steps, but its entry does not set trains=True"):
         set_of(np.zeros((10, 1, 8, 8), np.float32), "normalised", trains=True)

@@ -267,7 +267,7 @@ def test_students_that_cannot_be_trained_together_are_trained_alone(
     assert {(r["status"], r["engine"], r["attempts"]) for part in parts for r in part} == {
         ("finished", "eager", 1)
     }
-    assert "are trained alone: RuntimeError: vmap: this network" in caplog.text
+    assert "are trained one by one: RuntimeError: vmap: this network" in caplog.text
 
 
 def test_a_student_that_does_not_fit_alone_fails_in_one_sentence(
@@ -294,7 +294,7 @@ def test_a_student_that_does_not_fit_alone_fails_in_one_sentence(
     parts = attempt_packs([(p, 1) for p in plan.evaluations], on_this_device, study="small")
     rows = {row["evaluation_id"]: row for part in parts for row in part}
     assert [rows[p.id]["status"] for p in plan.evaluations] == ["failed", "finished"]
-    assert "the student does not fit into the device's memory alone; lower" in rows[large]["error"]
+    assert "a single student does not fit into the device's memory; lower" in rows[large]["error"]
     assert "Tried to allocate 9.00 GiB" in rows[large]["error"]
 
 

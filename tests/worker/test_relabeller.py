@@ -70,15 +70,13 @@ def test_a_teacher_that_says_nan_is_named_by_the_rows(
         bench.store.remove("logits", name)
     network = bench.teacher(label_pass).teacher.network
     next(network.parameters()).fill_(torch.nan)
-    expected = (
-        r"the teacher 'teacher' \(network 0\) after epoch 2 says what is not finite of \d+ of \d+ images; "
-    )
+    expected = r"'teacher' \(network 0\) after epoch 2 produced non-finite logits for \d+ of \d+ images; "
     with pytest.raises(EvaluationError, match=expected + "lower its lr or choose an earlier"):
         bench.ensure(label_pass)
     row = attempt(plan.evaluations[0], bench, study="small")
     assert row["status"] == "failed"
     assert row["error"].startswith(
-        "EvaluationError: the teacher 'teacher' (network 0) after epoch 2 says what"
+        "EvaluationError: the teacher 'teacher' (network 0) after epoch 2 produced"
     )
     assert bench.store.names("logits") == []
 
@@ -101,7 +99,7 @@ def test_one_bad_image_is_enough_and_sets_before_it_are_said(
     monkeypatch.setattr(Teacher, "_paced", broken)
     said = bench.relabeller.label(passes)
     assert [next(said).label_pass for _ in range(2)] == [p.id for p in passes[:2]]
-    with pytest.raises(EvaluationError, match="not finite of 1 of 20 images"):
+    with pytest.raises(EvaluationError, match="non-finite logits for 1 of 20 images"):
         next(said)
 
 
@@ -128,9 +126,9 @@ def zeros(*shape: int) -> np.ndarray:
 
 
 WRONG = {
-    "fewer rows": ([zeros(5, 10)], r"holds logits of 5 images and 10 classes, but there are 20 and 10"),
-    "other classes": ([zeros(20, 9)], r"holds logits of 20 images and 9 classes, but there are 20 and 10"),
-    "two batches": ([zeros(10, 10)] * 2, r"holds no logits \(it has 2 record batches instead of 1\)"),
+    "fewer rows": ([zeros(5, 10)], r"contains logits of 5 images and 10 classes, but must have 20 and 10"),
+    "other classes": ([zeros(20, 9)], r"contains logits of 20 images and 9 classes, but must have 20 and 10"),
+    "two batches": ([zeros(10, 10)] * 2, r"contains no logits \(it has 2 record batches instead of 1\)"),
 }
 
 
@@ -185,7 +183,7 @@ def test_a_manifest_that_lacks_what_a_row_says_is_refused(
     _rewritten(bench.store, name, [zeros(20, 10)], **{key: None})
     row = attempt(planned, bench, study="small")
     assert row["error"].startswith("ArtifactError: ")
-    assert f"does not say '{key}'; remove the folder" in row["error"]
+    assert f"has no key '{key}'; remove the folder" in row["error"]
 
 
 def test_networks_that_say_other_shapes_are_not_put_together(tmp_path: Path) -> None:
@@ -194,7 +192,7 @@ def test_networks_that_say_other_shapes_are_not_put_together(tmp_path: Path) -> 
         write_logits(tmp_path / name, zeros(*shape))
     assert read_together(tmp_path / n for n in "ab").shape == (2, 4, 3)
     assert read_logits(tmp_path / "c", 4).shape == (4, 2)
-    with pytest.raises(ArtifactError, match="4 images and 2 classes, but there are 4 and 3; remove"):
+    with pytest.raises(ArtifactError, match="4 images and 2 classes, but must have 4 and 3; remove"):
         read_together(tmp_path / n for n in "abc")
 
 
@@ -210,4 +208,4 @@ def test_views_without_a_noted_size_are_looked_at(
     fresh = Workbench(bench.dataset, LocalStore(bench.store.root), bench.device)
     assert fresh.view_logits(planned.passes, 20, 7)[0].size == 7e4
     row = attempt(planned, fresh, study="small")
-    assert "labels.codec is fp16, which holds at most 65,504, but the logits reach 70,000" in row["error"]
+    assert "labels.codec is fp16, which stores at most 65,504, but the logits reach 70,000" in row["error"]
