@@ -71,8 +71,7 @@ def compare(
         every = [row for _, rows in loaded for row in rows]
         sides = levels(every, by, baseline) if by else studies(loaded)
         found = comparing.compare(sides, metric, by)
-        rows = comparing.as_rows(found)
-        tables = comparison_tables(found)
+        rows, tables = comparing.as_rows(found), comparison_tables(found)
         for option, file, text in (
             ("--csv", csv_file, lambda: _csv(rows)),
             ("--markdown", markdown_file, lambda: markdown(tables)),

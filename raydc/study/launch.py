@@ -176,7 +176,7 @@ class _Launch:
         if summary.before or summary.taken_over:
             self.progress.note(
                 f"{summary.before} of {summary.evaluations} evaluations were finished, "
-                f"{summary.taken_over} are taken over from other studies"
+                f"{summary.taken_over} are reused from other studies"
             )
         self._execute(plan.without(ledger.finished()), summary)
         # The tracker skips results that it has, so this completes the record after a kill.
