@@ -10,12 +10,15 @@ from raydc.spec.catalog import NETWORKS, Network
 from raydc.testing.parts import under_test
 from raydc.testing.training import recipe_of
 from raydc.training.fit import fit
+from raydc.training.forwards import kernels_for
 from raydc.training.inputs import TensorInputs
 from raydc.training.losses import Targets
+from raydc.training.packed import Member, fit_pack
 from raydc.training.targets import StaticTargets
 
 EXAMPLES = {"convnet": "convnet-d2-w8-bn", "timm": "timm/resnet10t", "torchvision": "torchvision/resnet18"}
 """A member of each family of raydc; a family of a plugin is tested by the members that it registers."""
+CPU = torch.device("cpu")
 SHAPE = (3, 5, 16)
 """Channels, classes and resolution."""
 
@@ -58,6 +61,26 @@ def test_its_loss_decreases(arch: str) -> None:
         StaticTargets(Targets.hard(labels, 5)),
         recipe_of((), batch_size=8, steps=12, lr=0.02),
         key=0,
-        device=torch.device("cpu"),
+        device=CPU,
     )
     assert done.losses[-1] < done.losses[0]
+
+
+@every_arch
+def test_in_a_pack_it_learns_as_alone(arch: str) -> None:
+    if "vmap" not in kernels_for(zoo.build(arch, *SHAPE)):
+        return  # it draws random numbers in training, so its students are trained alone
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(4, 3, 16, 16, generator=generator).double()
+    recipe, targets = recipe_of((), steps=3, lr=0.01), StaticTargets(Targets.hard(torch.arange(4) % 5, 5))
+    states = [zoo.initialised(arch, *SHAPE, "student", seed).double().state_dict() for seed in (0, 1)]
+    members = [Member(state, TensorInputs(images), targets, recipe, key=7) for state in states]
+    try:
+        pack = fit_pack(zoo.build(arch, *SHAPE).double(), members, "vmap", CPU)
+    except RuntimeError:
+        return  # torch.func does not support one of its layers, so its students are trained alone
+    for state, losses in zip(states, pack.losses, strict=True):
+        network = zoo.build(arch, *SHAPE).double()
+        network.load_state_dict(state)
+        alone = fit(network, TensorInputs(images), targets, recipe, key=7, device=CPU)
+        torch.testing.assert_close(losses, alone.losses, rtol=1e-6, atol=1e-8)

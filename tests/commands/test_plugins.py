@@ -6,6 +6,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -128,3 +130,17 @@ def test_every_kind_is_listed(tmp_path: Path) -> None:
         said = shell.process("--plugin", str(PLUGINS / f"{file}.py"), "list", kind, "--json").stdout
         listed = json.loads(said)
         assert [row["name"] for row in listed][-1] == name
+
+
+@pytest.mark.command
+@pytest.mark.slow
+def test_the_contracts_of_plugins_run_with_one_line(tmp_path: Path) -> None:
+    files = os.pathsep.join(str(PLUGINS / f"{file}.py") for file, _ in PARTS.values())
+    command = [sys.executable, "-m", "pytest", "--pyargs", "raydc.testing", "-v", "-p", "no:cacheprovider"]
+    ran = subprocess.run(
+        command, cwd=tmp_path, env={**os.environ, "RAYDC_PLUGINS": files}, capture_output=True, text=True
+    )
+    assert ran.returncode == 0, ran.stdout
+    for _, name in PARTS.values():
+        assert f"[{name}" in ran.stdout or f"-{name}" in ran.stdout, name
+    assert "[random" not in ran.stdout  # parts of raydc are left out
