@@ -176,7 +176,9 @@ def open_source(spec: DatasetSpec, download: bool = False) -> Source:
         assert spec.location is not None
         return folder(spec.location)
     source: Source = catalog.DATASETS[spec.name].load()(spec.location, download)
-    return source
+    # An edited plugin may read the same files in another way, so they are read again.
+    code = catalog.DATASETS.code(spec.name)
+    return source if code is None else replace(source, stamp=f"{source.stamp}-{code}")
 
 
 def open_dataset(spec: DatasetSpec, store: Store, *, download: bool = False) -> Dataset:

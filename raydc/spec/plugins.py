@@ -101,14 +101,14 @@ def _load_file(path: str) -> None:
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
-    with _checked(Source(label, Path(path), hashlib.sha256(content).hexdigest())):
-        sys.modules[name] = module
-        try:
+    try:
+        with _checked(Source(label, Path(path), hashlib.sha256(content).hexdigest())):
+            sys.modules[name] = module
             # Run the bytes that the digest was made from, even if the file is edited in the meantime.
             exec(compile(content, path, "exec"), module.__dict__)
-        except BaseException:
-            del sys.modules[name]
-            raise
+    except BaseException:
+        del sys.modules[name]
+        raise
 
 
 def _check_names(source: Source) -> None:
