@@ -110,6 +110,7 @@ def test_a_disk_that_is_full_when_the_record_begins_leaves_no_half_of_it(
     assert one.close("finished", 60) == 0
 
 
+@pytest.mark.command
 @pytest.mark.slow
 def test_a_kill_while_the_record_begins_leaves_no_half_of_it(tmp_path: Path) -> None:
     script = (
