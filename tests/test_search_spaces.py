@@ -25,7 +25,8 @@ from raydc.study.planning import search_evaluations
 from raydc.study.preflight import ReadyStudy, preflight
 from raydc.tracking.ledger import Ledger
 from raydc.worker.evaluate import attempt
-from raydc.worker.making import make_everything
+from raydc.worker.making import make, make_everything
+from raydc.worker.planned_work import work_of_point
 from raydc.worker.workbench import Workbench
 
 STUDIES = shipped_studies.studies()
@@ -93,7 +94,10 @@ def searched(ready: ReadyStudy, bench: Workbench, folder: Path) -> list[Row]:
         search = open_search(ready, folder, Answers(ledger, {}, study.name))
         waiting = search.ask()
         while waiting:
-            rows.append(attempt(waiting.pop(0), bench, study=study.name))
+            planned = waiting.pop(0)
+            for work in work_of_point(planned):
+                make(work, bench)
+            rows.append(attempt(planned, bench, study=study.name))
             ledger.append(rows[-1:])
             waiting += search.hear(rows[-1:])
         assert search.over()

@@ -193,7 +193,7 @@ class Registry(Generic[E]):
         else:
             hasher.update(source.digest.encode() if source is not None else b"")
             file = _file_of(module)
-            if file is not None and (source is None or file != source.file):
+            if file is not None and (source is None or not _same(file, source.file)):
                 hasher.update(file.read_bytes())
         return hasher.hexdigest()[:CODE_DIGITS]
 
@@ -248,3 +248,8 @@ def _file_of(module: str) -> Path | None:
         spec = importlib.util.find_spec(module)
         origin = None if spec is None else spec.origin
     return Path(origin) if origin is not None and Path(origin).is_file() else None
+
+
+def _same(one: Path, other: Path | None) -> bool:
+    """Whether two paths are one file; workers of a cluster know plugins by relative paths."""
+    return other is not None and one.absolute() == other.absolute()

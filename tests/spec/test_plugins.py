@@ -113,6 +113,17 @@ def test_code_is_that_of_the_file_or_its_stated_version(tmp_path: Path) -> None:
     assert code_from(tmp_path, ENTRY.format(', version="2"')) != stated
 
 
+def test_code_does_not_depend_on_how_the_file_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers of a cluster load plugins by paths relative to their folder."""
+    absolute = code_from(tmp_path, ENTRY.format(""))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RAYDC_PLUGINS", "a_plugin.py")
+    plugins.load()
+    assert code_of(POINT) == {"images.method=mine": absolute}
+
+
 def test_parts_of_raydc_have_no_code() -> None:
     assert code_of({**POINT, "images.method": "el2n"}) == {}
     assert all(registry.code(name) is None for registry in catalog.REGISTRIES for name in registry.names())
