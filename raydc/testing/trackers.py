@@ -14,6 +14,7 @@ class TestJsonLines(TrackerContract):
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -52,19 +53,19 @@ def example_row(name: str, status: str = FINISHED, **values: Any) -> Row:
     }
 
 
-class TrackerContract:
+class TrackerContract(ABC):
     """The tests of a tracker; a subclass implements `create` and `recorded`."""
 
     records = True
     """Whether the tracker records anything."""
 
+    @abstractmethod
     def create(self, context: TrackerContext) -> Tracker:
         """A new tracker, not started."""
-        raise NotImplementedError
 
+    @abstractmethod
     def recorded(self, context: TrackerContext) -> list[tuple[str, str]]:
         """(evaluation id, status) of all recorded rows, in any order, but the newest of an id last."""
-        raise NotImplementedError
 
     def context(self, folder: Path, *, resuming: bool = False) -> TrackerContext:
         """The context of the tracker under test; a subclass may add a URI or options."""

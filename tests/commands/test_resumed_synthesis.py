@@ -112,7 +112,7 @@ class Synthesis:
         return [int(line) for line in self.steps_done.read_text().split()] if self.steps_done.exists() else []
 
     def run_until(self, steps: int) -> None:
-        """Begin a run, and kill it and all that it started after so many steps."""
+        """Start a run, and kill it with all its processes after `steps` steps."""
         process = subprocess.Popen(
             [sys.executable, "-m", "raydc", *self.arguments],
             cwd=self.shell.folder,

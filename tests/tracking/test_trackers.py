@@ -1,4 +1,4 @@
-"""Trackers: what all of them keep, how they are chosen, and what is said of those that cannot be used."""
+"""Trackers: their contract, how one is chosen, and the messages about those that cannot be used."""
 
 from __future__ import annotations
 
